@@ -1,0 +1,83 @@
+"""Every error a user can meet. Each says what was expected, what arrived and what to do next.
+
+`exit_code` is what the command line returns: 1 a check or a run failed, 2 wrong usage or input.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+
+class KdcacheError(Exception):
+    """Base of all errors that are the user's to read; the command line prints them bare."""
+
+    exit_code = 2
+
+
+class UsageError(KdcacheError):
+    """An option or argument is wrong or contradicts another."""
+
+
+class DatasetError(KdcacheError):
+    """A dataset is missing, broken, or not what was asked for."""
+
+
+class CheckpointError(KdcacheError):
+    """A network's weights are missing, unsafe to read, or belong to another network."""
+
+
+class StoreError(KdcacheError):
+    """A store cannot be opened, or is of a format this version cannot read."""
+
+
+class StoreMismatch(StoreError):
+    """A store was made from something else than what it is used with."""
+
+
+class MissingTargets(StoreError):
+    """A mentor, view or sample is not in the store."""
+
+
+class DamagedTargets(StoreError):
+    """Stored bytes differ from what was committed."""
+
+    exit_code = 1
+
+
+class ReplayMismatch(KdcacheError):
+    """Replayed views differ from the views the mentors saw."""
+
+    exit_code = 1
+
+
+class RunFailed(KdcacheError):
+    """A run cannot go on: its numbers are no longer finite, or a mentor's never were."""
+
+    exit_code = 1
+
+
+class Interrupted(KdcacheError):
+    """A signal stopped the run; what was committed is kept. Exit code 128 + signal number."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+def unknown_name(kind: str, given: str, known: Iterable[str], hint: str = "") -> UsageError:
+    """The error for a name nobody knows: the nearest known names first, then all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(given, names, n=3)
+    did_you_mean = f" Did you mean {' or '.join(near)}?" if near else ""
+    tail = f" {hint}" if hint else ""
+    return UsageError(f"unknown {kind} {given!r}.{did_you_mean} Known: {', '.join(names)}.{tail}")
+
+
+def both_sides(left: str, right: str, differences: Mapping[str, tuple[object, object]]) -> str:
+    """A readable table of differing fields: name, the left side's value, the right side's."""
+    rows = [("", left, right)]
+    rows += [(name, str(a), str(b)) for name, (a, b) in differences.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
