@@ -1,0 +1,212 @@
+"""ClassroomKD: each sample is taught by the mentors that know it, as softly as they are ahead.
+
+Sarode, Khan et al., "Classroom-Inspired Multi-Mentor Distillation with Adaptive Learning
+Strategies", IntelliSys 2025, https://arxiv.org/abs/2409.20237 (method section: Knowledge Filtering
+and Mentoring modules). With a_k the probability of the true label:
+
+    w_k   = M * a_k / (a_s + sum_m a_m)                     confidence.py
+    active iff w_m >= w_s                                   knowledge_filter.py
+    T_m   = 1 + tau * (w_m - w_s) / w_m                     mentoring.py
+    L     = mean_i [ a_s * CE(z_s, y) + sum over active m of w_m * T_m^2 * KL_m ]
+    KL_m  = KL(softmax(z_m / T_m) || softmax(z_s / T_m))    divergence.py
+
+Confidences, weights, gate, gap and temperature carry no gradient.
+
+Known properties (tests/classroom/test_properties.py holds them):
+- `a_s * CE` with `a_s` detached has the gradient of `1 - p(true)`: about 1/C of CE's at the start,
+  so a student without active mentors hardly moves. `task_weight="one"` restores CE.
+- a mentor's gradient in the student's logits is at most `sqrt(2) * T_m * w_m` long per sample.
+- `w_s + sum_m w_m = M`: the mentors' total weight grows with M, so compare methods at one total.
+
+Shapes: B batch, M mentors, C classes; R is B for granularity "sample" and 1 for "batch".
+Dtypes: any floating point in; float32 inside and out (float64 for a float64 student). Logits need
+no normalisation. There is no host-device synchronisation and no loop over mentors.
+
+    loss = ClassroomLoss(tau=12.0)
+    out = loss(student_logits_BC, labels_B, mentor_logits_BMC)
+    out.total.backward()
+
+    ClassroomLoss(gate="off", mentor_weight="one", task_weight="one")   # the paper's "no KF"
+    ClassroomLoss(temperature="fixed", fixed_temperature=1.0)           # the paper's "no mentoring"
+    ClassroomLoss(granularity="batch", round_shares=2)                  # the authors' numerics
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kdcache.classroom.confidence import Confidences, compare_confidences, label_loss
+from kdcache.classroom.divergence import tempered_kl
+from kdcache.classroom.inputs import mentor_inputs, student_inputs
+from kdcache.classroom.knowledge_filter import active_mentors
+from kdcache.classroom.mentoring import gap_temperature, performance_gap
+from kdcache.classroom.output import LossOutput
+from kdcache.classroom.switches import check_choice, check_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassroomLoss:
+    """The loss and its switches; the defaults are the paper's for CIFAR-100."""
+
+    tau: float = 12.0
+    """How much a full gap adds to the temperature."""
+
+    granularity: Literal["sample", "batch"] = "sample"
+    """"batch": one confidence per mentor and batch, `exp(-mean_i l_k)`, as the authors' code."""
+
+    weighting: Literal["confidence"] = "confidence"
+    """What the weights follow."""
+
+    gate: Literal["hard", "soft", "off"] = "hard"
+    """The knowledge filter. "soft" lets every mentor teach by its confidence weight."""
+
+    gate_margin: float = 0.0
+    """Hard gate: active iff `a_m - a_s >= gate_margin`, a difference of probabilities."""
+
+    mentor_weight: Literal["confidence", "one"] = "confidence"
+    """Factor of each mentor's term: `w_m` or 1."""
+
+    task_weight: Literal["confidence", "one"] = "confidence"
+    """Factor of the task term: `a_s` or 1."""
+
+    temperature: Literal["gap", "fixed"] = "gap"
+    """`1 + tau * gap`, or `fixed_temperature` for everyone (tau is then unused)."""
+
+    fixed_temperature: float = 1.0
+    """The temperature of `temperature="fixed"`."""
+
+    gap: Literal["ratio", "difference"] = "ratio"
+    """`1 - a_s / a_m` or `a_m - a_s`; both 0 for a mentor below the student."""
+
+    t_max: float | None = None
+    """Upper bound of any temperature."""
+
+    kd_scale: Literal["sum", "per-active-weight"] | float = "sum"
+    """Factor of a sample's mentor terms: none; one over its active mentors' total weight (their
+    weighted mean; 0 when none is active); or a number."""
+
+    round_shares: int | None = None
+    """Granularity "batch" only: decimals the shares are rounded to; 2 is the authors' code."""
+
+    def __post_init__(self) -> None:
+        check_number("tau", self.tau)
+        check_choice("granularity", self.granularity, ("sample", "batch"))
+        check_choice("weighting", self.weighting, ("confidence",))
+        check_choice("gate", self.gate, ("hard", "soft", "off"))
+        check_number("gate_margin", self.gate_margin, minimum=-1.0, maximum=1.0)
+        check_choice("mentor_weight", self.mentor_weight, ("confidence", "one"))
+        check_choice("task_weight", self.task_weight, ("confidence", "one"))
+        check_choice("temperature", self.temperature, ("gap", "fixed"))
+        check_number("fixed_temperature", self.fixed_temperature, above=True)
+        check_choice("gap", self.gap, ("ratio", "difference"))
+        if self.t_max is not None:
+            check_number("t_max", self.t_max, minimum=1.0)
+        if self.kd_scale not in ("sum", "per-active-weight"):
+            check_number("kd_scale", self.kd_scale, or_else=("sum", "per-active-weight"))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Switches that would be silently ignored, or that contradict one another."""
+        if self.gate == "soft" and self.mentor_weight != "confidence":
+            raise ValueError(
+                'gate="soft" needs mentor_weight="confidence", since only the weights decide; '
+                f'got mentor_weight={self.mentor_weight!r} (gate="off" takes any)'
+            )
+        if self.gate != "hard" and self.gate_margin != 0:
+            raise ValueError(
+                f'gate_margin needs gate="hard", got gate_margin={self.gate_margin!r} '
+                f"with gate={self.gate!r}"
+            )
+        if self.temperature != "fixed" and self.fixed_temperature != 1:
+            raise ValueError(
+                'fixed_temperature needs temperature="fixed", got '
+                f"fixed_temperature={self.fixed_temperature!r} "
+                f"with temperature={self.temperature!r}"
+            )
+        if self.round_shares is None:
+            return
+        # float32 shares have 7 digits; more decimals would round nothing.
+        if type(self.round_shares) is not int or not 1 <= self.round_shares <= 6:
+            raise ValueError(
+                f"round_shares must be None or an int from 1 to 6, got {self.round_shares!r}"
+            )
+        if self.granularity != "batch":
+            raise ValueError(
+                'round_shares needs granularity="batch", got '
+                f"round_shares={self.round_shares!r} with granularity={self.granularity!r}"
+            )
+
+    def __call__(
+        self, student_logits_BC: Tensor, labels_B: Tensor, mentor_logits_BMC: Tensor | None
+    ) -> LossOutput:
+        """The loss of one batch; ValueError for shapes, devices and dtypes that do not fit."""
+        student_logits_BC, labels_B = student_inputs("classroom", student_logits_BC, labels_B)
+        mentor_logits_BMC = mentor_inputs("classroom", student_logits_BC, mentor_logits_BMC)
+
+        student_loss_B = label_loss(student_logits_BC, labels_B)
+        student_loss_R1 = student_loss_B.detach().unsqueeze(1)
+        mentor_loss_RM = label_loss(mentor_logits_BMC, labels_B)
+        if self.granularity == "batch":  # a_k = exp(-mean_i l_k), the authors' code
+            student_loss_R1 = student_loss_R1.mean(dim=0, keepdim=True)
+            mentor_loss_RM = mentor_loss_RM.mean(dim=0, keepdim=True)
+
+        confidences = compare_confidences(student_loss_R1, mentor_loss_RM, self.round_shares)
+        active_RM = active_mentors(confidences, gate=self.gate, margin=self.gate_margin)
+        gap_RM = performance_gap(confidences, gap=self.gap)
+        temperature_RM = self._temperature(gap_RM)
+        weight_RM = self._weight(confidences)
+
+        # arXiv 2409.20237, the student's loss: mean_i [ a_s CE + sum_m w_m T_m^2 KL_m ].
+        # The factor a_s is the student's own confidence, never a rounded one.
+        a_R1 = torch.exp(-student_loss_R1) if self.task_weight == "confidence" else 1.0
+        task = (a_R1 * student_loss_B.unsqueeze(1)).mean()
+        kl_BM = tempered_kl(mentor_logits_BMC, student_logits_BC, temperature_RM)
+        factor_RM = self._factor(confidences, active_RM, weight_RM)
+        mentor = (factor_RM * temperature_RM.square() * kl_BM).sum(dim=1).mean()
+
+        shape_BM = kl_BM.shape
+        return LossOutput(
+            total=task + mentor,
+            task=task,
+            mentor=mentor,
+            active_BM=active_RM.expand(shape_BM),
+            weight_BM=weight_RM.expand(shape_BM),
+            gap_BM=gap_RM.expand(shape_BM),
+            temperature_BM=temperature_RM.expand(shape_BM),
+        )
+
+    def _temperature(self, gap_RM: Tensor) -> Tensor:
+        if self.temperature == "fixed":
+            temperature_RM = torch.full_like(gap_RM, self.fixed_temperature)
+        else:
+            temperature_RM = gap_temperature(gap_RM, tau=self.tau)
+        return temperature_RM if self.t_max is None else temperature_RM.clamp(max=self.t_max)
+
+    def _weight(self, confidences: Confidences) -> Tensor:
+        """Each mentor's weight before the knowledge filter."""
+        if self.mentor_weight == "one":
+            return torch.ones_like(confidences.mentor_RM)
+        # arXiv 2409.20237, the weights: w_m = M * a_m / (a_s + sum_m a_m).
+        return confidences.log_share_RM.exp() * confidences.log_share_RM.shape[1]
+
+    def _factor(self, confidences: Confidences, active_RM: Tensor, weight_RM: Tensor) -> Tensor:
+        """What each mentor's term is multiplied by, after the knowledge filter and `kd_scale`."""
+        if self.kd_scale == "per-active-weight":
+            one = self.mentor_weight == "one"
+            log_RM = torch.zeros_like(weight_RM) if one else confidences.log_share_RM
+            return _normalised(log_RM, active_RM)
+        factor_RM = weight_RM.where(active_RM, torch.zeros_like(weight_RM))
+        return factor_RM if self.kd_scale == "sum" else factor_RM * self.kd_scale
+
+
+def _normalised(log_weight_RM: Tensor, active_RM: Tensor) -> Tensor:
+    """exp(log_weight) over its sum, among active mentors; rows whose sum is 0 stay 0.
+
+    From logs, since mentors far below a student that is right all weigh 0 in float32.
+    """
+    kept_RM = log_weight_RM.masked_fill(~active_RM, -torch.inf)
+    some_R1 = kept_RM.amax(dim=1, keepdim=True) > -torch.inf
+    # softmax of a row of -inf is NaN; nothing here has a gradient, so the fill is final.
+    return torch.softmax(kept_RM, dim=1).masked_fill(~some_R1, 0.0)

@@ -1,0 +1,52 @@
+"""Datasets: index -> (pixels, label)."""
+
+import os
+from typing import Any
+
+from kdcache import homes
+from kdcache.datasets.cifar import open_cifar
+from kdcache.datasets.digits import open_digits
+from kdcache.datasets.image_dataset import ImageDataset
+from kdcache.datasets.map_style import open_factory, wrap_map_style
+from kdcache.datasets.preprocessing import Preprocessing
+from kdcache.errors import UsageError, unknown_name
+
+NAMES = ("cifar10", "cifar100", "digits")
+SPLITS = ("train", "test")
+
+
+def open_dataset(
+    name: str,
+    split: str = "train",
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    samples: int | None = None,
+) -> ImageDataset:
+    """The dataset `name` (cifar10, cifar100, digits or module:factory), `split` train or test.
+
+    `data_dir` defaults to `$KDCACHE_DATA`; `samples` keeps the balanced part of that size.
+    Raises UsageError for an unknown name or split, DatasetError when its files are not usable.
+    """
+    if split not in SPLITS:
+        raise UsageError(f"split must be train or test, got {split!r}")
+    if ":" in name:
+        dataset = open_factory(name, split)
+    elif name == "digits":
+        dataset = open_digits(split)
+    elif name in NAMES:
+        dataset = open_cifar(name, split, homes.data_dir(data_dir))
+    else:
+        raise unknown_name("dataset", name, NAMES, "Any map-style dataset: module:factory.")
+    return dataset.select(samples)
+
+
+def as_image_dataset(dataset: Any) -> ImageDataset:
+    """`dataset` itself, or any map-style dataset (torchvision's, one's own) wrapped."""
+    if isinstance(dataset, ImageDataset):
+        return dataset
+    kind = type(dataset)
+    split = "train" if getattr(dataset, "train", True) else "test"
+    return wrap_map_style(dataset, name=f"{kind.__module__}:{kind.__qualname__}", split=split)
+
+
+__all__ = ["NAMES", "SPLITS", "ImageDataset", "Preprocessing", "as_image_dataset", "open_dataset"]

@@ -1,0 +1,47 @@
+"""Pixels (uint8) to a network's input (float32): the per-channel mean and deviation it was trained with."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """`(pixels / 255 - mean) / std` per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
+            raise ValueError(
+                f"mean and std need one number a channel and std > 0, got {self.mean}, {self.std}"
+            )
+
+    def __call__(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, C, H, W) to float32 of the same shape, memory format and device."""
+        if pixels_BCHW.shape[1] != len(self.mean):
+            raise ValueError(
+                f"preprocessing has {len(self.mean)} channels, pixels have {pixels_BCHW.shape[1]}"
+            )
+        mean, std = (
+            torch.tensor(v, dtype=torch.float32, device=pixels_BCHW.device).view(1, -1, 1, 1)
+            for v in (self.mean, self.std)
+        )
+        return (pixels_BCHW.to(torch.float32) / 255 - mean) / std
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON, for sidecars and manifests."""
+        return {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_description(cls, description: Any) -> "Preprocessing":
+        """The inverse of `describe`. Raises ValueError for anything else."""
+        try:
+            mean, std = (tuple(float(v) for v in description[key]) for key in ("mean", "std"))
+        except (TypeError, KeyError, ValueError):
+            raise ValueError(
+                f'preprocessing must look like {{"mean": [...], "std": [...]}}, got {description!r}'
+            ) from None
+        return cls(mean=mean, std=std)

@@ -1,0 +1,60 @@
+"""Files that appear whole or not at all, and stay: written aside, fsynced, renamed."""
+
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+Bytes = bytes | bytearray | memoryview
+
+
+def aside(path: Path) -> Path:
+    """A new hidden name in the same folder, for a file that is not yet to be seen."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+
+
+def write_aside(path: Path, parts: Iterable[Bytes]) -> Path:
+    """Writes and fsyncs a file beside `path`; returns where. `publish` makes it appear."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = aside(path)
+    try:
+        with open(temporary, "xb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Renames a file or a whole fsynced folder into place, so that it survives a power cut."""
+    os.replace(temporary, path)
+    fsync_folder(path.parent)
+
+
+def write_file(path: Path, *parts: Bytes) -> None:
+    """A whole file, durably, replacing what was there."""
+    publish(write_aside(path, parts), path)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Makes a folder's entries durable (a no-op where folders cannot be opened)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Fsyncs every file and folder below `folder`, and `folder` itself."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with open(Path(parent) / name, "rb") as file:
+                os.fsync(file.fileno())
+        fsync_folder(Path(parent))

@@ -1,0 +1,32 @@
+"""Encoders: target <-> stored rows, each with its stated error; and the kinds of target."""
+
+from kdcache.encode.encoder import Encoder
+from kdcache.encode.float16 import Float16
+from kdcache.encode.float32 import Float32
+from kdcache.encode.logits import Logits
+from kdcache.encode.target_kind import TargetKind
+from kdcache.errors import unknown_name
+
+ENCODERS: dict[str, Encoder] = {encoder.name: encoder for encoder in (Float32(), Float16())}
+KINDS: dict[str, TargetKind] = {kind.name: kind for kind in (Logits(),)}
+LOGITS = KINDS["logits"]
+
+
+def find_encoder(name: str) -> Encoder:
+    """The encoder of that name. Raises UsageError for an unknown one."""
+    if name not in ENCODERS:
+        raise unknown_name("encoder", name, ENCODERS)
+    return ENCODERS[name]
+
+
+__all__ = [
+    "ENCODERS",
+    "KINDS",
+    "LOGITS",
+    "Encoder",
+    "Float16",
+    "Float32",
+    "Logits",
+    "TargetKind",
+    "find_encoder",
+]

@@ -1,0 +1,61 @@
+"""Logits as targets: log-probabilities, so that softmax at any temperature is unchanged."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdcache.encode.target_kind import TargetKind
+
+TEMPERATURES = (1, 4, 12)
+MEASURED_ROWS = 1024  # a chunk's Kullback-Leibler divergences are measured on at most this many rows
+
+
+class Logits(TargetKind):
+    """Rows are float32 log-softmax vectors (C,)."""
+
+    name = "logits"
+    dimension_names = ("class",)
+
+    def row_shape(self, dataset_identity: Mapping[str, Any]) -> tuple[int, ...]:
+        return (int(dataset_identity["num_classes"]),)
+
+    def from_output(self, output: torch.Tensor) -> torch.Tensor:
+        return torch.log_softmax(output.to(torch.float32), dim=-1)
+
+    def num_correct(self, targets: NDArray[np.float32], labels_B: NDArray[np.int64]) -> int:
+        return int((targets.argmax(axis=-1) == labels_B).sum())
+
+    def error_sums(
+        self,
+        exact: NDArray[np.float32],
+        decoded: NDArray[np.float32],
+        labels_B: NDArray[np.int64],
+    ) -> dict[str, float]:
+        """`kl_t*`: KL(exact || decoded) at each temperature, in float64; `p_true`: |change| of the
+        true label's probability, which is also the probability that the knowledge filter flips
+        against a student of uniformly distributed confidence.
+        """
+        rows = np.unique(np.linspace(0, len(exact) - 1, MEASURED_ROWS).astype(np.int64))
+        exact_KC, decoded_KC = (
+            torch.from_numpy(a[rows]).to(torch.float64) for a in (exact, decoded)
+        )
+        sums = {"measured_rows": float(len(rows))}
+        for temperature in TEMPERATURES:
+            lp_KC, lq_KC = (
+                torch.log_softmax(z / temperature, dim=-1) for z in (exact_KC, decoded_KC)
+            )
+            # The exact KL is a sum of terms far larger than itself; clamp rounding below zero.
+            kl_K = (lp_KC.exp() * (lp_KC - lq_KC)).sum(-1).clamp(min=0)
+            sums[f"kl_t{temperature}"] = float(kl_K.sum())
+        true_K = torch.from_numpy(labels_B[rows])[:, None]
+        p_true_K, q_true_K = (
+            torch.log_softmax(z, dim=-1).gather(1, true_K).exp() for z in (exact_KC, decoded_KC)
+        )
+        p_change_K = (p_true_K - q_true_K).abs()
+        sums["p_true"] = float(p_change_K.sum())
+        sums["max_p_true"] = float(p_change_K.max())
+        sums["max_log_prob"] = float(np.abs(exact - decoded).max())
+        return sums

@@ -1,0 +1,155 @@
+"""ReplayLoader: batches of replayed views with their targets, for our trainer or anybody's loop.
+
+    loader = kdcache.ReplayLoader(dataset, store, batch_size=128)
+    for epoch in range(epochs):
+        loader.set_epoch(epoch)
+        for batch in loader:
+            batch.images, batch.labels, batch.index, batch.logits
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdcache import philox
+from kdcache.datasets import ImageDataset, Preprocessing, as_image_dataset
+from kdcache.devices import resolve_device
+from kdcache.errors import UsageError
+from kdcache.sources import TargetSource
+from kdcache.store import TargetStore
+from kdcache.stream import TargetStream
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """B samples of one view, on the training device (`index` on the CPU).
+
+    `images`: float32 (B, C, H, W) normalised for the student, or uint8 with `normalize=None`.
+    `labels`: int64 (B,). `index`: int64 (B,), the dataset's permanent integers. `logits`: float32
+    (B, M, classes) log-probabilities in the order of the mentors, None when training on labels
+    only.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    index: torch.Tensor
+    logits: torch.Tensor | None
+
+
+class ReplayLoader:
+    """Every sample once an epoch, in the order of Philox(seed, epoch), with its targets.
+
+    `dataset`: one of ours or any map-style dataset. `store`: an open store, its path, or any
+    TargetSource. `mentors`: names, in the order of the M axis; None: all. `normalize`: the
+    student's preprocessing; "dataset": the dataset's own; None: images stay uint8. `rank` and
+    `world_size`: this process takes a strided slice of the one epoch order.
+
+    Before the first batch a stored source is proven to belong to the dataset: StoreMismatch,
+    ReplayMismatch or MissingTargets otherwise.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        store: TargetStore | str | os.PathLike[str] | TargetSource,
+        batch_size: int = 128,
+        *,
+        seed: int = 0,
+        mentors: Sequence[str] | None = None,
+        device: str | torch.device = "auto",
+        drop_last: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        normalize: Preprocessing | Literal["dataset"] | None = "dataset",
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise UsageError(f"rank must lie in 0 to world_size - 1, got {rank} of {world_size}")
+        if batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, got {batch_size}")
+        self.device = resolve_device(str(device))
+        if isinstance(store, (TargetStore, str, os.PathLike)):
+            self.source: TargetSource = TargetStream(store, mentors, self.device)
+        else:
+            self.source = store
+        self.dataset: ImageDataset = as_image_dataset(dataset)
+        if isinstance(self.source, TargetStream):
+            self.dataset = self.source.require_dataset(self.dataset)
+        self.batch_size, self.seed, self.drop_last = batch_size, seed, drop_last
+        self.rank, self.world_size = rank, world_size
+        self.normalize = self.dataset.preprocessing if normalize == "dataset" else normalize
+        self._epoch = 0
+        self._done = 0  # batches of this epoch handed out
+        self._resume_at = 0
+        if len(self) == 0:
+            raise UsageError(
+                f"{len(self.dataset)} samples over {world_size} ranks make no whole batch of "
+                f"{batch_size}; lower the batch size or pass drop_last=False"
+            )
+
+    def __len__(self) -> int:
+        """Batches an epoch, on this rank."""
+        samples = len(self.dataset)
+        if self.drop_last:
+            return samples // self.world_size // self.batch_size
+        return ceil(ceil((samples - self.rank) / self.world_size) / self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch (from 0), which decides the order and the view."""
+        if epoch != self._epoch:
+            self._epoch, self._done, self._resume_at = epoch, 0, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the loader stands: the epoch, and how many of its batches were handed out."""
+        return {"epoch": self._epoch, "done": self._done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on there: the next iteration begins with the batch after the last one handed out."""
+        self._epoch = state["epoch"]
+        self._done = self._resume_at = state["done"]
+
+    def epoch_order(self, epoch: int) -> NDArray[np.int64]:
+        """This rank's sample indices in the order of an epoch."""
+        order = philox.permutation(
+            self.seed, philox.Purpose.EPOCH_ORDER, epoch, len(self.dataset)
+        )
+        return self.dataset.index_N[order[self.rank :: self.world_size]]
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, first = self._epoch, self._resume_at
+        self._done, self._resume_at = first, 0
+        order = self.epoch_order(epoch)[: len(self) * self.batch_size]
+        group = self.batch_size * ceil(self.source.rows_per_request / self.batch_size)
+        view = self.source.view_of_epoch(epoch)
+        with self.source.view(view) as targets:
+            for start in range(first * self.batch_size, len(order), group):
+                index_G = order[start : start + group]
+                pixels_G = self.source.recipe(self.dataset.images(index_G), index_G, view)
+                logits_G = targets[index_G]
+                for offset in range(0, len(index_G), self.batch_size):
+                    rows = slice(offset, offset + self.batch_size)
+                    self._done += 1
+                    yield self._batch(
+                        pixels_G[rows], index_G[rows], None if logits_G is None else logits_G[rows]
+                    )
+        self._epoch, self._done = epoch + 1, 0
+
+    def _batch(
+        self,
+        pixels_BCHW: NDArray[np.uint8],
+        index_B: NDArray[np.int64],
+        logits_BMC: torch.Tensor | None,
+    ) -> Batch:
+        images = torch.from_numpy(pixels_BCHW).to(self.device, non_blocking=True)
+        labels = torch.from_numpy(self.dataset.labels(index_B)).to(self.device, non_blocking=True)
+        return Batch(
+            images=images if self.normalize is None else self.normalize(images),
+            labels=labels,
+            index=torch.from_numpy(index_B),
+            logits=logits_BMC,
+        )

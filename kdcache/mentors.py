@@ -1,0 +1,230 @@
+"""Mentors: frozen networks with their identity, run in one recorded shape.
+
+A forward pass is bit-identical whatever the neighbours in a batch of the same shape, and differs
+by up to 2e-5 for other shapes, memory formats or devices. So precompute and online training share
+one function, `MentorPool.run`, and one `RunShape`.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdcache import homes
+from kdcache.checkpoints import file_sha256, load_weights
+from kdcache.datasets import ImageDataset, Preprocessing
+from kdcache.devices import PRECISIONS, precision_context
+from kdcache.encode import LOGITS, TargetKind
+from kdcache.errors import CheckpointError, RunFailed, UsageError
+from kdcache.models import build_network, long_name, short_name
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".th")
+SMALLEST_RUN = 64
+MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunShape:
+    """How forward passes are made; recorded, since it decides the last bits.
+
+    `batch`: every pass has exactly this many rows, the last one padded.
+    """
+
+    precision: str = "fp32"
+    batch: int = 256
+    memory_format: str = "channels_last"
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS or self.memory_format not in MEMORY_FORMATS:
+            raise UsageError(
+                f"precision must be one of {', '.join(PRECISIONS)} and memory format one of "
+                f"{', '.join(MEMORY_FORMATS)}, got {self.precision!r}, {self.memory_format!r}"
+            )
+        if self.batch < SMALLEST_RUN:
+            raise UsageError(
+                f"mentors run in batches of at least {SMALLEST_RUN} (smaller ones round "
+                f"differently), got {self.batch}"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mentor:
+    """A frozen network that teaches, and what identifies it."""
+
+    name: str
+    architecture: str
+    network: torch.nn.Module
+    num_classes: int
+    preprocessing: Preprocessing
+    checkpoint_sha256: str
+
+    def identity(self) -> dict[str, Any]:
+        """Everything but the run shape that decides what this mentor says."""
+        return {
+            "name": self.name,
+            "architecture": self.architecture,
+            "num_classes": self.num_classes,
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "preprocessing": self.preprocessing.describe(),
+        }
+
+
+def load_mentor(
+    name: str, dataset: ImageDataset, checkpoint: str | os.PathLike[str] | None = None
+) -> Mentor:
+    """The mentor `name` (short or long) trained for `dataset`, on the CPU, in eval mode.
+
+    Its weights come from `checkpoint`, else the mentor library, else `$KDCACHE_DATA/mentors`; its
+    preprocessing from the sidecar JSON beside them, else the dataset's. Raises UsageError for an
+    unknown name, CheckpointError for a missing or foreign checkpoint.
+    """
+    path = Path(checkpoint) if checkpoint is not None else find_checkpoint(name, dataset.name)
+    network = build_network(name, dataset.num_classes)
+    load_weights(network, path)
+    network.eval().requires_grad_(False)
+    return Mentor(
+        name=short_name(long_name(name)),
+        architecture=long_name(name),
+        network=network,
+        num_classes=dataset.num_classes,
+        preprocessing=sidecar_preprocessing(path) or dataset.preprocessing,
+        checkpoint_sha256=file_sha256(path),
+    )
+
+
+def find_checkpoint(name: str, dataset_name: str) -> Path:
+    """A mentor's checkpoint in the library or `$KDCACHE_DATA/mentors`."""
+    stem = library_stem(name)
+    folders = homes.checkpoint_folders(dataset_name)
+    for folder in folders:
+        for suffix in SUFFIXES:
+            if (path := folder / f"{stem}{suffix}").is_file():
+                return path
+    looked = "\n".join(f"  {folder / stem}{{{','.join(SUFFIXES)}}}" for folder in folders)
+    raise CheckpointError(
+        f"mentor {name!r} has no checkpoint for {dataset_name}. Looked for\n{looked}\n"
+        f"Three ways to get one: train it (kdcache train-mentor {name} --dataset {dataset_name}), "
+        "put a file there, or name one (--checkpoint "
+        f"{name}=FILE)"
+    )
+
+
+def library_stem(name: str) -> str:
+    """File name, without suffix, of a network's checkpoint in the mentor library."""
+    return long_name(name).replace(":", ".")
+
+
+def sidecar_path(checkpoint: Path) -> Path:
+    """The JSON beside a checkpoint: preprocessing, and what is known of its training."""
+    return checkpoint.with_suffix(".json")
+
+
+def sidecar_preprocessing(checkpoint: Path) -> Preprocessing | None:
+    """The preprocessing a checkpoint's sidecar states; None without a sidecar.
+
+    Raises CheckpointError for a sidecar that cannot be read.
+    """
+    path = sidecar_path(checkpoint)
+    try:
+        stated = json.loads(path.read_bytes())
+        described = stated.get("preprocessing")
+        return None if described is None else Preprocessing.from_description(described)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} must be a JSON object with an optional preprocessing entry ({error})"
+        ) from error
+
+
+class MentorPool:
+    """Several mentors on one device, run together over the same pixels."""
+
+    def __init__(
+        self,
+        mentors: Sequence[Mentor],
+        *,
+        device: torch.device,
+        run_shape: RunShape,
+        kind: TargetKind = LOGITS,
+    ) -> None:
+        self.mentors = tuple(mentors)
+        self.device = device
+        self.run_shape = run_shape
+        self.kind = kind
+        self._memory_format = MEMORY_FORMATS[run_shape.memory_format]
+        for mentor in mentors:
+            # torch's stubs lack the keyword-only form of Module.to.
+            mentor.network.to(device=device, memory_format=self._memory_format)  # type: ignore[call-overload]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(mentor.name for mentor in self.mentors)
+
+    @torch.inference_mode()
+    def run(
+        self, pixels_BCHW: NDArray[np.uint8], names: Sequence[str] | None = None
+    ) -> torch.Tensor:
+        """Targets of these pixels: float32 (B, M, *row) on the device, log-softmax for logits.
+
+        `pixels_BCHW`: uint8, any B; it is cut into passes of the recorded batch, the last padded
+        with copies of its last row. `names`: which mentors, in which order; None: all.
+        """
+        chosen = self._choose(names)
+        batch = self.run_shape.batch
+        return torch.cat(
+            [
+                self._run_once(pixels_BCHW[start : start + batch], chosen)
+                for start in range(0, len(pixels_BCHW), batch)
+            ]
+        )
+
+    def _run_once(self, pixels_BCHW: NDArray[np.uint8], chosen: Sequence[Mentor]) -> torch.Tensor:
+        rows = len(pixels_BCHW)
+        padding = ((0, self.run_shape.batch - rows), (0, 0), (0, 0), (0, 0))
+        padded = np.pad(pixels_BCHW, padding, mode="edge") if padding[0][1] else pixels_BCHW
+        pixels = torch.from_numpy(padded).to(self.device, memory_format=self._memory_format)
+        inputs: dict[Preprocessing, torch.Tensor] = {}
+        with precision_context(self.device, self.run_shape.precision):
+            outputs = []
+            for mentor in chosen:
+                if mentor.preprocessing not in inputs:
+                    inputs[mentor.preprocessing] = mentor.preprocessing(pixels)
+                outputs.append(mentor.network(inputs[mentor.preprocessing]))
+        return torch.stack([self.kind.from_output(output) for output in outputs], dim=1)[:rows]
+
+    def _choose(self, names: Sequence[str] | None) -> Sequence[Mentor]:
+        if names is None:
+            return self.mentors
+        by_name = {mentor.name: mentor for mentor in self.mentors}
+        return [by_name[name] for name in names]
+
+
+def require_finite(targets: NDArray[np.float32], mentor: str, view: int) -> None:
+    """Raises RunFailed when a mentor's targets hold NaN or infinity: they would teach nonsense."""
+    if not np.isfinite(targets).all():
+        bad = int((~np.isfinite(targets).all(axis=-1)).sum())
+        raise RunFailed(
+            f"mentor {mentor!r} gave NaN or infinite outputs for {bad} samples of view {view}; "
+            "nothing of this block was stored. Try --precision fp32, or check the checkpoint"
+        )
+
+
+def parse_checkpoints(given: Sequence[str]) -> Mapping[str, Path]:
+    """`NAME=FILE` options as a mapping from short name to path. Raises UsageError."""
+    checkpoints: dict[str, Path] = {}
+    for item in given:
+        name, equals, file = item.partition("=")
+        if not (name and equals and file):
+            raise UsageError(f"--checkpoint takes NAME=FILE, got {item!r}")
+        checkpoints[short_name(long_name(name))] = Path(file).expanduser()
+    return checkpoints

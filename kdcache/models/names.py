@@ -1,0 +1,206 @@
+"""Names of networks, and networks from names. Imports torch only when a network is built."""
+
+import difflib
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdcache.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# A fixed list, not "any 6n + 2": resnet50 and resnet152 would fit that and mean ImageNet's
+# networks.
+SHORT_NAMES = {
+    "r8": "resnet8",
+    "r14": "resnet14",
+    "r20": "resnet20",
+    "r32": "resnet32",
+    "r44": "resnet44",
+    "r56": "resnet56",
+    "r110": "resnet110",
+    "r8x4": "resnet8x4",
+    "r32x4": "resnet32x4",
+    "wrn16": "wrn-16-2",
+    "wrn40": "wrn-40-2",
+}
+KNOWN_NAMES = (*SHORT_NAMES, *SHORT_NAMES.values(), "wrn-16-1", "wrn-40-1", "wrn-28-10")
+_LONG_TO_SHORT = {long: short for short, long in SHORT_NAMES.items()}
+_WIDE_RESNET = re.compile(r"wrn-([1-9]\d{0,3})-([1-9]\d{0,2})")
+_MODULE_AND_FACTORY = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
+_HINT = (
+    "Also wrn-DEPTH-WIDTH of any depth 6n + 4, torchvision:NAME for torchvision's classifiers, and "
+    "package.module:factory for your own function of num_classes."
+)
+
+
+def long_name(name: str) -> str:
+    """The name that files and manifests use: `r20` -> `resnet20`; a long name stays itself.
+
+    `torchvision:NAME` and `module:factory` are checked for their form only; `build_network` looks
+    inside. Raises `UsageError` for a name of no known network.
+    """
+    name = SHORT_NAMES.get(name, name)
+    if ":" in name:
+        if not _MODULE_AND_FACTORY.fullmatch(name):
+            raise UsageError(
+                f"cannot read the network name {name!r}: expected torchvision:NAME or "
+                "package.module:factory, for example my_networks:build"
+            )
+        return name
+    wide = _WIDE_RESNET.fullmatch(name)
+    if wide and (int(wide[1]) < 10 or (int(wide[1]) - 4) % 6):
+        near = max(10, 4 + 6 * round((int(wide[1]) - 4) / 6))
+        raise UsageError(
+            f"no network {name!r}: a Wide ResNet's depth is 6n + 4 (10, 16, 22, 28, 34, 40, ..), "
+            f"got {wide[1]}. Did you mean wrn-{near}-{wide[2]}?"
+        )
+    if not wide and name not in _LONG_TO_SHORT:
+        raise unknown_name("network", name, KNOWN_NAMES, _HINT)
+    return name
+
+
+def short_name(name: str) -> str:
+    """The name that tables use: `resnet20` -> `r20`. A name without a short form stays itself.
+
+    Never fails, so that a store with a network this version does not know can still be listed.
+    """
+    return _LONG_TO_SHORT.get(name, name)
+
+
+def build_network(name: str, num_classes: int, seed: int | None = None) -> "nn.Module":
+    """A freshly initialised network by short or long name: float pixels_BCHW -> logits_BC.
+
+    With `seed` the network is made on the CPU, its initial weights are a function of the seed
+    alone, and the caller's random state is left as it was. Without, it is drawn from torch's global
+    state and made on the current default device. (A `module:factory` that draws from numpy or
+    Python is not covered.) While a factory is imported and called, the current folder comes first
+    in `sys.path`.
+
+    Raises `UsageError`: unknown name, fewer than 1 class, a seed outside [0, 2**63), a factory that
+    cannot be imported, fails, or returns something else than a module.
+    """
+    name = long_name(name)
+    if num_classes < 1:
+        raise UsageError(f"a network needs at least 1 class, got {num_classes}")
+    if seed is None:
+        return _build(name, num_classes)
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"a seed is an integer from 0 to 2**63 - 1, got {seed}")
+    import torch
+
+    # Not torch.manual_seed: it reseeds the GPUs too, which are not forked here.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        return _build(name, num_classes)
+
+
+def _build(name: str, num_classes: int) -> "nn.Module":
+    source, _, rest = name.rpartition(":")
+    if source == "torchvision":
+        return _from_torchvision(rest, num_classes)
+    if source == "timm":
+        raise UsageError(
+            f"{name}: timm networks cannot be named directly yet. Write a function that takes "
+            f"num_classes and returns timm.create_model({rest!r}, num_classes=num_classes), "
+            "and give it as module:function."
+        )
+    if source:
+        return _from_factory(source, rest, num_classes)
+    if wide := _WIDE_RESNET.fullmatch(name):
+        from kdcache.models.wide_resnet import WideResNet, WideResNetConfig
+
+        depth, width = int(wide[1]), int(wide[2])
+        return WideResNet(WideResNetConfig(depth=depth, width=width, num_classes=num_classes))
+    from kdcache.models.cifar_resnet import CifarResNet, CifarResNetConfig
+
+    depth = int(name.removeprefix("resnet").removesuffix("x4"))
+    if not name.endswith("x4"):
+        return CifarResNet(CifarResNetConfig(depth=depth, num_classes=num_classes))
+    config = CifarResNetConfig(
+        depth=depth, num_classes=num_classes, stem_width=32, stage_widths=(64, 128, 256)
+    )
+    return CifarResNet(config)
+
+
+def _from_torchvision(name: str, num_classes: int) -> "nn.Module":
+    from torch import nn
+    from torchvision import models
+
+    # Classifiers only: detection and segmentation networks would download a backbone's weights.
+    known = models.list_models(module=models)
+    if name not in known:
+        raise unknown_name("torchvision classifier", name, known)
+    # These two warn unless told; True is what they do today.
+    options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    network = models.get_model(name, weights=None, num_classes=num_classes, **options)
+    assert isinstance(network, nn.Module)
+    return network
+
+
+def _from_factory(module_name: str, attribute: str, num_classes: int) -> "nn.Module":
+    from torch import nn
+
+    given = f"{module_name}:{attribute}"
+    with _current_folder_importable() as folder:
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name and f"{module_name}.".startswith(f"{error.name}."):
+                raise UsageError(
+                    f"network {given!r}: there is no module {error.name!r}, neither in "
+                    f"{folder} nor installed. Run from the folder that holds it, or install it."
+                ) from None
+            raise UsageError(
+                f"network {given!r}: importing {module_name} failed: {error}"
+            ) from error
+        except Exception as error:
+            raise UsageError(
+                f"network {given!r}: importing {module_name} failed: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        where = getattr(module, "__file__", None) or module_name
+        factory = getattr(module, attribute, None)
+        if factory is None:
+            found = [key for key, value in vars(module).items() if callable(value)]
+            near = difflib.get_close_matches(attribute, found, n=3)
+            did_you_mean = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise UsageError(
+                f"network {given!r}: there is no {attribute} in {where}.{did_you_mean}"
+            )
+        if not callable(factory):
+            raise UsageError(
+                f"network {given!r}: {attribute} in {where} is a {type(factory).__name__}, "
+                "expected a function of num_classes that returns a torch.nn.Module"
+            )
+        try:
+            network = factory(num_classes)
+        except Exception as error:
+            raise UsageError(
+                f"network {given!r}: {attribute}({num_classes}) in {where} failed: "
+                f"{type(error).__name__}: {error}. It is called with num_classes alone."
+            ) from error
+    if not isinstance(network, nn.Module):
+        raise UsageError(
+            f"network {given!r}: {attribute}({num_classes}) returned {network!r:.100}, expected a "
+            "torch.nn.Module"
+        )
+    return network
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[Path]:
+    """First in the path, as for `python -m`: a console script does not look there by itself."""
+    folder = Path.cwd()
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield folder
+    finally:
+        if str(folder) in sys.path:
+            sys.path.remove(str(folder))

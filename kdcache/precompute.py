@@ -1,0 +1,267 @@
+"""Precompute: run the mentors once over what a store lacks, and commit it block by block.
+
+    dataset -> view -> mentors (all over one batch) -> encode -> commit
+               main thread                             writer's thread
+
+What is committed is never computed again; what is missing is.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdcache.datasets import ImageDataset, as_image_dataset
+from kdcache.devices import resolve_device
+from kdcache.encode import LOGITS, find_encoder
+from kdcache.errors import StoreError, UsageError
+from kdcache.mentors import Mentor, MentorPool, RunShape, load_mentor, require_finite
+from kdcache.models import long_name, short_name
+from kdcache.plan import Plan, Unit, default_store, make_plan, num_views, require_same_views
+from kdcache.store import (
+    MentorManifest,
+    TargetStore,
+    add_mentor,
+    commit_chunk,
+    create_store,
+    grow_views,
+    is_store,
+    new_manifest,
+    open_store,
+    write_commit_index,
+)
+from kdcache.views import Recipe, make_recipe, recipe_from_description
+
+MOST_BLOCKS_IN_FLIGHT = 2
+Progress = Callable[[int, int], None]  # (views of samples done, all of them)
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecomputeResult:
+    """What a precompute did. `stopped`: it was asked to stop before its plan was done."""
+
+    store: TargetStore
+    stopped: bool
+    num_pixels: int
+    seconds: float
+
+
+class PrecomputeJob:
+    """One precompute: made, looked at (`plan`), then run.
+
+    `dataset`: ours or any map-style one. `mentors`: loaded mentors. `store`: its path; None: under
+    `$KDCACHE_HOME/stores`, named after the views. What is not given (`recipe`, `views`, `encoder`)
+    is an existing store's, else crop-flip with the parameters that suit the dataset, 40 views (or
+    what the recipe has) and float16. Raises StoreMismatch when the store at that path is for other
+    views or holds one of these mentors from another checkpoint, preprocessing, run shape or encoder.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        mentors: Sequence[Mentor],
+        *,
+        store: str | Path | None = None,
+        views: int | None = None,
+        recipe: Recipe | None = None,
+        encoder: str | None = None,
+        device: str | torch.device = "auto",
+        run_shape: RunShape | None = None,
+    ) -> None:
+        if not mentors:
+            raise UsageError("name at least one mentor")
+        if len({mentor.name for mentor in mentors}) != len(mentors):
+            raise UsageError(f"a mentor is named twice: {', '.join(m.name for m in mentors)}")
+        self.dataset: ImageDataset = as_image_dataset(dataset)
+        existing = _existing(Path(store).expanduser()) if store is not None else None
+        self.recipe = recipe or _recipe_of(existing, self.dataset)
+        manifest = new_manifest(self.dataset, self.recipe)
+        if store is None:
+            existing = _existing(default_store(manifest))
+        self.root = Path(store).expanduser() if store is not None else default_store(manifest)
+        self.pool = MentorPool(
+            mentors,
+            device=resolve_device(str(device)),
+            run_shape=run_shape or _run_shape_of(existing, mentors),
+        )
+        self.plan: Plan = make_plan(
+            self.root,
+            manifest,
+            self._mentor_manifests(),
+            find_encoder(encoder or _encoder_of(existing)),
+            num_views(views, self.recipe, existing),
+            existing,
+        )
+
+    def seconds_per_pixel(self) -> float:
+        """Measured on one batch, after a warm-up: for an estimate before a long run."""
+        index_B = self.dataset.index_N[: self.pool.run_shape.batch]
+        pixels = self.recipe(self.dataset.images(index_B), index_B, 0)
+        self.pool.run(pixels).cpu()
+        started = time.perf_counter()
+        self.pool.run(pixels).cpu()
+        return (time.perf_counter() - started) / len(index_B)
+
+    def run(
+        self,
+        *,
+        progress: Progress | None = None,
+        should_stop: Callable[[], bool] = _never,
+    ) -> PrecomputeResult:
+        """Computes and commits what the plan lists; stops between batches when asked to.
+
+        Raises RunFailed for NaN or infinite mentor outputs. Whatever ends it, every block that was
+        finished is committed.
+        """
+        started = time.perf_counter()
+        store = self._prepare_store()
+        commits: deque[Future[None]] = deque()
+        done = 0
+        with ThreadPoolExecutor(1, thread_name_prefix="kdcache-commit") as writer:
+            try:
+                for unit, batches in self._run_mentors(progress, should_stop):
+                    while len(commits) >= MOST_BLOCKS_IN_FLIGHT:
+                        commits.popleft().result()
+                    commits.append(writer.submit(self._commit, store, unit, batches))
+                    done += sum(map(len, batches))
+                while commits:
+                    commits.popleft().result()
+            finally:
+                writer.shutdown()
+                self._gather_commits()
+        return PrecomputeResult(
+            store=open_store(self.root),
+            stopped=done < self.plan.num_pixels,
+            num_pixels=done,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _run_mentors(
+        self, progress: Progress | None, should_stop: Callable[[], bool]
+    ) -> Iterator[tuple[Unit, list[torch.Tensor]]]:
+        """Each unit with its targets, still on the device: a tensor (B, M, *row) a batch."""
+        done = 0
+        for unit in self.plan.units:
+            index = self.dataset.index_N[self.plan.manifest.block_rows(unit.block)]
+            batches = []
+            for start in range(0, len(index), self.pool.run_shape.batch):
+                if should_stop():
+                    return
+                index_B = index[start : start + self.pool.run_shape.batch]
+                pixels = self.recipe(self.dataset.images(index_B), index_B, unit.view)
+                batches.append(self.pool.run(pixels, unit.mentors))
+                done += len(index_B)
+                if progress is not None:
+                    progress(done, self.plan.num_pixels)
+            yield unit, batches
+
+    def _commit(self, store: TargetStore, unit: Unit, batches: list[torch.Tensor]) -> None:
+        """Runs on the writer's thread: fetch from the device, encode, measure, commit."""
+        rows = self.plan.manifest.block_rows(unit.block)
+        labels = self.dataset.labels(self.dataset.index_N[rows])
+        targets_BM = torch.cat(batches).cpu().numpy()
+        encoder = self.plan.encoder
+        for column, name in enumerate(unit.mentors):
+            targets = np.ascontiguousarray(targets_BM[:, column])
+            require_finite(targets, name, unit.view)
+            encoded = encoder.encode(targets)
+            chunk = np.full((self.plan.manifest.block, *targets.shape[1:]), np.nan, encoded.dtype)
+            chunk[: len(encoded)] = encoded
+            decoded = encoder.decode(torch.from_numpy(encoded)).numpy()
+            stored = store.mentor(name)
+            commit_chunk(
+                stored.array,
+                (unit.view, unit.block),
+                memoryview(chunk).cast("B"),
+                rows=len(targets),
+                correct=LOGITS.num_correct(targets, labels),
+                error_sums={} if encoder.exact else LOGITS.error_sums(targets, decoded, labels),
+                replace=(unit.view, unit.block) in stored.commits,
+            )
+
+    def _prepare_store(self) -> TargetStore:
+        """The store, with room for every planned chunk."""
+        try:
+            if not is_store(self.root):
+                create_store(self.root, self.plan.manifest, self.dataset)
+            store = open_store(self.root)
+            require_same_views(store, self.plan.manifest)
+            for mentor in self._mentor_manifests():
+                if mentor.name not in store.mentors:
+                    add_mentor(store, mentor, self.plan.encoder, store.kind, self.plan.views)
+                elif store.mentor(mentor.name).declared_views < self.plan.views:
+                    grow_views(store.mentor(mentor.name).array, self.plan.views)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write to the store {self.root} ({error.strerror or error}); name a folder "
+                "you may write to with --store"
+            ) from error
+        return open_store(self.root)
+
+    def _mentor_manifests(self) -> list[MentorManifest]:
+        run_shape = self.pool.run_shape.describe()
+        return [MentorManifest(**m.identity(), run_shape=run_shape) for m in self.pool.mentors]
+
+    def _gather_commits(self) -> None:
+        store = open_store(self.root)
+        for name in self.pool.names:
+            stored = store.mentor(name)
+            write_commit_index(stored.array, stored.commits)
+
+
+def precompute_targets(
+    dataset: Any,
+    mentors: Sequence[str | Mentor],
+    *,
+    checkpoints: Mapping[str, str | Path] | None = None,
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] = _never,
+    **options: Any,
+) -> TargetStore:
+    """Runs the mentors once over every view the store lacks, and returns the store.
+
+    `mentors`: names (with `checkpoints` by name where they are not in the library) or loaded
+    mentors; the other options are `PrecomputeJob`'s. Incremental: calling it again computes only
+    what is missing; more views or mentors are added to what is there.
+    """
+    dataset = as_image_dataset(dataset)
+    given = {short_name(long_name(name)): path for name, path in (checkpoints or {}).items()}
+    loaded = [
+        m if isinstance(m, Mentor) else load_mentor(m, dataset, given.get(short_name(long_name(m))))
+        for m in mentors
+    ]
+    job = PrecomputeJob(dataset, loaded, **options)
+    return job.run(progress=progress, should_stop=should_stop).store
+
+
+def _existing(root: Path) -> TargetStore | None:
+    return open_store(root) if is_store(root) else None
+
+
+def _recipe_of(existing: TargetStore | None, dataset: ImageDataset) -> Recipe:
+    if existing is None:
+        return make_recipe("crop-flip", **dataset.view_parameters)
+    return recipe_from_description(existing.manifest.recipe, existing.manifest.view_seed)
+
+
+def _encoder_of(existing: TargetStore | None) -> str:
+    used = {existing.mentor(m).encoder.name for m in existing.mentors} if existing else set()
+    return used.pop() if len(used) == 1 else "float16"
+
+
+def _run_shape_of(existing: TargetStore | None, mentors: Sequence[Mentor]) -> RunShape:
+    """That of a mentor that is already stored, so that running the same command goes on."""
+    for mentor in mentors:
+        if existing is not None and mentor.name in existing.mentors:
+            return RunShape(**existing.mentor(mentor.name).manifest.run_shape)
+    return RunShape()

@@ -1,0 +1,70 @@
+"""Where everything of a store lies (format 1; docs/format.md is the reference).
+
+    STORE/zarr.json                              group; attributes.kdcache: the manifest
+    STORE/index/, labels/                        int64 (N,): the samples' permanent integers, labels
+    STORE/mentors/zarr.json                      group
+    STORE/mentors/<m>/zarr.json                  group; attributes.kdcache: the mentor's identity
+    STORE/mentors/<m>/<kind>/zarr.json           array (views, N, *row); attributes: the encoder
+    STORE/mentors/<m>/<kind>/c/<v>/<b>/0...      chunks, one a (view, block of samples)
+    STORE/mentors/<m>/<kind>/commits/<v>.<b>.<crc>.json   what exists, and its checksums
+    STORE/mentors/<m>/<kind>/commits.json        the commit records gathered; may lag, can be rebuilt
+"""
+
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+from kdcache.errors import UsageError
+
+FORMAT = 1
+TARGET_BLOCK = 8192
+
+
+def block_size(num_samples: int) -> int:
+    """Samples a chunk: equal blocks of at most 8,192, so that little padding is stored."""
+    return ceil(num_samples / ceil(num_samples / TARGET_BLOCK))
+
+
+def member_name(mentor: str) -> str:
+    """A mentor's folder name; `torchvision:resnet50` becomes `torchvision.resnet50`."""
+    name = mentor.replace(":", ".")
+    if not name or name.startswith((".", "__")) or not set(name) <= _MEMBER_CHARACTERS:
+        raise UsageError(
+            f"{mentor!r} cannot name a mentor in a store: use letters, digits, '.', '_' and '-'"
+        )
+    return name
+
+
+_MEMBER_CHARACTERS = frozenset(
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayLocation:
+    """The array of one mentor's targets of one kind."""
+
+    root: Path
+    mentor: str
+    kind: str
+    row_rank: int = 1
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "mentors" / member_name(self.mentor) / self.kind
+
+    @property
+    def metadata(self) -> Path:
+        return self.folder / "zarr.json"
+
+    @property
+    def commits(self) -> Path:
+        return self.folder / "commits"
+
+    @property
+    def commit_index(self) -> Path:
+        return self.folder / "commits.json"
+
+    def chunk(self, view: int, block: int) -> Path:
+        """Zarr's default chunk key: c/<view>/<block>/0 (one 0 for each row dimension)."""
+        return self.folder.joinpath("c", str(view), str(block), *["0"] * self.row_rank)

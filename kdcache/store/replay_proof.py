@@ -1,0 +1,51 @@
+"""Replay proof: checksums of sampled views, so that a replay that drifted is noticed before it teaches."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kdcache import philox
+from kdcache.datasets import ImageDataset
+from kdcache.errors import ReplayMismatch
+from kdcache.views import Recipe
+
+SAMPLED_VIEWS = 16
+VIEW_RANGE = 256  # sampled view numbers are below this; a view need not be stored to be proven
+
+
+def replay_checksums(dataset: ImageDataset, recipe: Recipe) -> list[dict[str, Any]]:
+    """SHA-256 of the pixels of 16 Philox-chosen (view, index) pairs."""
+    words = philox.words(0, philox.Purpose.REPLAY_PROOF, np.arange(SAMPLED_VIEWS))
+    views = philox.below(words[:, 0], min(VIEW_RANGE, recipe.num_views or VIEW_RANGE))
+    positions = philox.below(words[:, 1], len(dataset))
+    return [
+        {"view": int(view), "index": int(index), "sha256": _pixel_sha256(dataset, recipe, view, index)}
+        for view, index in zip(views, dataset.index_N[positions], strict=True)
+    ]
+
+
+def require_replay(
+    proof: Sequence[dict[str, Any]],
+    dataset: ImageDataset,
+    recipe: Recipe,
+    written_by: dict[str, str],
+    running: dict[str, str],
+) -> None:
+    """Replays the proof's views and compares. Raises ReplayMismatch with both sides."""
+    for sampled in proof:
+        got = _pixel_sha256(dataset, recipe, sampled["view"], sampled["index"])
+        if got != sampled["sha256"]:
+            raise ReplayMismatch(
+                f"view {sampled['view']} of sample {sampled['index']} replays as other pixels than "
+                f"the mentors saw: SHA-256 {got[:16]}... here, {sampled['sha256'][:16]}... in the "
+                f"store.\n  store written by {written_by}\n  running          {running}\n"
+                "Use the versions that wrote the store, or precompute a new one"
+            )
+
+
+def _pixel_sha256(dataset: ImageDataset, recipe: Recipe, view: int, index: int) -> str:
+    index_1 = np.array([index], dtype=np.int64)
+    pixels = recipe(dataset.images(index_1), index_1, int(view))
+    return hashlib.sha256(pixels.tobytes()).hexdigest()

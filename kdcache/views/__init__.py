@@ -1,0 +1,54 @@
+"""Replayable views: (seed, view, index) -> pixels, one recipe a file."""
+
+from dataclasses import fields
+from typing import Any
+
+from kdcache.errors import StoreError, unknown_name
+from kdcache.views.crop_flip import CropFlip, CropParameters
+from kdcache.views.recipe import Recipe
+from kdcache.views.unaugmented import Unaugmented
+
+RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (CropFlip, Unaugmented)}
+
+
+def make_recipe(name: str, *, seed: int = 0, **parameters: Any) -> Recipe:
+    """The recipe of that name; parameters that it does not have are dropped.
+
+    Datasets state the parameters that suit their images (size, padding, flip) once for every
+    recipe. Raises UsageError for an unknown name.
+    """
+    if name not in RECIPES:
+        raise unknown_name("recipe", name, RECIPES)
+    known = {field.name for field in fields(RECIPES[name])}
+    return RECIPES[name](seed=seed, **{k: v for k, v in parameters.items() if k in known})
+
+
+def recipe_from_description(description: dict[str, Any], seed: int) -> Recipe:
+    """The recipe a manifest describes.
+
+    Raises StoreError when this version of kdcache does not make exactly the described views.
+    """
+    name = description.get("name")
+    parameters = {k: v for k, v in description.items() if k not in ("name", "version", "exact")}
+    if isinstance(name, str) and name in RECIPES:
+        try:
+            recipe = RECIPES[name](seed=seed, **parameters)
+        except (TypeError, ValueError):
+            recipe = None
+        if recipe is not None and recipe.describe() == description:
+            return recipe
+    raise StoreError(
+        f"the store's views were made by the recipe {description}, which this version of kdcache "
+        f"cannot replay (it knows {', '.join(sorted(RECIPES))}); use the version that wrote it"
+    )
+
+
+__all__ = [
+    "RECIPES",
+    "CropFlip",
+    "CropParameters",
+    "Recipe",
+    "Unaugmented",
+    "make_recipe",
+    "recipe_from_description",
+]

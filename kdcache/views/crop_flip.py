@@ -1,0 +1,88 @@
+"""`crop-flip`: zero-padded random crop and horizontal flip, the classic recipe of small images."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from kdcache import philox
+from kdcache.views.recipe import Pixels, Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropParameters:
+    """Where each sample's crop starts in the padded image, and whether it is mirrored; shapes (B,)."""
+
+    top_B: NDArray[np.int64]
+    left_B: NDArray[np.int64]
+    flip_B: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropFlip(Recipe):
+    """Pad every side with `padding` zeros, crop `size` x `size` at random, mirror half of the views.
+
+    He et al. 2015 (arXiv 1512.03385, section 4.2) use size 32, padding 4. `flip=False` leaves
+    mirroring out, for images such as digits that mean something else mirrored.
+    """
+
+    size: int = 32
+    padding: int = 4
+    flip: bool = True
+
+    name: ClassVar[str] = "crop-flip"
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.padding < 0:
+            raise ValueError(f"need size >= 1 and padding >= 0, got {self.size}, {self.padding}")
+
+    def parameters(self, index_B: NDArray[np.int64], view: int) -> CropParameters:
+        """The crop corners (0 to 2 * padding) and flips of these samples in this view."""
+        words_B4 = philox.words(self.seed, philox.Purpose.VIEW, index_B, view)
+        corners = 2 * self.padding + 1
+        return CropParameters(
+            top_B=philox.below(words_B4[:, 0], corners),
+            left_B=philox.below(words_B4[:, 1], corners),
+            flip_B=(words_B4[:, 2] >> np.uint32(31)).astype(bool) & self.flip,
+        )
+
+    def __call__(self, images_BCHW: Pixels, index_B: NDArray[np.int64], view: int) -> Pixels:
+        self._check(images_BCHW, index_B, view)
+        if tuple(images_BCHW.shape[2:]) != (self.size, self.size):
+            raise ValueError(
+                f"crop-flip of size {self.size} needs images of {self.size} x {self.size}, "
+                f"got {images_BCHW.shape[2]} x {images_BCHW.shape[3]}"
+            )
+        parameters = self.parameters(index_B, view)
+        if not isinstance(images_BCHW, torch.Tensor):
+            return self._crop_numpy(images_BCHW, parameters)
+        if images_BCHW.device.type == "cpu":
+            return torch.from_numpy(self._crop_numpy(images_BCHW.numpy(), parameters))
+        return self.crop_on_device(images_BCHW, parameters)
+
+    def _crop_numpy(self, images_BCHW: NDArray[np.uint8], at: CropParameters) -> NDArray[np.uint8]:
+        batch, channels, size, p = *images_BCHW.shape[:3], self.padding
+        padded = np.zeros((batch, channels, size + 2 * p, size + 2 * p), dtype=np.uint8)
+        padded[:, :, p : p + size, p : p + size] = images_BCHW
+        windows = sliding_window_view(padded, (size, size), axis=(2, 3))
+        pixels: NDArray[np.uint8] = windows[np.arange(batch), :, at.top_B, at.left_B]
+        pixels[at.flip_B] = pixels[at.flip_B][..., ::-1]
+        return pixels
+
+    def crop_on_device(self, images_BCHW: torch.Tensor, at: CropParameters) -> torch.Tensor:
+        """The same bytes by tensor operations only, for images that live on an accelerator."""
+        device, size, p = images_BCHW.device, self.size, self.padding
+        top_B, left_B, flip_B = (
+            torch.from_numpy(a).to(device) for a in (at.top_B, at.left_B, at.flip_B)
+        )
+        steps = torch.arange(size, device=device)
+        rows_BH = top_B[:, None] + steps
+        columns_BW = left_B[:, None] + torch.where(flip_B[:, None], steps.flip(0), steps)
+        padded = torch.nn.functional.pad(images_BCHW, (p, p, p, p))
+        batch = torch.arange(len(images_BCHW), device=device)[:, None, None]
+        # Advanced indices on both sides of the channel axis put it last: (B, H, W, C).
+        pixels_BHWC = padded[batch, :, rows_BH[:, :, None], columns_BW[:, None, :]]
+        return pixels_BHWC.permute(0, 3, 1, 2).contiguous()

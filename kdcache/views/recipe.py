@@ -1,0 +1,61 @@
+"""What every recipe is: a frozen description that turns (images, index, view) into pixels."""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdcache.canonical import json_sha256
+
+Pixels = TypeVar("Pixels", NDArray[np.uint8], torch.Tensor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(ABC):
+    """An augmentation family with its parameters; pixels are a pure function of (seed, view, index).
+
+    `exact` recipes use integer arithmetic only: the same bytes on any device and torch version.
+    `version` is raised when the pixels of a recipe change; it is part of the fingerprint.
+    """
+
+    seed: int = 0
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    exact: ClassVar[bool] = True
+    num_views: ClassVar[int | None] = None  # None: as many as anyone asks for
+
+    @abstractmethod
+    def __call__(self, images_BCHW: Pixels, index_B: NDArray[np.int64], view: int) -> Pixels:
+        """The pixels of one view.
+
+        `images_BCHW`: uint8 numpy array or tensor (B, C, H, W) as stored, on any device, the images
+        of the samples `index_B` (int64, (B,), the dataset's permanent integers). Returns uint8 of
+        the same kind, on the same device, before any normalisation. Raises ValueError for another
+        dtype or shape and for a view the recipe does not have.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """The recipe without its seed, as JSON: what the manifest and the fingerprint hold."""
+        parameters = {key: value for key, value in asdict(self).items() if key != "seed"}
+        return {"name": self.name, "version": self.version, "exact": self.exact, **parameters}
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of the description and the seed."""
+        return json_sha256({"recipe": self.describe(), "seed": self.seed})
+
+    def _check(self, images_BCHW: Pixels, index_B: NDArray[np.int64], view: int) -> None:
+        if images_BCHW.ndim != 4 or str(images_BCHW.dtype) not in ("uint8", "torch.uint8"):
+            raise ValueError(
+                f"images must be uint8 of shape (B, C, H, W), got {images_BCHW.dtype} of shape "
+                f"{tuple(images_BCHW.shape)}; views are made before any normalisation"
+            )
+        if len(index_B) != len(images_BCHW):
+            raise ValueError(f"got {len(images_BCHW)} images but {len(index_B)} indices")
+        if view < 0 or (self.num_views is not None and view >= self.num_views):
+            available = "0 and up" if self.num_views is None else f"0 to {self.num_views - 1}"
+            raise ValueError(f"recipe {self.name!r} has the views {available}, got {view}")

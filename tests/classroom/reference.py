@@ -1,0 +1,161 @@
+"""The losses once more, the slow way: Python floats (float64), one sample and one mentor at a time.
+
+Written from the formulas, in their plain form (ratios of probabilities, no stable rewriting), and
+sharing no code with kdcache. `held` is the student that confidences, weights, gate, gap and
+temperature are computed from: hold it while moving `student` and a finite difference gives the
+gradient that detaching leaves.
+"""
+
+import math
+from dataclasses import dataclass
+
+Rows = list[list[float]]
+Cube = list[list[list[float]]]
+
+
+@dataclass
+class Expected:
+    task: float
+    mentor: float
+    active: list[list[bool]]
+    weight: list[list[float]]
+    gap: list[list[float]]
+    temperature: list[list[float]]
+
+    @property
+    def total(self) -> float:
+        return self.task + self.mentor
+
+
+def softmax(row: list[float], temperature: float = 1.0) -> list[float]:
+    top = max(row)
+    powers = [math.exp((z - top) / temperature) for z in row]
+    return [power / sum(powers) for power in powers]
+
+
+def cross_entropy(row: list[float], label: int) -> float:
+    return -math.log(softmax(row)[label])
+
+
+def kl(mentor: list[float], student: list[float], temperature: float) -> float:
+    p, q = softmax(mentor, temperature), softmax(student, temperature)
+    return sum(p_c * math.log(p_c / q_c) for p_c, q_c in zip(p, q, strict=True))
+
+
+@dataclass
+class Decision:
+    """What one comparison of the student and its mentors leads to."""
+
+    task_factor: float
+    active: list[bool]
+    weight: list[float]
+    factor: list[float]
+    gap: list[float]
+    temperature: list[float]
+
+
+def decide(
+    student: float,
+    mentors: list[float],
+    *,
+    tau: float = 12.0,
+    gate: str = "hard",
+    gate_margin: float = 0.0,
+    mentor_weight: str = "confidence",
+    task_weight: str = "confidence",
+    temperature: str = "gap",
+    fixed_temperature: float = 1.0,
+    gap: str = "ratio",
+    t_max: float | None = None,
+    kd_scale: str | float = "sum",
+    round_shares: int | None = None,
+) -> Decision:
+    """`student` and `mentors` are confidences: of one sample, or of a whole batch."""
+    task_factor = student if task_weight == "confidence" else 1.0
+    total = student + sum(mentors)
+    share_s, shares = student / total, [a / total for a in mentors]
+    if round_shares is not None:
+        share_s = round(share_s, round_shares)
+        shares = [round(share, round_shares) for share in shares]
+    active, weight, gaps, temperatures = [], [], [], []
+    for share in shares:
+        w_m, w_s = len(mentors) * share, len(mentors) * share_s
+        difference = (share - share_s) * total
+        if gate != "hard":
+            active.append(True)
+        elif gate_margin == 0:
+            active.append(w_m >= w_s)
+        else:
+            active.append(difference >= gate_margin)
+        weight.append(w_m if mentor_weight == "confidence" else 1.0)
+        if gap == "difference":
+            gaps.append(max(0.0, difference))
+        else:
+            gaps.append(max(0.0, (w_m - w_s) / w_m) if w_m > 0 else 0.0)
+        t = 1 + tau * gaps[-1] if temperature == "gap" else fixed_temperature
+        temperatures.append(t if t_max is None else min(t, t_max))
+    factor = [w if on else 0.0 for w, on in zip(weight, active, strict=True)]
+    if kd_scale == "per-active-weight":
+        sum_of_weights = sum(factor)
+        factor = [f / sum_of_weights if sum_of_weights > 0 else 0.0 for f in factor]
+    elif kd_scale != "sum":
+        factor = [f * float(kd_scale) for f in factor]
+    return Decision(task_factor, active, weight, factor, gaps, temperatures)
+
+
+def classroom(
+    student: Rows,
+    labels: list[int],
+    mentors: Cube,
+    held: Rows | None = None,
+    granularity: str = "sample",
+    **switches: object,
+) -> Expected:
+    held = student if held is None else held
+    B, M = len(student), len(mentors[0])
+    confidence_s = [softmax(held[i])[labels[i]] for i in range(B)]
+    confidence_m = [[softmax(mentors[i][m])[labels[i]] for m in range(M)] for i in range(B)]
+    if granularity == "batch":  # the geometric mean over the batch, by logarithms
+        mean_s = math.exp(sum(math.log(a) for a in confidence_s) / B)
+        mean_m = [math.exp(sum(math.log(row[m]) for row in confidence_m) / B) for m in range(M)]
+        confidence_s, confidence_m = [mean_s] * B, [mean_m] * B
+    out = Expected(0.0, 0.0, [], [], [], [])
+    for i in range(B):
+        decision = decide(confidence_s[i], confidence_m[i], **switches)  # type: ignore[arg-type]
+        out.task += decision.task_factor * cross_entropy(student[i], labels[i]) / B
+        for m in range(M):
+            if decision.active[m]:
+                t = decision.temperature[m]
+                out.mentor += decision.factor[m] * t**2 * kl(mentors[i][m], student[i], t) / B
+        out.active.append(decision.active)
+        out.weight.append(decision.weight)
+        out.gap.append(decision.gap)
+        out.temperature.append(decision.temperature)
+    return out
+
+
+def ce(student: Rows, labels: list[int], mentors: Cube, held: Rows | None = None) -> Expected:
+    B, M = len(student), len(mentors[0])
+    task = sum(cross_entropy(student[i], labels[i]) for i in range(B)) / B
+    zeros = [[0.0] * M for _ in range(B)]
+    return Expected(task, 0.0, [[False] * M] * B, zeros, zeros, [[1.0] * M] * B)
+
+
+def average(
+    student: Rows,
+    labels: list[int],
+    mentors: Cube,
+    held: Rows | None = None,
+    temperature: float = 4.0,
+    ce_weight: float = 0.1,
+    kd_weight: float = 0.9,
+) -> Expected:
+    B, M = len(student), len(mentors[0])
+    out = Expected(0.0, 0.0, [[True] * M] * B, [[1 / M] * M] * B, [[0.0] * M] * B, [])
+    for i in range(B):
+        out.task += ce_weight * cross_entropy(student[i], labels[i]) / B
+        for m in range(M):
+            divergence = kl(mentors[i][m], student[i], temperature)
+            out.mentor += kd_weight * temperature**2 * divergence / (M * B)
+        out.temperature.append([temperature] * M)
+    return out
