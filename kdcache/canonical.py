@@ -1,4 +1,4 @@
-"""One spelling for what gets hashed: canonical JSON and SHA-256 of JSON values, arrays and bytes."""
+"""One spelling for what gets hashed: canonical JSON, and SHA-256 of JSON values and arrays."""
 
 import hashlib
 import json

@@ -9,13 +9,13 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdcache import durable
 from kdcache.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -81,6 +81,29 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What `save_weights` was told beside the weights; {} for a file that carries nothing.
+
+    Reads the header of a `.safetensors` file; torch's formats have no such place.
+
+    Raises `CheckpointError`: missing, a folder, empty, of another kind, truncated or damaged.
+    """
+    path = Path(path)
+    _refuse_unreadable(path)
+    _refuse_empty_or_foreign(path)
+    if path.suffix in _TORCH_SUFFIXES:
+        return {}
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # a foreign header can raise anything
+        raise _damaged(path, "safetensors", error) from error
+
+
 def save_weights(
     path: str | os.PathLike[str],
     network_or_state_dict: "nn.Module | Mapping[str, Tensor]",
@@ -104,12 +127,21 @@ def save_weights(
     state_dict = _state_dict(f"what was to be saved as {path}", network_or_state_dict)
     if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
         raise CheckpointError(f"metadata of {path} must map text to text, got {dict(metadata)!r}")
-    _write_atomically(path, _safetensors_bytes(state_dict, metadata))
+    try:
+        durable.write_file(path, _safetensors_bytes(state_dict, metadata))
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _read(path: Path) -> "dict[str, Tensor]":
     """The file's tensors under the file's own keys."""
     _refuse_unreadable(path)
+    _refuse_empty_or_foreign(path)
+    content = _read_torch(path) if path.suffix in _TORCH_SUFFIXES else _read_safetensors(path)
+    return _state_dict(str(path), content)
+
+
+def _refuse_empty_or_foreign(path: Path) -> None:
     if path.suffix not in _SUFFIXES:
         raise CheckpointError(
             f"{path}: weights are read from {', '.join(_SUFFIXES)} files, this is "
@@ -117,8 +149,6 @@ def _read(path: Path) -> "dict[str, Tensor]":
         )
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes). Download or copy it again.")
-    content = _read_torch(path) if path.suffix in _TORCH_SUFFIXES else _read_safetensors(path)
-    return _state_dict(str(path), content)
 
 
 def _refuse_unreadable(path: Path) -> None:
@@ -345,26 +375,3 @@ def _safetensors_bytes(state_dict: "Mapping[str, Tensor]", metadata: Mapping[str
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text = text.ljust(-(-len(text) // 8) * 8)
     return len(text).to_bytes(8, "little") + text + data[8 + size :]
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with aside.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
-        if os.name == "posix":  # the new name itself must reach the disk
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,8 +1,7 @@
 """Devices and number formats: `--device` and `--precision`."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import ContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -12,7 +11,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto`: the accelerator if there is one, else the CPU. Raises UsageError if it is not there."""
+    """`auto`: the accelerator if there is one, else the CPU. UsageError if it is not there."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -37,12 +36,12 @@ def precision_context(device: torch.device, precision: str) -> Iterator[None]:
         yield
 
 
-def _autocast(device: torch.device, precision: str) -> ContextManager[None]:
+def _autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
     # The autocast cache would keep weights cast before an optimizer step.
     return torch.autocast(device.type, dtype=PRECISIONS[precision], cache_enabled=False)
 
 
-def _true_float32(device: torch.device) -> ContextManager[None]:
+def _true_float32(device: torch.device) -> AbstractContextManager[None]:
     if device.type != "cuda":
         return nullcontext()
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False)

@@ -37,7 +37,17 @@ def publish(temporary: Path, path: Path) -> None:
 
 def write_file(path: Path, *parts: Bytes) -> None:
     """A whole file, durably, replacing what was there."""
-    publish(write_aside(path, parts), path)
+    temporary = write_aside(path, parts)
+    try:
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def fsync_file(path: Path) -> None:
+    """Makes a written file's content durable."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def fsync_folder(folder: Path) -> None:
@@ -55,6 +65,5 @@ def fsync_tree(folder: Path) -> None:
     """Fsyncs every file and folder below `folder`, and `folder` itself."""
     for parent, _, names in os.walk(folder):
         for name in names:
-            with open(Path(parent) / name, "rb") as file:
-                os.fsync(file.fileno())
+            fsync_file(Path(parent) / name)
         fsync_folder(Path(parent))

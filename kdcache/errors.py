@@ -55,12 +55,13 @@ class RunFailed(KdcacheError):
     exit_code = 1
 
 
-class Interrupted(KdcacheError):
-    """A signal stopped the run; what was committed is kept. Exit code 128 + signal number."""
+class Stopped(KdcacheError):
+    """A run stopped because it was asked to; what was done is kept and the run can go on.
 
-    def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + signal_number
+    The command line exits with 128 + the signal's number.
+    """
+
+    exit_code = 130
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str], hint: str = "") -> UsageError:
@@ -78,6 +79,7 @@ def both_sides(left: str, right: str, differences: Mapping[str, tuple[object, ob
     rows += [(name, str(a), str(b)) for name, (a, b) in differences.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  "
+        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )

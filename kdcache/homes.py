@@ -25,12 +25,12 @@ def data_dir(given: str | os.PathLike[str] | None = None) -> Path:
 
 def mentor_library(dataset: str) -> Path:
     """Where `train-mentor` puts a dataset's checkpoints and their sidecars."""
-    return home() / "mentors" / dataset
+    return home() / "mentors" / dataset.replace(":", ".")
 
 
 def checkpoint_folders(dataset: str) -> list[Path]:
     """Folders searched for a mentor's checkpoint, in order: the library, then the shared data."""
     folders = [mentor_library(dataset)]
     if os.environ.get("KDCACHE_DATA"):
-        folders.append(data_dir() / "mentors" / dataset)
+        folders.append(data_dir() / "mentors" / dataset.replace(":", "."))
     return folders

@@ -1,10 +1,10 @@
 """ReplayLoader: batches of replayed views with their targets, for our trainer or anybody's loop.
 
-    loader = kdcache.ReplayLoader(dataset, store, batch_size=128)
-    for epoch in range(epochs):
-        loader.set_epoch(epoch)
-        for batch in loader:
-            batch.images, batch.labels, batch.index, batch.logits
+loader = kdcache.ReplayLoader(dataset, store, batch_size=128)
+for epoch in range(epochs):
+    loader.set_epoch(epoch)
+    for batch in loader:
+        batch.images, batch.labels, batch.index, batch.logits
 """
 
 import os
@@ -115,9 +115,7 @@ class ReplayLoader:
 
     def epoch_order(self, epoch: int) -> NDArray[np.int64]:
         """This rank's sample indices in the order of an epoch."""
-        order = philox.permutation(
-            self.seed, philox.Purpose.EPOCH_ORDER, epoch, len(self.dataset)
-        )
+        order = philox.permutation(self.seed, philox.Purpose.EPOCH_ORDER, epoch, len(self.dataset))
         return self.dataset.index_N[order[self.rank :: self.world_size]]
 
     def __iter__(self) -> Iterator[Batch]:

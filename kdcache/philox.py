@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     EPOCH_ORDER = 1
     SAMPLED_PIXELS = 2
     REPLAY_PROOF = 3
+    DROPOUT = 4
 
 
 def words(seed: int, purpose: Purpose, major: ArrayLike, minor: int = 0) -> NDArray[np.uint32]:
@@ -54,7 +55,7 @@ def words(seed: int, purpose: Purpose, major: ArrayLike, minor: int = 0) -> NDAr
 
 
 def below(random_words: NDArray[np.uint32], bound: int) -> NDArray[np.int64]:
-    """Integers in [0, bound) from uint32 words, by the high half of a product (bias < bound / 2^32)."""
+    """Integers in [0, bound) of uint32 words: a product's high half (bias < bound / 2^32)."""
     return ((random_words.astype(np.uint64) * np.uint64(bound)) >> _HALF).astype(np.int64)
 
 

@@ -60,10 +60,12 @@ class PrecomputeJob:
     """One precompute: made, looked at (`plan`), then run.
 
     `dataset`: ours or any map-style one. `mentors`: loaded mentors. `store`: its path; None: under
-    `$KDCACHE_HOME/stores`, named after the views. What is not given (`recipe`, `views`, `encoder`)
-    is an existing store's, else crop-flip with the parameters that suit the dataset, 40 views (or
-    what the recipe has) and float16. Raises StoreMismatch when the store at that path is for other
-    views or holds one of these mentors from another checkpoint, preprocessing, run shape or encoder.
+    `$KDCACHE_HOME/stores`, named after the views. `recipe`: a recipe, or the name of one, with the
+    parameters that suit the dataset. What is not given is an existing store's, else crop-flip,
+    view seed 0, 40 views (or what the recipe has), float16, fp32, 256 rows a forward pass.
+
+    Raises StoreMismatch when the store at that path is for other views or holds one of these
+    mentors from another checkpoint, preprocessing, run shape or encoder.
     """
 
     def __init__(
@@ -73,10 +75,12 @@ class PrecomputeJob:
         *,
         store: str | Path | None = None,
         views: int | None = None,
-        recipe: Recipe | None = None,
+        recipe: Recipe | str | None = None,
+        view_seed: int | None = None,
         encoder: str | None = None,
         device: str | torch.device = "auto",
-        run_shape: RunShape | None = None,
+        precision: str | None = None,
+        batch_size: int | None = None,
     ) -> None:
         if not mentors:
             raise UsageError("name at least one mentor")
@@ -84,7 +88,7 @@ class PrecomputeJob:
             raise UsageError(f"a mentor is named twice: {', '.join(m.name for m in mentors)}")
         self.dataset: ImageDataset = as_image_dataset(dataset)
         existing = _existing(Path(store).expanduser()) if store is not None else None
-        self.recipe = recipe or _recipe_of(existing, self.dataset)
+        self.recipe = _choose_recipe(recipe, view_seed, existing, self.dataset)
         manifest = new_manifest(self.dataset, self.recipe)
         if store is None:
             existing = _existing(default_store(manifest))
@@ -92,7 +96,7 @@ class PrecomputeJob:
         self.pool = MentorPool(
             mentors,
             device=resolve_device(str(device)),
-            run_shape=run_shape or _run_shape_of(existing, mentors),
+            run_shape=_choose_run_shape(precision, batch_size, existing, mentors),
         )
         self.plan: Plan = make_plan(
             self.root,
@@ -182,7 +186,7 @@ class PrecomputeJob:
             commit_chunk(
                 stored.array,
                 (unit.view, unit.block),
-                memoryview(chunk).cast("B"),
+                chunk.data.cast("B"),
                 rows=len(targets),
                 correct=LOGITS.num_correct(targets, labels),
                 error_sums={} if encoder.exact else LOGITS.error_sums(targets, decoded, labels),
@@ -248,10 +252,21 @@ def _existing(root: Path) -> TargetStore | None:
     return open_store(root) if is_store(root) else None
 
 
-def _recipe_of(existing: TargetStore | None, dataset: ImageDataset) -> Recipe:
-    if existing is None:
-        return make_recipe("crop-flip", **dataset.view_parameters)
-    return recipe_from_description(existing.manifest.recipe, existing.manifest.view_seed)
+def _choose_recipe(
+    given: Recipe | str | None,
+    view_seed: int | None,
+    existing: TargetStore | None,
+    dataset: ImageDataset,
+) -> Recipe:
+    if isinstance(given, Recipe):
+        if view_seed not in (None, given.seed):
+            raise UsageError(f"the recipe has the seed {given.seed}, view_seed says {view_seed}")
+        return given
+    if view_seed is None:
+        view_seed = existing.manifest.view_seed if existing else 0
+    if given is None and existing is not None:
+        return recipe_from_description(existing.manifest.recipe, view_seed)
+    return make_recipe(given or "crop-flip", seed=view_seed, **dataset.view_parameters)
 
 
 def _encoder_of(existing: TargetStore | None) -> str:
@@ -259,9 +274,19 @@ def _encoder_of(existing: TargetStore | None) -> str:
     return used.pop() if len(used) == 1 else "float16"
 
 
-def _run_shape_of(existing: TargetStore | None, mentors: Sequence[Mentor]) -> RunShape:
-    """That of a mentor that is already stored, so that running the same command goes on."""
-    for mentor in mentors:
-        if existing is not None and mentor.name in existing.mentors:
-            return RunShape(**existing.mentor(mentor.name).manifest.run_shape)
-    return RunShape()
+def _choose_run_shape(
+    precision: str | None,
+    batch_size: int | None,
+    existing: TargetStore | None,
+    mentors: Sequence[Mentor],
+) -> RunShape:
+    """As given; else that of a mentor that is already stored, so that the same command goes on."""
+    stored = [m.name for m in mentors if existing is not None and m.name in existing.mentors]
+    base = RunShape()
+    if existing is not None and stored:
+        base = RunShape(**existing.mentor(stored[0]).manifest.run_shape)
+    return RunShape(
+        precision=precision or base.precision,
+        batch=batch_size or base.batch,
+        memory_format=base.memory_format,
+    )

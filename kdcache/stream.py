@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -215,7 +214,7 @@ class _EncodedRows:
         self._first_row_M = torch.arange(len(mentors)) * self._padded_samples
 
     def load(self, view: int) -> None:
-        bytes_of = memoryview(self._rows.numpy()).cast("B")
+        bytes_of = self._rows.numpy().data.cast("B")
         manifest = self._store.manifest
         chunk = len(bytes_of) // (len(self._mentors) * manifest.num_blocks)
         position = 0

@@ -15,10 +15,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from kdcache.checkpoints import file_sha256, load_weights, read_state_dict, save_weights
+from kdcache.checkpoints import (
+    file_sha256,
+    load_weights,
+    read_metadata,
+    read_state_dict,
+    save_weights,
+)
 from kdcache.errors import CheckpointError
 from kdcache.models import build_network
 
@@ -299,8 +304,7 @@ def test_saved_weights_come_back_with_their_metadata(tmp_path: Path) -> None:
     assert same(
         dict(sorted(read_state_dict(path).items())), dict(sorted(small().state_dict().items()))
     )
-    with safe_open(path, "pt") as file:
-        assert file.metadata() == metadata
+    assert read_metadata(path) == metadata
     assert [entry.name for entry in path.parent.iterdir()] == ["net.safetensors"]
 
 
@@ -355,6 +359,21 @@ def test_refused_saves(tmp_path: Path, name: str, content: dict[str, Tensor], me
     with pytest.raises(CheckpointError, match=message):
         save_weights(tmp_path / name, content, {})
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_metadata_of_files_that_carry_none(tmp_path: Path) -> None:
+    save_weights(tmp_path / "net.safetensors", small(), {})
+    assert read_metadata(tmp_path / "net.safetensors") == {}
+    assert read_metadata(write_torch(tmp_path / "net.pth", small().state_dict())) == {}
+
+
+@pytest.mark.parametrize("kind", ["empty", "truncated", "noise", "web", "folder", "missing"])
+def test_metadata_of_broken_files(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "net.safetensors"
+    make, message = BROKEN[kind]
+    make(path)
+    with pytest.raises(CheckpointError, match=message.replace("PyTorch", "safetensors")):
+        read_metadata(path)
 
 
 def test_metadata_is_text(tmp_path: Path) -> None:

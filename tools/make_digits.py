@@ -1,6 +1,6 @@
 """Makes kdcache/datasets/digits.npz from scikit-learn's copy of the UCI digits (not a dependency).
 
-    pip install scikit-learn && python tools/make_digits.py
+pip install scikit-learn && python tools/make_digits.py
 """
 
 from pathlib import Path

@@ -11,14 +11,13 @@ The losses are kept rather than the confidences, because `exp(-l)` is 0 in float
 the plain ratios are then 0 / 0; every formula here has a form in l that never underflows.
 
 Shapes: B batch, M mentors, C classes; R is B where samples are compared one by one and 1 where a
-whole batch is compared at once. Dtype: that of the inputs. Nothing carries a gradient.
+whole batch is compared at once. Dtype: that of the inputs. Only `label_loss` carries a gradient.
 
-    student_loss_B1 = label_loss(student_logits_BC, labels_B).unsqueeze(1)
+    student_loss_B1 = label_loss(student_logits_BC, labels_B).detach().unsqueeze(1)
     confidences = compare_confidences(student_loss_B1, label_loss(mentor_logits_BMC, labels_B))
     weight_BM = M * confidences.log_share_RM.exp()
 """
 
-# ruff: noqa: N815  (fields carry their shape in the name)
 from dataclasses import dataclass
 
 import torch
@@ -51,13 +50,12 @@ def label_loss(logits: Tensor, labels_B: Tensor) -> Tensor:
 def compare_confidences(
     student_loss_R1: Tensor, mentor_loss_RM: Tensor, round_shares: int | None = None
 ) -> Confidences:
-    """The confidences and shares that belong to these task losses.
+    """The confidences and shares that belong to these task losses, which the caller detached.
 
     `round_shares` rounds every share to that many decimals, as the authors' code does with 2; gate,
     gap and weight then follow from the rounded shares, and `share * sum_k a_k` stands for the
     confidence. A rounded share of 0 weighs nothing; two of them are a tie.
     """
-    student_loss_R1, mentor_loss_RM = student_loss_R1.detach(), mentor_loss_RM.detach()
     loss_RK = torch.cat([student_loss_R1, mentor_loss_RM], dim=1)  # K = 1 + M, the student first
     # arXiv 2409.20237, the weights: a_k / (a_s + sum_m a_m), as a softmax of negative losses.
     log_share_RK = torch.log_softmax(-loss_RK, dim=1)

@@ -11,7 +11,6 @@ Shapes: B batch, M mentors.
     share_active_M = out.active_BM.float().mean(0)
 """
 
-# ruff: noqa: N815  (fields carry their shape in the name)
 from dataclasses import dataclass
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""Pixels (uint8) to a network's input (float32): the per-channel mean and deviation it was trained with."""
+"""Pixels (uint8) to a network's input (float32): the channel means and deviations it knows."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -6,7 +6,9 @@ from numpy.typing import NDArray
 from kdcache.errors import UsageError
 
 
-def balanced_samples(labels_N: NDArray[np.int64], num_classes: int, count: int) -> NDArray[np.int64]:
+def balanced_samples(
+    labels_N: NDArray[np.int64], num_classes: int, count: int
+) -> NDArray[np.int64]:
     """The indices (ascending int64) of a class-balanced part of `count` samples.
 
     The first floor(count / classes) samples of each class in dataset order; the remainder goes to

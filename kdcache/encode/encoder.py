@@ -38,7 +38,9 @@ class Encoder(ABC):
 
     def bound(self, targets: NDArray[np.float32]) -> NDArray[np.float64]:
         """The largest error each value may have after a round trip."""
-        return np.maximum(self.relative_error * np.abs(targets, dtype=np.float64), self.absolute_error)
+        return np.maximum(
+            self.relative_error * np.abs(targets, dtype=np.float64), self.absolute_error
+        )
 
     def describe(self) -> dict[str, Any]:
         """As JSON, for the array's attributes."""

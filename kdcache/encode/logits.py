@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from kdcache.encode.target_kind import TargetKind
 
 TEMPERATURES = (1, 4, 12)
-MEASURED_ROWS = 1024  # a chunk's Kullback-Leibler divergences are measured on at most this many rows
+MEASURED_ROWS = (
+    1024  # a chunk's Kullback-Leibler divergences are measured on at most this many rows
+)
 
 
 class Logits(TargetKind):

@@ -13,9 +13,9 @@ import google_crc32c
 import numpy as np
 from filelock import FileLock
 
+from kdcache import durable
 from kdcache.canonical import canonical_json
 from kdcache.errors import StoreError
-from kdcache import durable
 from kdcache.store.layout import ArrayLocation
 
 ChunkKey = tuple[int, int]  # (view, block)

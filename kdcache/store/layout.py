@@ -1,13 +1,13 @@
 """Where everything of a store lies (format 1; docs/format.md is the reference).
 
-    STORE/zarr.json                              group; attributes.kdcache: the manifest
-    STORE/index/, labels/                        int64 (N,): the samples' permanent integers, labels
-    STORE/mentors/zarr.json                      group
-    STORE/mentors/<m>/zarr.json                  group; attributes.kdcache: the mentor's identity
-    STORE/mentors/<m>/<kind>/zarr.json           array (views, N, *row); attributes: the encoder
-    STORE/mentors/<m>/<kind>/c/<v>/<b>/0...      chunks, one a (view, block of samples)
-    STORE/mentors/<m>/<kind>/commits/<v>.<b>.<crc>.json   what exists, and its checksums
-    STORE/mentors/<m>/<kind>/commits.json        the commit records gathered; may lag, can be rebuilt
+STORE/zarr.json                              group; attributes.kdcache: the manifest
+STORE/index/, labels/                        int64 (N,): the samples' permanent integers, labels
+STORE/mentors/zarr.json                      group
+STORE/mentors/<m>/zarr.json                  group; attributes.kdcache: the mentor's identity
+STORE/mentors/<m>/<kind>/zarr.json           array (views, N, *row); attributes: the encoder
+STORE/mentors/<m>/<kind>/c/<v>/<b>/0...      chunks, one a (view, block of samples)
+STORE/mentors/<m>/<kind>/commits/<v>.<b>.<crc>.json   what exists, and its checksums
+STORE/mentors/<m>/<kind>/commits.json        the commit records gathered; may lag, can be rebuilt
 """
 
 from dataclasses import dataclass
@@ -35,9 +35,7 @@ def member_name(mentor: str) -> str:
     return name
 
 
-_MEMBER_CHARACTERS = frozenset(
-    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
-)
+_MEMBER_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
 @dataclass(frozen=True, kw_only=True)

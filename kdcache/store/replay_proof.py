@@ -1,4 +1,4 @@
-"""Replay proof: checksums of sampled views, so that a replay that drifted is noticed before it teaches."""
+"""Replay proof: checksums of sampled views, so that a drifted replay is noticed in time."""
 
 import hashlib
 from collections.abc import Sequence
@@ -21,7 +21,11 @@ def replay_checksums(dataset: ImageDataset, recipe: Recipe) -> list[dict[str, An
     views = philox.below(words[:, 0], min(VIEW_RANGE, recipe.num_views or VIEW_RANGE))
     positions = philox.below(words[:, 1], len(dataset))
     return [
-        {"view": int(view), "index": int(index), "sha256": _pixel_sha256(dataset, recipe, view, index)}
+        {
+            "view": int(view),
+            "index": int(index),
+            "sha256": _pixel_sha256(dataset, recipe, view, index),
+        }
         for view, index in zip(views, dataset.index_N[positions], strict=True)
     ]
 

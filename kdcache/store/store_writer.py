@@ -12,10 +12,10 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
+from kdcache import durable
 from kdcache.datasets import ImageDataset
 from kdcache.encode import Encoder, TargetKind
 from kdcache.errors import StoreError
-from kdcache import durable
 from kdcache.store.commits import store_lock
 from kdcache.store.layout import FORMAT, ArrayLocation, block_size, member_name
 from kdcache.store.manifest import Manifest, MentorManifest, fingerprint

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +69,8 @@ class TargetStore:
         self.manifest: Manifest = read_manifest(root)
         self.kind: TargetKind = LOGITS
         self._mentors = {
-            mentor.manifest.name: mentor for mentor in _open_mentors(root, self.kind, self.row_shape)
+            mentor.manifest.name: mentor
+            for mentor in _open_mentors(root, self.kind, self.row_shape)
         }
 
     @property
@@ -117,7 +117,7 @@ class TargetStore:
         usable = sorted(set.intersection(*complete)) if complete else []
         if not usable:
             raise MissingTargets(
-                f"{self.root} has no view that is complete for {', '.join(mentors) or 'no mentor'}; "
+                f"{self.root} has no view complete for {', '.join(mentors) or 'no mentor'}; "
                 "finish it by running its `kdcache precompute` command again"
             )
         return usable
@@ -170,7 +170,7 @@ class TargetStore:
             encoder = self.mentor(name).encoder
             chunk = np.empty((self.manifest.block, *self.row_shape), dtype=encoder.dtype)
             for block in np.unique(block_B).tolist():
-                self.read_block(name, view, block, memoryview(chunk).cast("B"))
+                self.read_block(name, view, block, chunk.data.cast("B"))
                 wanted = block_B == block
                 rows = chunk[positions_B[wanted] - block * self.manifest.block]
                 rows_BMC[wanted, column] = encoder.decode(torch.from_numpy(rows)).numpy()
@@ -198,9 +198,7 @@ def is_store(path: Path) -> bool:
         return False
 
 
-def _open_mentors(
-    root: Path, kind: TargetKind, row_shape: tuple[int, ...]
-) -> list[StoredMentor]:
+def _open_mentors(root: Path, kind: TargetKind, row_shape: tuple[int, ...]) -> list[StoredMentor]:
     mentors = []
     for group in sorted((root / "mentors").glob("*/zarr.json")):
         manifest = read_mentor_manifest(group)

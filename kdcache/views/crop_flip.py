@@ -14,7 +14,7 @@ from kdcache.views.recipe import Pixels, Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class CropParameters:
-    """Where each sample's crop starts in the padded image, and whether it is mirrored; shapes (B,)."""
+    """Where each sample's crop starts in the padded image, and whether it is mirrored."""
 
     top_B: NDArray[np.int64]
     left_B: NDArray[np.int64]
@@ -23,7 +23,7 @@ class CropParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class CropFlip(Recipe):
-    """Pad every side with `padding` zeros, crop `size` x `size` at random, mirror half of the views.
+    """Pad every side with `padding` zeros, crop `size` x `size` at random, mirror every other view.
 
     He et al. 2015 (arXiv 1512.03385, section 4.2) use size 32, padding 4. `flip=False` leaves
     mirroring out, for images such as digits that mean something else mirrored.

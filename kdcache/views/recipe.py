@@ -15,7 +15,7 @@ Pixels = TypeVar("Pixels", NDArray[np.uint8], torch.Tensor)
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(ABC):
-    """An augmentation family with its parameters; pixels are a pure function of (seed, view, index).
+    """An augmentation family with its parameters; pixels are a function of (seed, view, index).
 
     `exact` recipes use integer arithmetic only: the same bytes on any device and torch version.
     `version` is raised when the pixels of a recipe change; it is part of the fingerprint.

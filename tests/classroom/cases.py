@@ -1,10 +1,11 @@
 """Batches and switches the tests of this folder share."""
 
-# ruff: noqa: N815  (fields carry their shape in the name)
 import itertools
 from typing import NamedTuple
 
 import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 
@@ -61,3 +62,25 @@ def switch_grid(granularity: str) -> list[dict[str, object]]:
         if not (switches["gate"] == "soft" and switches["mentor_weight"] == "one"):
             grid.append(switches)
     return grid
+
+
+# Examples are replayed in the same order on every machine; each builds three tiny tensors.
+quick = settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+seeds = st.integers(0, 2**32 - 1)
+granularities = st.sampled_from(["sample", "batch"])
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> Batch:
+    return make_batch(
+        draw(seeds),
+        B=draw(st.integers(1, 6)),
+        M=draw(st.integers(1, 5)),
+        C=draw(st.integers(2, 7)),
+        scale=draw(st.sampled_from([0.1, 1.0, 4.0])),
+    )

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -16,17 +16,8 @@ from kdcache.classroom import (
     LossOutput,
     MentorLoss,
 )
-from tests.classroom.cases import Batch, make_batch
+from tests.classroom.cases import Batch, batches, granularities, make_batch, quick, seeds
 
-# Examples are replayed in the same order on every machine; each builds three tiny tensors.
-quick = settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-seeds = st.integers(0, 2**32 - 1)
-granularities = st.sampled_from(["sample", "batch"])
 LOSSES: list[MentorLoss] = [
     ClassroomLoss(),
     ClassroomLoss(granularity="batch"),
@@ -38,17 +29,6 @@ LOSSES: list[MentorLoss] = [
     CrossEntropyLoss(),
 ]
 losses = st.sampled_from(LOSSES)
-
-
-@st.composite
-def batches(draw: st.DrawFn) -> Batch:
-    return make_batch(
-        draw(seeds),
-        B=draw(st.integers(1, 6)),
-        M=draw(st.integers(1, 5)),
-        C=draw(st.integers(2, 7)),
-        scale=draw(st.sampled_from([0.1, 1.0, 4.0])),
-    )
 
 
 def gradient(loss: MentorLoss, batch: Batch, part: str = "total") -> Tensor:
@@ -251,80 +231,3 @@ def test_the_order_of_mentors_is_irrelevant(batch: Batch, loss: MentorLoss, seed
 def assert_same(one: LossOutput, other: LossOutput) -> None:
     for name in ("total", "task", "mentor", "weight_BM", "gap_BM", "temperature_BM"):
         torch.testing.assert_close(getattr(one, name), getattr(other, name))
-
-
-# --- switches that must meet another method -------------------------------------------------------
-
-
-@quick
-@given(batches())
-def test_the_ablations_of_the_paper(batch: Batch) -> None:
-    """No KF at a fixed temperature is CE plus M times the mean of AverageLoss's mentor terms."""
-    M = batch.mentor_logits_BMC.shape[1]
-    no_filter = ClassroomLoss(
-        gate="off",
-        mentor_weight="one",
-        task_weight="one",
-        temperature="fixed",
-        fixed_temperature=4.0,
-    )
-    average = AverageLoss(temperature=4.0, ce_weight=1.0, kd_weight=1.0)
-    torch.testing.assert_close(no_filter(*batch).mentor, M * average(*batch).mentor)
-    torch.testing.assert_close(no_filter(*batch).task, average(*batch).task)
-    torch.testing.assert_close(no_filter(*batch).task, CrossEntropyLoss()(*batch).total)
-
-    no_mentoring = ClassroomLoss(temperature="fixed", fixed_temperature=1.0)
-    out, full = no_mentoring(*batch), ClassroomLoss()(*batch)
-    assert (out.temperature_BM == 1).all()
-    assert torch.equal(out.active_BM, full.active_BM)
-    assert torch.equal(out.weight_BM, full.weight_BM)
-    torch.testing.assert_close(out.total, ClassroomLoss(tau=0.0)(*batch).total)
-
-
-@quick
-@given(batches(), granularities)
-def test_soft_gate_is_no_gate_with_confidence_weights(batch: Batch, granularity: str) -> None:
-    soft = ClassroomLoss(gate="soft", granularity=granularity)(*batch)  # type: ignore[arg-type]
-    off = ClassroomLoss(gate="off", granularity=granularity)(*batch)  # type: ignore[arg-type]
-    assert torch.equal(soft.total, off.total)
-    assert soft.active_BM.all()
-
-
-@quick
-@given(batches())
-def test_one_sample_is_its_own_batch(batch: Batch) -> None:
-    single = Batch(*(t[:1] for t in batch))
-    torch.testing.assert_close(
-        ClassroomLoss(granularity="batch")(*single).total, ClassroomLoss()(*single).total
-    )
-
-
-@quick
-@given(batches())
-def test_the_loss_of_a_batch_is_the_mean_of_its_samples(batch: Batch) -> None:
-    parts = [
-        ClassroomLoss()(*(t[i : i + 1] for t in batch)).total for i in range(len(batch.labels_B))
-    ]
-    torch.testing.assert_close(ClassroomLoss()(*batch).total, torch.stack(parts).mean())
-
-
-def test_soft_weights_far_below_a_student_that_is_right() -> None:
-    """Weights that underflow are still normalised among themselves: 1 : e^-1 here."""
-    student = torch.tensor([[0.0, -900.0]])
-    mentors = torch.tensor([[[-500.0, 0.0], [-501.0, 0.0]]])
-    switches = {"gate": "soft", "temperature": "fixed", "kd_scale": "per-active-weight"}
-    loss = ClassroomLoss(**switches)  # type: ignore[arg-type]
-    out = loss(student, torch.tensor([0]), mentors)
-    assert out.weight_BM.tolist() == [[0.0, 0.0]]
-    assert out.mentor.item() == pytest.approx(900.0)
-
-
-def test_rounded_shares_of_zero_weigh_nothing() -> None:
-    student = torch.tensor([[9.0, 0.0]])
-    mentors = torch.tensor([[[-9.0, 0.0], [-8.0, 0.0]]])
-    for scale in ("sum", "per-active-weight"):
-        loss = ClassroomLoss(granularity="batch", round_shares=2, gate="off", kd_scale=scale)
-        out = loss(student, torch.tensor([0]), mentors)
-        assert out.weight_BM.tolist() == [[0.0, 0.0]]
-        assert out.gap_BM.tolist() == [[0.0, 0.0]]
-        assert out.mentor == 0

@@ -1,0 +1,118 @@
+"""kdcache: run the mentors once, train students for ever.
+
+The public names, each loaded when first used (importing kdcache does not import torch):
+
+    kdcache.open_dataset("cifar100")                  datasets: index -> (pixels, label)
+    kdcache.views.CropFlip(size=32, padding=4)        replayable views
+    kdcache.precompute_targets(dataset, ["r56"])      run the mentors once
+    kdcache.open_store(path)                          what they said: .targets(view, index)
+    kdcache.TargetStream(store)                       the same, whole views in the background
+    kdcache.ReplayLoader(dataset, store)              batches of views with their targets
+    kdcache.ClassroomLoss()                           knowledge filter and mentoring
+    kdcache.train_student(student="r20", store=path)  our own loop; yields records
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdcache import classroom, datasets, encode, errors, models, store, train, views
+    from kdcache.classroom import AverageLoss, ClassroomLoss, CrossEntropyLoss, KDLoss, LossOutput
+    from kdcache.datasets import ImageDataset, Preprocessing, open_dataset
+    from kdcache.inspection import inspect_store
+    from kdcache.loader import Batch, ReplayLoader
+    from kdcache.mentors import Mentor, MentorPool, RunShape, load_mentor
+    from kdcache.models import build_network
+    from kdcache.online import OnlineTargets
+    from kdcache.precompute import PrecomputeJob, precompute_targets
+    from kdcache.sources import LabelsOnly, TargetSource
+    from kdcache.store import TargetStore, open_store
+    from kdcache.stream import TargetStream
+    from kdcache.train import (
+        TrainConfig,
+        evaluate_checkpoint,
+        evaluate_network,
+        train_mentor,
+        train_student,
+    )
+
+_HOMES = {
+    "kdcache.classroom": (
+        "AverageLoss",
+        "ClassroomLoss",
+        "CrossEntropyLoss",
+        "KDLoss",
+        "LossOutput",
+    ),
+    "kdcache.datasets": ("ImageDataset", "Preprocessing", "open_dataset"),
+    "kdcache.inspection": ("inspect_store",),
+    "kdcache.loader": ("Batch", "ReplayLoader"),
+    "kdcache.mentors": ("Mentor", "MentorPool", "RunShape", "load_mentor"),
+    "kdcache.models": ("build_network",),
+    "kdcache.online": ("OnlineTargets",),
+    "kdcache.precompute": ("PrecomputeJob", "precompute_targets"),
+    "kdcache.sources": ("LabelsOnly", "TargetSource"),
+    "kdcache.store": ("TargetStore", "open_store"),
+    "kdcache.stream": ("TargetStream",),
+    "kdcache.train": (
+        "TrainConfig",
+        "evaluate_checkpoint",
+        "evaluate_network",
+        "train_mentor",
+        "train_student",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+_PACKAGES = ("classroom", "datasets", "encode", "errors", "models", "store", "train", "views")
+
+__all__ = [
+    "AverageLoss",
+    "Batch",
+    "ClassroomLoss",
+    "CrossEntropyLoss",
+    "ImageDataset",
+    "KDLoss",
+    "LabelsOnly",
+    "LossOutput",
+    "Mentor",
+    "MentorPool",
+    "OnlineTargets",
+    "PrecomputeJob",
+    "Preprocessing",
+    "ReplayLoader",
+    "RunShape",
+    "TargetSource",
+    "TargetStore",
+    "TargetStream",
+    "TrainConfig",
+    "build_network",
+    "classroom",
+    "datasets",
+    "encode",
+    "errors",
+    "evaluate_checkpoint",
+    "evaluate_network",
+    "inspect_store",
+    "load_mentor",
+    "models",
+    "open_dataset",
+    "open_store",
+    "precompute_targets",
+    "store",
+    "train",
+    "train_mentor",
+    "train_student",
+    "views",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(_MODULE_OF[name]), name)
+    if name in _PACKAGES:
+        return importlib.import_module(f"kdcache.{name}")
+    raise AttributeError(f"module 'kdcache' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,142 @@
+"""Options that several commands share, in stacks; and `--config`, which gives any in TOML."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from kdcache.config import read_toml
+from kdcache.errors import UsageError, unknown_name
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Stack = Callable[[Command], Command]
+
+
+def stack(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Several option decorators as one, in the order they are listed."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+class NameList(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
+    """Comma-separated names; the tuple of them."""
+
+    name = "a,b,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        parts = value if isinstance(value, (list, tuple)) else value.split(",")
+        names = tuple(part.strip() for part in parts if part.strip())
+        if not names:
+            self.fail("name at least one", param, ctx)
+        return names
+
+
+def _load_config(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is None:
+        return
+    given = read_toml(value)
+    given.pop("environment", None)
+    given.update(given.pop("switches", {}))
+    checkpoints = given.get("checkpoints")
+    if checkpoints is not None:
+        given["checkpoint"] = [f"{name}={file}" for name, file in given.pop("checkpoints").items()]
+    known = {parameter.name for parameter in ctx.command.params if parameter.name}
+    for key in given:
+        if key not in known:
+            raise UsageError(f"{value}: {unknown_name('key', key, known - {'config'})}")
+    ctx.default_map = {**(ctx.default_map or {}), **given}
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_load_config,
+    help="TOML file that gives any of these options; the command line wins.",
+)
+
+dataset_options = stack(
+    click.option(
+        "--dataset",
+        default="cifar100",
+        show_default=True,
+        help="cifar100, cifar10, digits, or any map-style dataset as module:factory.",
+    ),
+    click.option(
+        "--data-dir",
+        help="Folder that holds the dataset.  [default: $KDCACHE_DATA]",
+    ),
+)
+
+samples_option = click.option(
+    "--samples",
+    type=int,
+    help="Train on the first N samples, balanced over classes.  [default: all]",
+)
+
+checkpoint_option = click.option(
+    "--checkpoint",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="A mentor's weights, where they are not in the mentor library; repeatable.",
+)
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."
+)
+
+loop_options = stack(
+    click.option(
+        "--epochs", type=int, default=240, show_default=True, help="Passes over the data."
+    ),
+    click.option("--batch-size", type=int, default=64, show_default=True, help="Samples a step."),
+    click.option(
+        "--lr", type=float, default=0.05, show_default=True, help="Highest learning rate."
+    ),
+    click.option(
+        "--schedule",
+        default="released",
+        show_default=True,
+        help="released (the papers': linear to 1/5, then three drops) or cosine.",
+    ),
+    click.option("--momentum", type=float, default=0.9, show_default=True, help="SGD momentum."),
+    click.option(
+        "--weight-decay", type=float, default=5e-4, show_default=True, help="On all parameters."
+    ),
+    click.option(
+        "--seed", type=int, default=0, show_default=True, help="Of initialisation and epoch order."
+    ),
+    click.option(
+        "--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16 (autocast)."
+    ),
+    click.option(
+        "--channels-last/--no-channels-last",
+        default=True,
+        show_default=True,
+        help="Memory format of images and weights.",
+    ),
+    click.option(
+        "--eval-every",
+        type=int,
+        default=1,
+        show_default=True,
+        help="Epochs between evaluations on the test split; the last is always evaluated.",
+    ),
+    click.option("--recipe", help="crop-flip or none.  [default: the store's, else crop-flip]"),
+    click.option("--view-seed", type=int, help="Of the views.  [default: the store's, else 0]"),
+    click.option(
+        "--views", type=int, help="Views to cycle through.  [default: the store's, else endless]"
+    ),
+    click.option(
+        "--resume", is_flag=True, help="Insist on going on with a run that is already there."
+    ),
+)

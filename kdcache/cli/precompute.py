@@ -1,0 +1,123 @@
+"""`kdcache precompute`."""
+
+from typing import Any
+
+import click
+
+from kdcache.cli.options import (
+    NameList,
+    checkpoint_option,
+    config_option,
+    dataset_options,
+    device_option,
+)
+from kdcache.cli.progress import progress_line, readable_bytes, readable_seconds
+from kdcache.cli.stopping import stop_on_signals
+from kdcache.cli.stores import print_mentors
+
+
+@click.command()
+@click.option(
+    "--mentors", type=NameList(), required=True, help="Mentors to run, such as r110,wrn40."
+)
+@dataset_options
+@click.option("--split", default="train", show_default=True, help="train or test.")
+@click.option("--views", type=int, help="Views a sample.  [default: the store's, else 40]")
+@click.option("--recipe", help="crop-flip or none.  [default: the store's, else crop-flip]")
+@click.option("--view-seed", type=int, help="Of the views.  [default: the store's, else 0]")
+@click.option("--encoder", help="float16 or float32.  [default: the store's, else float16]")
+@click.option(
+    "--store", type=click.Path(), help="The store's folder.  [default: under $KDCACHE_HOME/stores]"
+)
+@checkpoint_option
+@click.option("--samples", type=int, help="The first N samples, balanced.  [default: all]")
+@click.option(
+    "--batch-size", type=int, help="Rows of a forward pass.  [default: the store's, else 256]"
+)
+@device_option
+@click.option("--precision", help="fp32, bf16 or fp16.  [default: the store's, else fp32]")
+@click.option("--dry-run", is_flag=True, help="Say what would be computed, and stop.")
+@config_option
+def precompute(**options: Any) -> None:
+    """Run the mentors once over every view a store lacks.
+
+    What is committed is skipped, so the same command goes on after an interruption, a new mentor
+    joins the views that are there, and more views are appended.
+    """
+    with stop_on_signals() as stop:
+        from kdcache.errors import Stopped
+        from kdcache.precompute import PrecomputeJob
+
+        job: PrecomputeJob = _make_job(options)
+        _print_plan(job)
+        if options["dry_run"]:
+            _print_estimate(job)
+            return
+        with progress_line("views") as progress:
+            result = job.run(progress=progress, should_stop=stop)
+        if result.stopped:
+            raise Stopped(
+                f"stopped; every finished block is committed in {job.root}. Run the same command "
+                "again to go on"
+            )
+        if result.num_pixels:
+            click.echo(
+                f"ran {len(job.pool.names)} mentors over {result.num_pixels:,} views in "
+                f"{readable_seconds(result.seconds)}, "
+                f"{result.num_pixels / result.seconds:,.0f} a second"
+            )
+        else:
+            click.echo("nothing to compute: everything asked for is committed")
+        print_mentors(result.store)
+
+
+def _make_job(options: dict[str, Any]) -> Any:
+    from kdcache.datasets import open_dataset
+    from kdcache.mentors import load_mentor, parse_checkpoints
+    from kdcache.models import long_name, short_name
+    from kdcache.precompute import PrecomputeJob
+
+    for name in options["mentors"]:
+        long_name(name)
+    dataset = open_dataset(
+        options["dataset"],
+        options["split"],
+        data_dir=options["data_dir"],
+        samples=options["samples"],
+    )
+    given = parse_checkpoints(options["checkpoint"])
+    mentors = [
+        load_mentor(name, dataset, given.get(short_name(long_name(name))))
+        for name in options["mentors"]
+    ]
+    return PrecomputeJob(
+        dataset,
+        mentors,
+        store=options["store"],
+        views=options["views"],
+        recipe=options["recipe"],
+        view_seed=options["view_seed"],
+        encoder=options["encoder"],
+        device=options["device"],
+        precision=options["precision"],
+        batch_size=options["batch_size"],
+    )
+
+
+def _print_plan(job: Any) -> None:
+    plan = job.plan
+    dataset = plan.manifest.dataset
+    click.echo(
+        f"store {plan.store}\n"
+        f"{plan.views} views of {dataset['num_samples']:,} samples of {dataset['name']} "
+        f"({dataset['split']}), recipe {plan.manifest.recipe['name']}, view seed "
+        f"{plan.manifest.view_seed}, encoder {plan.encoder.name}, on {job.pool.device}"
+    )
+    for name in plan.reused:
+        click.echo(f"  {name}: {plan.reused[name]} chunks reused, {plan.new[name]} to compute")
+    click.echo(f"to write: {readable_bytes(plan.bytes_to_write)}")
+
+
+def _print_estimate(job: Any) -> None:
+    seconds = job.seconds_per_pixel() * job.plan.num_pixels
+    click.echo(f"to run: about {readable_seconds(seconds)}, measured on one batch; nothing written")

@@ -1,0 +1,150 @@
+"""`kdcache train-student`, `train-mentor` and `evaluate`."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kdcache.cli.method_switches import switch_options, take_switches
+from kdcache.cli.options import (
+    NameList,
+    checkpoint_option,
+    config_option,
+    dataset_options,
+    device_option,
+    loop_options,
+    samples_option,
+)
+from kdcache.cli.progress import readable_seconds
+from kdcache.cli.stopping import stop_on_signals
+
+
+@click.command("train-student")
+@click.option("--student", default="r20", show_default=True, help="The network to train.")
+@dataset_options
+@samples_option
+@click.option(
+    "--store",
+    type=click.Path(),
+    help="The store to train from.  [default: the one under $KDCACHE_HOME/stores that fits]",
+)
+@click.option("--mentors", type=NameList(), help="Which mentors teach.  [default: the store's]")
+@click.option(
+    "--method", default="classroom", show_default=True, help="classroom, ce, kd or average."
+)
+@click.option(
+    "--targets",
+    default="cache",
+    show_default=True,
+    help="cache: from the store; online: run the mentors at every step, on the same views.",
+)
+@checkpoint_option
+@loop_options
+@switch_options
+@device_option
+@click.option(
+    "--out", type=click.Path(), help="Run folder.  [default: runs/<student>-<method>-s<seed>]"
+)
+@config_option
+def train_student(**options: Any) -> None:
+    """Train a student from a store, without loading a mentor.
+
+    Run again, the same command goes on with an unfinished run exactly where it stopped.
+    """
+    with stop_on_signals() as stop:
+        from kdcache.mentors import parse_checkpoints
+        from kdcache.train import TrainConfig
+        from kdcache.train import train_student as train
+
+        resume = options.pop("resume")
+        checkpoints = {k: str(v) for k, v in parse_checkpoints(options.pop("checkpoint")).items()}
+        switches = take_switches(options)
+        config = TrainConfig(**options, switches=switches, checkpoints=checkpoints)
+        _insist(resume, config.run_folder)
+        _print_records(train(config, should_stop=stop, notify=click.echo), config.epochs)
+        _print_summary(Path(config.run_folder))
+
+
+@click.command("train-mentor")
+@click.argument("name")
+@dataset_options
+@samples_option
+@loop_options
+@device_option
+@click.option("--out", type=click.Path(), help="Run folder.  [default: under $KDCACHE_HOME/runs]")
+@config_option
+def train_mentor(name: str, **options: Any) -> None:
+    """Train network NAME on labels; its checkpoint and sidecar go into the mentor library."""
+    with stop_on_signals() as stop:
+        from kdcache import homes
+        from kdcache.mentors import library_stem
+        from kdcache.train import train_mentor as train
+        from kdcache.train.mentor import default_run_folder
+
+        resume = options.pop("resume")
+        options["out"] = options["out"] or str(default_run_folder(name, options))
+        _insist(resume, options["out"])
+        records = train(name, should_stop=stop, notify=click.echo, **options)
+        _print_records(records, options["epochs"])
+        _print_summary(Path(options["out"]))
+        library = homes.mentor_library(options["dataset"])
+        click.echo(f"mentor {library / library_stem(name)}.safetensors")
+
+
+@click.command()
+@click.argument("checkpoint")
+@click.option("--network", help="Its network.  [default: what the file says, else its name]")
+@click.option("--dataset", help="Its dataset.  [default: what the file says, else its folder]")
+@click.option("--data-dir", help="Folder that holds the dataset.  [default: $KDCACHE_DATA]")
+@click.option("--split", default="test", show_default=True, help="train or test.")
+@device_option
+@click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+def evaluate(checkpoint: str, as_json: bool, **options: Any) -> None:
+    """Accuracy of a student (run folder or student.safetensors) or of a mentor's checkpoint."""
+    from kdcache.train import evaluate_checkpoint
+
+    found = evaluate_checkpoint(checkpoint, **options)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo(
+        f"{found['network']} on {found['dataset']} ({found['split']}, {found['samples']:,} "
+        f"samples): top-1 {found['top1']:.2f}, top-5 {found['top5']:.2f}, loss {found['loss']:.4f}"
+    )
+
+
+def _insist(resume: bool, run_folder: str) -> None:
+    """`--resume` means that there must be something to go on with."""
+    from kdcache.errors import UsageError
+
+    if resume and not (Path(run_folder) / "checkpoint.pt").exists():
+        raise UsageError(
+            f"--resume: {run_folder} has no checkpoint to go on from; leave --resume out to start, "
+            "or name the run's folder with --out"
+        )
+
+
+def _print_records(records: Iterator[dict[str, Any]], epochs: int) -> None:
+    from kdcache.train.tally import filter_warnings
+
+    for record in records:
+        top1 = "" if record["test_top1"] is None else f"  test top-1 {record['test_top1']:.2f}"
+        click.echo(
+            f"epoch {record['epoch'] + 1}/{epochs}  view {record['view']}  lr {record['lr']:.5f}  "
+            f"loss {record['train_loss']:.4f} (task {record['task_loss']:.4f}, mentors "
+            f"{record['mentor_loss']:.4f}){top1}  {readable_seconds(record['seconds'])}"
+        )
+        for warning in filter_warnings(record):
+            click.echo(f"warning: {warning}", err=True)
+
+
+def _print_summary(run_folder: Path) -> None:
+    from kdcache.train.run_folder import RunFolder
+
+    records = RunFolder(run_folder).records()
+    last = records[-1]["test_top1"]
+    best = max(r["test_top1"] for r in records if r["test_top1"] is not None)
+    click.echo(f"last epoch: test top-1 {last:.2f}  (best epoch: {best:.2f})  {run_folder}")

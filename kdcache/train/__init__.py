@@ -1,0 +1,14 @@
+"""Training: one loop, its schedule, its checkpoints; yields records."""
+
+from kdcache.train.evaluation import evaluate_checkpoint, evaluate_network
+from kdcache.train.mentor import train_mentor
+from kdcache.train.student import train_student
+from kdcache.train.train_config import TrainConfig
+
+__all__ = [
+    "TrainConfig",
+    "evaluate_checkpoint",
+    "evaluate_network",
+    "train_mentor",
+    "train_student",
+]

@@ -1,0 +1,101 @@
+"""Accuracy of a network on a dataset's images, unaugmented."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdcache.checkpoints import load_weights, read_metadata
+from kdcache.datasets import ImageDataset, Preprocessing, open_dataset
+from kdcache.devices import precision_context, resolve_device
+from kdcache.errors import UsageError
+from kdcache.mentors import sidecar_preprocessing
+from kdcache.models import build_network, long_name
+
+BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Percent right at first, and among the first five; mean cross-entropy; number of samples."""
+
+    top1: float
+    top5: float
+    loss: float
+    samples: int
+
+
+@torch.inference_mode()
+def evaluate_network(
+    network: torch.nn.Module,
+    dataset: ImageDataset,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    precision: str = "fp32",
+) -> Accuracy:
+    """Runs `network` in eval mode over all of `dataset`; its mode is restored."""
+    was_training = network.training
+    network.eval()
+    right_1 = right_5 = torch.zeros((), dtype=torch.int64, device=device)
+    loss = torch.zeros((), device=device)
+    for start in range(0, len(dataset), BATCH):
+        index_B = dataset.index_N[start : start + BATCH]
+        images = preprocessing(torch.from_numpy(dataset.images(index_B)).to(device))
+        labels_B = torch.from_numpy(dataset.labels(index_B)).to(device)
+        with precision_context(device, precision):
+            logits_BC = network(images).float()
+        first_BK = logits_BC.topk(min(5, logits_BC.shape[1])).indices
+        right_BK = first_BK == labels_B[:, None]
+        right_1 = right_1 + right_BK[:, 0].sum()
+        right_5 = right_5 + right_BK.sum()
+        loss = loss + torch.nn.functional.cross_entropy(logits_BC, labels_B, reduction="sum")
+    network.train(was_training)
+    samples = len(dataset)
+    return Accuracy(
+        top1=100 * int(right_1) / samples,
+        top5=100 * int(right_5) / samples,
+        loss=float(loss) / samples,
+        samples=samples,
+    )
+
+
+def evaluate_checkpoint(
+    checkpoint: str | os.PathLike[str],
+    *,
+    network: str | None = None,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    split: str = "test",
+    device: str = "auto",
+    precision: str = "fp32",
+) -> dict[str, Any]:
+    """Accuracy of a student (a run folder or its student.safetensors) or a mentor's checkpoint.
+
+    What is not given comes from the file: our safetensors carry network, dataset and
+    preprocessing; a mentor's are its file name, its folder's name and its sidecar. Returns
+    network, dataset, split, and `Accuracy`'s fields. Raises CheckpointError or UsageError.
+    """
+    path = Path(checkpoint).expanduser()
+    if path.is_dir() and (path / "student.safetensors").exists():
+        path = path / "student.safetensors"
+    stated = read_metadata(path)
+    architecture = long_name(network or stated.get("architecture") or path.stem)
+    dataset_name = dataset or stated.get("dataset") or path.resolve().parent.name
+    try:
+        images = open_dataset(dataset_name, split, data_dir=data_dir)
+    except UsageError as error:
+        raise UsageError(f"{path} does not say its dataset; give --dataset. ({error})") from error
+    preprocessing = (
+        Preprocessing.from_description(json.loads(stated["preprocessing"]))
+        if "preprocessing" in stated
+        else sidecar_preprocessing(path) or images.preprocessing
+    )
+    module = build_network(architecture, images.num_classes)
+    load_weights(module, path)
+    target = resolve_device(device)
+    module.to(target)
+    accuracy = evaluate_network(module, images, preprocessing, target, precision)
+    return {"network": architecture, "dataset": dataset_name, "split": split, **asdict(accuracy)}

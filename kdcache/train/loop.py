@@ -1,0 +1,162 @@
+"""The one training loop: batches with targets in, records out; resumable at any step."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from kdcache import philox
+from kdcache.classroom import MentorLoss
+from kdcache.datasets import ImageDataset
+from kdcache.devices import precision_context
+from kdcache.errors import RunFailed, Stopped
+from kdcache.loader import Batch, ReplayLoader
+from kdcache.train.evaluation import evaluate_network
+from kdcache.train.run_folder import RunFolder
+from kdcache.train.schedule import learning_rate
+from kdcache.train.tally import Tally
+from kdcache.train.train_config import TrainConfig
+
+
+class TrainingLoop:
+    """A student, its optimiser, where its loader stands, and the running epoch's sums."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        network: torch.nn.Module,
+        loader: ReplayLoader,
+        loss: MentorLoss,
+        test: ImageDataset,
+        folder: RunFolder,
+    ) -> None:
+        self.config, self.loader, self.loss, self.test, self.folder = (
+            config, loader, loss, test, folder,
+        )  # fmt: skip
+        self.device = loader.device
+        self._memory_format = (
+            torch.channels_last if config.channels_last else torch.contiguous_format
+        )
+        self.network = network.to(device=self.device, memory_format=self._memory_format)  # type: ignore[call-overload]
+        self._optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+        self._scaler = torch.amp.GradScaler(
+            self.device.type, enabled=config.precision == "fp16" and self.device.type == "cuda"
+        )
+        self._epoch = 0
+        self._seconds = 0.0
+        self._tally = Tally(loader.source.mentors, self.device)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from a checkpoint's state."""
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        self.loader.load_state_dict(state["loader"])
+        self._epoch, self._seconds = state["epoch"], state["seconds"]
+        self._tally.sums.copy_(state["tally"])
+
+    def run(self, should_stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+        """Trains to the last epoch, yielding each epoch's record once it is on disk.
+
+        Raises Stopped (after saving a checkpoint in mid-epoch) when asked to stop, RunFailed when
+        a loss is no longer finite.
+        """
+        while self._epoch < self.config.epochs:
+            record = self._run_epoch(should_stop)
+            self.folder.append_record(record)
+            self.folder.save_checkpoint(self._state())
+            yield record
+
+    def _run_epoch(self, should_stop: Callable[[], bool]) -> dict[str, Any]:
+        epoch = self._epoch
+        rate = learning_rate(self.config.schedule, self.config.lr, epoch, self.config.epochs)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self.loader.set_epoch(epoch)
+        self.network.train()
+        started = time.perf_counter() - self._seconds
+        for batch in self.loader:
+            self._step(batch)
+            self._seconds = time.perf_counter() - started
+            if should_stop():
+                self._stop()
+        record = {
+            "epoch": epoch,
+            "view": self.loader.source.view_of_epoch(epoch),
+            "lr": rate,
+            **self._tally.record(),
+            "test_top1": None,
+            "test_top5": None,
+            "test_loss": None,
+            "seconds": time.perf_counter() - started,
+        }
+        if not math.isfinite(record["train_loss"]):
+            raise RunFailed(
+                f"the training loss became {record['train_loss']} in epoch {epoch}; the checkpoint "
+                f"before it is kept in {self.folder.root}. Try a lower --lr, or --precision fp32"
+            )
+        if (epoch + 1) % self.config.eval_every == 0 or epoch + 1 == self.config.epochs:
+            accuracy = evaluate_network(
+                self.network,
+                self.test,
+                self.test.preprocessing,
+                self.device,
+                self.config.precision,
+            )
+            found = asdict(accuracy)
+            record.update({f"test_{key}": found[key] for key in ("top1", "top5", "loss")})
+        self._epoch, self._seconds = epoch + 1, 0.0
+        self._tally = Tally(self._tally.mentors, self.device)
+        return record
+
+    def _step(self, batch: Batch) -> None:
+        images = batch.images.contiguous(memory_format=self._memory_format)
+        with (
+            self._addressed_randomness(batch),
+            precision_context(self.device, self.config.precision),
+        ):
+            logits_BC = self.network(images)
+        out = self.loss(logits_BC, batch.labels, batch.logits)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(out.total).backward()  # type: ignore[no-untyped-call]
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._tally.add(out)
+
+    @contextmanager
+    def _addressed_randomness(self, batch: Batch) -> Iterator[None]:
+        """Dropout's numbers as a function of (seed, epoch, first sample): no state to resume."""
+        first = batch.index[:1].numpy()
+        word = philox.words(self.config.seed, philox.Purpose.DROPOUT, first, self._epoch)[0, 0]
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(int(word))
+            yield
+
+    def _stop(self) -> None:
+        self.folder.save_checkpoint(self._state())
+        raise Stopped(
+            f"stopped in epoch {self._epoch}; everything up to the last step is kept in "
+            f"{self.folder.root}. Run the same command again to go on"
+        )
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "epoch": self._epoch,
+            "seconds": self._seconds,
+            "tally": self._tally.sums,
+            "loader": self.loader.state_dict(),
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }

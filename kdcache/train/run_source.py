@@ -1,0 +1,151 @@
+"""Which views and targets a run trains on: from its store, from live mentors, or labels only."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdcache import homes
+from kdcache.datasets import ImageDataset
+from kdcache.errors import KdcacheError, UsageError
+from kdcache.mentors import MentorPool, RunShape, load_mentor
+from kdcache.models import short_name
+from kdcache.online import OnlineTargets
+from kdcache.sources import LabelsOnly, TargetSource
+from kdcache.store import TargetStore, is_store, open_store, require_equal
+from kdcache.stream import TargetStream
+from kdcache.train.train_config import TrainConfig
+from kdcache.views import Recipe, make_recipe
+
+Chosen = tuple[TrainConfig, ImageDataset, TargetSource]
+
+
+def choose_source(config: TrainConfig, train: ImageDataset, device: torch.device) -> Chosen:
+    """The resolved config (nothing left to a store or a default), the samples, and the targets.
+
+    Recipe, view seed, views and mentors come from the store where there is one, for live mentors
+    and for labels only too. Raises UsageError for options that contradict it.
+    """
+    if config.mentors is not None:
+        config = replace(config, mentors=tuple(short_name(name) for name in config.mentors))
+    if config.store is None and config.method != "ce" and config.targets == "cache":
+        config = replace(config, store=str(_find_store(config)))
+    if config.store is None:
+        return _without_store(config, train, device)
+    return _with_store(config, train, device, open_store(config.store))
+
+
+def _with_store(
+    config: TrainConfig, train: ImageDataset, device: torch.device, store: TargetStore
+) -> Chosen:
+    names = tuple(config.mentors or store.mentors)
+    stream = TargetStream(store, names, device)
+    _require_agreement(config, store)
+    chosen = stream.require_dataset(train.select(config.samples))
+    config = replace(
+        config,
+        store=str(store.root.resolve()),
+        mentors=names,
+        recipe=stream.recipe.name,
+        view_seed=stream.recipe.seed,
+        views=store.num_views,
+    )
+    source: TargetSource = stream
+    if config.method == "ce":
+        source = LabelsOnly(stream.recipe, stream.views)
+    elif config.targets == "online":
+        pool = _live_mentors(config, chosen, device, store)
+        source = OnlineTargets(chosen, pool, stream.recipe, stream.views)
+    return config, chosen, source
+
+
+def _without_store(config: TrainConfig, train: ImageDataset, device: torch.device) -> Chosen:
+    recipe: Recipe = make_recipe(
+        config.recipe or "crop-flip", seed=config.view_seed or 0, **train.view_parameters
+    )
+    chosen = train.select(config.samples)
+    config = replace(config, recipe=recipe.name, view_seed=recipe.seed, samples=len(chosen))
+    views = None if config.views is None else range(config.views)
+    if config.method == "ce":
+        return config, chosen, LabelsOnly(recipe, views)
+    if not config.mentors:
+        raise UsageError("--targets online without --store needs --mentors")
+    pool = _live_mentors(config, chosen, device, None)
+    return config, chosen, OnlineTargets(chosen, pool, recipe, views)
+
+
+def _live_mentors(
+    config: TrainConfig, dataset: ImageDataset, device: torch.device, store: TargetStore | None
+) -> MentorPool:
+    """The mentors themselves, proven to be the store's, in the store's run shape."""
+    names = config.mentors or ()
+    given = {short_name(name): path for name, path in config.checkpoints.items()}
+    mentors = [load_mentor(name, dataset, given.get(name)) for name in names]
+    if store is None:
+        return MentorPool(mentors, device=device, run_shape=RunShape())
+    shapes = []
+    for mentor in mentors:
+        stored = store.mentor(mentor.name).manifest
+        theirs = {key: value for key, value in stored.to_json().items() if key != "run_shape"}
+        require_equal(
+            f"mentor {mentor.name!r}",
+            (f"store {store.root}", theirs),
+            ("loaded for --targets online", mentor.identity()),
+            f"Give the checkpoint the store was made with: --checkpoint {mentor.name}=FILE",
+        )
+        shapes.append(stored.run_shape)
+    if any(shape != shapes[0] for shape in shapes):
+        raise UsageError(
+            "these mentors were precomputed in different run shapes, so they cannot run online "
+            f"together: {dict(zip(names, shapes, strict=True))}; choose some with --mentors"
+        )
+    return MentorPool(mentors, device=device, run_shape=RunShape(**shapes[0]))
+
+
+def _require_agreement(config: TrainConfig, store: TargetStore) -> None:
+    """Options that the store decides must, where given, say what the store says."""
+    manifest = store.manifest
+    stated: dict[str, Any] = {
+        "dataset": manifest.dataset["name"],
+        "split": manifest.dataset["split"],
+        "recipe": manifest.recipe["name"],
+        "view_seed": manifest.view_seed,
+        "views": store.num_views,
+    }
+    given = {**{key: getattr(config, key, None) for key in stated}, "split": "train"}
+    require_equal(
+        "what the store decides",
+        (f"store {store.root}", {key: stated[key] for key in stated if given[key] is not None}),
+        ("this command", {key: value for key, value in given.items() if value is not None}),
+        "Leave those options out, or name another --store",
+    )
+
+
+def _find_store(config: TrainConfig) -> Path:
+    """The one store under `$KDCACHE_HOME/stores` that fits the run. Raises UsageError."""
+    fitting: list[Path] = []
+    others: list[Path] = []
+    for root in sorted(homes.stores().glob("*")):
+        if not is_store(root):
+            continue
+        try:
+            store = open_store(root)
+            _require_agreement(config, store)
+        except KdcacheError:
+            others.append(root)
+            continue
+        samples = config.samples is None or config.samples <= store.num_samples
+        has_mentors = set(config.mentors or ()) <= set(store.mentors) and store.mentors
+        (fitting if samples and has_mentors else others).append(root)
+    if len(fitting) == 1:
+        return fitting[0]
+    wanted = f"{config.dataset}" + (f" with {', '.join(config.mentors)}" if config.mentors else "")
+    if fitting:
+        listed = "\n".join(f"  {root}" for root in fitting)
+        raise UsageError(f"several stores fit {wanted}; choose one with --store:\n{listed}")
+    listed = "\n".join(f"  {root}" for root in others) or "  (none at all)"
+    raise UsageError(
+        f"no store fits {wanted}. Stores under {homes.stores()}:\n{listed}\nMake one with "
+        f"`kdcache precompute --mentors ... --dataset {config.dataset}`, or name one with --store"
+    )

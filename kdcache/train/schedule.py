@@ -1,0 +1,34 @@
+"""Learning rate by epoch."""
+
+import math
+from collections.abc import Callable
+
+from kdcache.errors import unknown_name
+
+Schedule = Callable[[int, int], float]  # (epoch from 0, epochs) -> factor of the base rate
+
+
+def released(epoch: int, epochs: int) -> float:
+    """The released ClassroomKD recipe, stretched to `epochs`.
+
+    Of 240 epochs: falls linearly from 1 to 1/5 (0.05 to 0.01) over the first 120, stays, then x0.1
+    at 150, 180 and 210.
+    """
+    of_240 = epoch * 240 / epochs
+    drops = sum(of_240 >= milestone for milestone in (150, 180, 210))
+    return (1 - 0.8 * min(1.0, of_240 / 120)) * 0.1**drops
+
+
+def cosine(epoch: int, epochs: int) -> float:
+    """Half a cosine from 1 towards 0 (Loshchilov and Hutter, arXiv 1608.03983, no restarts)."""
+    return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+SCHEDULES: dict[str, Schedule] = {"released": released, "cosine": cosine}
+
+
+def learning_rate(schedule: str, base: float, epoch: int, epochs: int) -> float:
+    """The rate of one epoch. Raises UsageError for an unknown schedule."""
+    if schedule not in SCHEDULES:
+        raise unknown_name("schedule", schedule, SCHEDULES)
+    return base * SCHEDULES[schedule](epoch, epochs)

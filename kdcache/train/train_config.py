@@ -1,0 +1,67 @@
+"""Everything that decides a student's training run; round-trips through TOML."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdcache.devices import PRECISIONS
+from kdcache.errors import UsageError, unknown_name
+from kdcache.train.schedule import SCHEDULES
+
+TARGETS = ("cache", "online")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One run. Defaults are the released CIFAR-100 recipe (METHODS of the papers, docs/methods.md).
+
+    `store`, `mentors`, `recipe`, `view_seed`, `views`, `samples`: None means what the store says;
+    without a store, crop-flip with seed 0, a new view every epoch, every sample. `switches`: the
+    method's own options. `checkpoints`: mentor name -> file, for `targets="online"`. `out`: the run
+    folder; None: runs/<student>-<method>-s<seed>.
+    """
+
+    student: str = "r20"
+    dataset: str = "cifar100"
+    data_dir: str | None = None
+    samples: int | None = None
+    store: str | None = None
+    mentors: tuple[str, ...] | None = None
+    method: str = "classroom"
+    switches: dict[str, Any] = field(default_factory=dict)
+    targets: str = "cache"
+    checkpoints: dict[str, str] = field(default_factory=dict)
+    recipe: str | None = None
+    view_seed: int | None = None
+    views: int | None = None
+    epochs: int = 240
+    batch_size: int = 64
+    lr: float = 0.05
+    schedule: str = "released"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    seed: int = 0
+    precision: str = "fp32"
+    channels_last: bool = True
+    eval_every: int = 1
+    device: str = "auto"
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("schedule", self.schedule, SCHEDULES),
+            ("precision", self.precision, PRECISIONS),
+            ("kind of targets", self.targets, TARGETS),
+        ):
+            if value not in known:
+                raise unknown_name(name, value, known)
+        for name, lowest in (("epochs", 1), ("batch_size", 1), ("eval_every", 1), ("seed", 0)):
+            if getattr(self, name) < lowest:
+                raise UsageError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
+        if not self.lr > 0:
+            raise UsageError(f"lr must be above 0, got {self.lr}")
+
+    @property
+    def run_folder(self) -> str:
+        """Where the run is kept."""
+        name = self.student.replace(":", ".")
+        return self.out or f"runs/{name}-{self.method}-s{self.seed}"
