@@ -130,6 +130,7 @@ def _insist(resume: bool, run_folder: str) -> None:
 def _print_records(records: Iterator[dict[str, Any]], epochs: int) -> None:
     from kdcache.train.tally import filter_warnings
 
+    told: set[str] = set()
     for record in records:
         top1 = "" if record["test_top1"] is None else f"  test top-1 {record['test_top1']:.2f}"
         click.echo(
@@ -137,8 +138,10 @@ def _print_records(records: Iterator[dict[str, Any]], epochs: int) -> None:
             f"loss {record['train_loss']:.4f} (task {record['task_loss']:.4f}, mentors "
             f"{record['mentor_loss']:.4f}){top1}  {readable_seconds(record['seconds'])}"
         )
-        for warning in filter_warnings(record):
-            click.echo(f"warning: {warning}", err=True)
+        for name, sentence in filter_warnings(record).items():
+            if name not in told:
+                told.add(name)
+                click.echo(f"warning: {name} in epoch {record['epoch'] + 1}: {sentence}", err=True)
 
 
 def _print_summary(run_folder: Path) -> None:

@@ -200,7 +200,7 @@ def is_store(path: Path) -> bool:
 
 def _open_mentors(root: Path, kind: TargetKind, row_shape: tuple[int, ...]) -> list[StoredMentor]:
     mentors = []
-    for group in sorted((root / "mentors").glob("*/zarr.json")):
+    for group in sorted((root / "mentors").glob("[!.]*/zarr.json")):  # hidden: being built
         manifest = read_mentor_manifest(group)
         if member_name(manifest.name) != group.parent.name:
             raise StoreError(f"{group} describes the mentor {manifest.name!r}, not its folder's")

@@ -61,18 +61,17 @@ class Tally:
         return record
 
 
-def filter_warnings(record: dict[str, Any]) -> list[str]:
-    """What a user should know about an epoch's knowledge filter."""
+def filter_warnings(record: dict[str, Any]) -> dict[str, str]:
+    """What a user should know about an epoch's knowledge filter: short name -> sentence."""
     classroom = record.get("classroom")
     if classroom is None:
-        return []
-    warnings = [
-        f"filter idle: {mentor} taught {share:.1%} of the samples"
-        for mentor, share in classroom["active"].items()
-        if share > FILTER_IDLE
-    ]
+        return {}
+    idle = [f"{m} {share:.1%}" for m, share in classroom["active"].items() if share > FILTER_IDLE]
+    warnings = {}
+    if idle:
+        warnings["filter idle"] = f"these mentors taught nearly every sample: {', '.join(idle)}"
     if classroom["untaught"] > UNSUPERVISED:
-        warnings.append(
-            f"student unsupervised: no mentor taught {classroom['untaught']:.1%} of the samples"
+        warnings["student unsupervised"] = (
+            f"no mentor taught {classroom['untaught']:.1%} of the samples"
         )
     return warnings

@@ -1,0 +1,74 @@
+"""`python -m benchmarks`: every budget of DESIGN section 7 that can be measured yet, in one table."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from benchmarks import hardware, precompute, reading, storing, training, views
+from benchmarks.material import Settings, default_data_dir
+from benchmarks.table import Row, Skipped, heading
+
+GROUPS: dict[str, Callable[[Settings], Iterator[Row | Skipped]]] = {
+    "views": views.measure,
+    "reading": reading.measure,
+    "training": training.measure,
+    "precompute": precompute.measure,
+    "storing": storing.measure,
+}
+QUICK_REPEATS = 2
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--quick",
+    is_flag=True,
+    help=f"Only see that everything works: small sizes, at most {QUICK_REPEATS} rounds.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    type=click.Choice(list(GROUPS)),
+    help=f"Measure this group of rows; repeatable. One of {', '.join(GROUPS)}.  [default: all]",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=9,
+    show_default=True,
+    help="Interleaved rounds; the median counts.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with cifar-100-python/ and mentors/cifar100/.  [default: $KDCACHE_DATA]",
+)
+def main(quick: bool, only: tuple[str, ...], repeats: int, data_dir: Path | None) -> None:
+    """Measure kdcache side by side with what it replaces, on the CPU; nothing is asserted.
+
+    Without CIFAR-100 and its mentors, digits and networks with random weights stand in where only
+    time is measured.
+    """
+    repeats = min(repeats, QUICK_REPEATS) if quick else repeats
+    for line in hardware.describe(repeats):
+        click.echo(line)
+    if quick:
+        click.echo("QUICK: sizes and rounds are too small for these numbers to mean anything")
+    click.echo(f"\n{heading()}")
+    for name in [group for group in GROUPS if not only or group in only]:
+        with tempfile.TemporaryDirectory(prefix="kdcache-benchmarks-") as folder:
+            settings = Settings(
+                folder=Path(folder),
+                data_dir=data_dir or default_data_dir(),
+                repeats=repeats,
+                quick=quick,
+            )
+            for row in GROUPS[name](settings):
+                for line in row.lines():
+                    click.echo(line)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks")

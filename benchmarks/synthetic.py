@@ -1,0 +1,106 @@
+"""Stores of the right sizes made without running a mentor: reading does not care what it reads."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdcache.datasets import ImageDataset, Preprocessing
+from kdcache.datasets.image_dataset import array_dataset
+from kdcache.encode import LOGITS, find_encoder
+from kdcache.store import (
+    MentorManifest,
+    TargetStore,
+    add_mentor,
+    commit_chunk,
+    create_store,
+    new_manifest,
+    open_store,
+    write_commit_index,
+)
+from kdcache.views import CropFlip
+
+NUM_CLASSES = 100
+# Commit records carry such sums; a store opens slower with them than without.
+ERROR_SUMS = {
+    f"{name}": 0.0123456789012345 / (n + 1)
+    for n, name in enumerate(
+        ("kl_t1", "kl_t4", "kl_t12", "p_true", "max_p_true", "max_log_prob", "measured_rows")
+    )
+}
+
+
+def images(count: int, size: int) -> NDArray[np.uint8]:
+    """Noise, uint8 (count, 3, size, size)."""
+    return np.random.default_rng(0).integers(0, 256, (count, 3, size, size), dtype=np.uint8)
+
+
+def dataset(num_samples: int, size: int = 8) -> ImageDataset:
+    """Noise with 100 labels."""
+    return array_dataset(
+        name="synthetic",
+        split="train",
+        images_NCHW=images(num_samples, size),
+        labels_N=np.arange(num_samples, dtype=np.int64) % NUM_CLASSES,
+        num_classes=NUM_CLASSES,
+        preprocessing=Preprocessing(mean=(0.5,) * 3, std=(0.25,) * 3),
+        view_parameters={"size": size, "padding": 1, "flip": True},
+    )
+
+
+def make_store(
+    root: Path, num_samples: int, *, mentors: int, views: int, blocks: int, same_chunks: bool
+) -> TargetStore:
+    """A complete float16 store, `blocks` blocks a view.
+
+    `same_chunks`: one chunk is committed everywhere for the first mentor, and its files are copied
+    for the others; else every chunk has values of its own.
+    """
+    samples = dataset(num_samples)
+    manifest = new_manifest(samples, CropFlip(size=8, padding=1))
+    manifest = replace(manifest, block=-(-num_samples // blocks))
+    create_store(root, manifest, samples)
+    names = [f"mentor{number}" for number in range(mentors)]
+    for name in names:
+        identity = MentorManifest(
+            name=name,
+            architecture="synthetic",
+            num_classes=NUM_CLASSES,
+            checkpoint_sha256="0" * 64,
+            preprocessing=samples.preprocessing.describe(),
+            run_shape={},
+        )
+        add_mentor(open_store(root), identity, find_encoder("float16"), LOGITS, views)
+    store = open_store(root)
+    first = store.mentor(names[0])
+    for number, name in enumerate(names):
+        stored = store.mentor(name)
+        if same_chunks and number:
+            for part in ("c", "commits"):
+                shutil.copytree(first.array.folder / part, stored.array.folder / part)
+            shutil.copy(first.array.commit_index, stored.array.commit_index)
+            continue
+        chunk = _log_probs(manifest.block, 0)
+        for view in range(views):
+            for block in range(blocks):
+                if not same_chunks:
+                    chunk = _log_probs(manifest.block, hash((number, view, block)) % 2**32)
+                rows = manifest.block_rows(block)
+                commit_chunk(
+                    stored.array,
+                    (view, block),
+                    chunk.data.cast("B"),
+                    rows=rows.stop - rows.start,
+                    correct=0,
+                    error_sums=ERROR_SUMS,
+                )
+        write_commit_index(stored.array, open_store(root).mentor(name).commits)
+    return open_store(root)
+
+
+def _log_probs(rows: int, seed: int) -> NDArray[np.float16]:
+    logits = np.random.default_rng(seed).standard_normal((rows, NUM_CLASSES), dtype=np.float32)
+    logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+    return logits.astype(np.float16)

@@ -1,0 +1,226 @@
+"""Training from the store against labels only and against live mentors, by `train_student` itself.
+
+An epoch's seconds are the record's own: every step with its batches, without evaluation, record
+and checkpoint, which are the same for all.
+"""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from benchmarks.material import Material, Settings, find_material
+from benchmarks.paired import (
+    Budget,
+    Side,
+    interleave,
+    ratio,
+    require_same,
+    spread,
+    timed,
+)
+from benchmarks.table import Row, Skipped, milliseconds
+from kdcache import ReplayLoader
+from kdcache.classroom import ClassroomLoss, CrossEntropyLoss, MentorLoss
+from kdcache.datasets import ImageDataset, open_dataset
+from kdcache.mentors import MentorPool
+from kdcache.models import build_network
+from kdcache.online import OnlineTargets
+from kdcache.precompute import PrecomputeJob
+from kdcache.sources import LabelsOnly
+from kdcache.store import TargetStore
+from kdcache.stream import TargetStream
+from kdcache.train import TrainConfig, train_student
+from kdcache.train.loop import TrainingLoop
+from kdcache.train.run_folder import RunFolder
+
+BATCH = 64
+ROUNDS_OF_SMALL_EFFECTS = 3  # a ratio of about 1.01 needs more rounds than one of about 5
+CPU = torch.device("cpu")
+
+
+def measure(settings: Settings) -> Iterator[Row | Skipped]:
+    """All sides train the same student on the same views in the same order."""
+    material = find_material(settings)
+    dataset = material.open(settings.size(full=512, quick=BATCH))
+    store = PrecomputeJob(
+        dataset,
+        material.load_mentors(dataset),
+        store=settings.folder / "store",
+        views=2,
+        device=CPU,
+        batch_size=settings.run_shape.batch,
+    ).run()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # two views go a long way here, on purpose
+        experiment = _Experiment(settings, material, dataset, store.store)
+        experiment.require_same_batches()
+        yield experiment.store_against_labels()
+        yield from experiment.online_against_store()
+        yield experiment.classroom_loss()
+
+
+class _Experiment:
+    """One small training problem, and the ways to get its targets."""
+
+    def __init__(
+        self, settings: Settings, material: Material, dataset: ImageDataset, store: TargetStore
+    ) -> None:
+        self.settings, self.material, self.dataset, self.store = settings, material, dataset, store
+        self.pool = MentorPool(
+            material.load_mentors(dataset), device=CPU, run_shape=settings.run_shape
+        )
+        self.mentors = list(material.mentors)
+        self.recipe = TargetStream(store, device=CPU).recipe
+        self.steps = len(dataset) // BATCH
+        self.sizes = f"{self.steps} steps of {BATCH} an epoch; {material}"
+
+    def require_same_batches(self) -> None:
+        """The first batch from the store, from live mentors and with labels only."""
+        live = OnlineTargets(self.dataset, self.pool, self.recipe)
+        stored, online, labels = (
+            next(iter(ReplayLoader(self.dataset, source, BATCH, mentors=mentors, device=CPU)))
+            for source, mentors in (
+                (self.store, self.mentors),
+                (live, None),
+                (LabelsOnly(self.recipe), None),
+            )
+        )
+        for other in (online, labels):
+            require_same(torch.equal(stored.images, other.images), "a batch's images")
+            require_same(torch.equal(stored.labels, other.labels), "a batch's labels")
+        assert stored.logits is not None
+        assert online.logits is not None
+        encoder = self.store.mentor(self.mentors[0]).encoder
+        bound = torch.from_numpy(encoder.bound(online.logits.numpy()))
+        error = (stored.logits.double() - online.logits.double()).abs()
+        require_same(bool((error <= bound).all()), "a batch's targets (beyond the encoder's bound)")
+
+    def store_against_labels(self) -> Row:
+        """The whole price of training from a store."""
+        rounds = self.settings.repeats * self.settings.size(full=ROUNDS_OF_SMALL_EFFECTS, quick=1)
+        seconds = interleave(
+            {
+                "store": self._epochs("store", rounds, method="classroom"),
+                "labels": self._epochs("labels", rounds, method="ce"),
+            },
+            rounds,
+        )
+        best = {name: milliseconds(min(times) / self.steps) for name, times in seconds.items()}
+        return Row(
+            what="epoch from the store / epoch with labels only",
+            measured=ratio(seconds["store"], seconds["labels"]),
+            budget=Budget(limit=1.03, aim=1.01, higher_is_better=False),
+            detail=f"best {best['store']} a step against {best['labels']}; {self.sizes}",
+        )
+
+    def online_against_store(self) -> Iterator[Row]:
+        """What the store saves, against what it could save at most."""
+        rounds = self.settings.repeats
+        loop = self._loop(CrossEntropyLoss())
+        batches = list(loop.loader)
+        index_N = self.dataset.index_N[: self.steps * BATCH]
+        pixels = self.recipe(self.dataset.images(index_N), index_N, 0)
+        checkpoints = {name: str(path) for name, path in self.material.mentors.items()}
+        seconds = interleave(
+            {
+                "online": self._epochs(
+                    "online", rounds, method="classroom", targets="online", checkpoints=checkpoints
+                ),
+                "store": self._epochs("again", rounds, method="classroom"),
+                "student": timed(lambda: [loop._step(batch) for batch in batches]),
+                "mentors": timed(lambda: self.pool.run(pixels)),
+            },
+            rounds,
+        )
+        saved = [a / b for a, b in zip(seconds["online"], seconds["store"], strict=True)]
+        possible = [
+            (student + mentors) / student
+            for student, mentors in zip(seconds["student"], seconds["mentors"], strict=True)
+        ]
+        best = {name: milliseconds(min(times) / self.steps) for name, times in seconds.items()}
+        yield Row(
+            what="(online / store epoch) / ((student + mentors) / student)",
+            measured=ratio(saved, possible),
+            budget=Budget(limit=0.95, aim=1),
+            detail=(
+                f"a step at best: online {best['online']}, store {best['store']}; alone: student "
+                f"{best['student']} (labels, batches at hand), mentors {best['mentors']}"
+            ),
+        )
+        yield Row(what="  epoch with the mentors online / from the store", measured=spread(saved))
+        yield Row(
+            what="  (student step + mentor forwards) / student step",
+            measured=spread(possible),
+            detail=self.sizes,
+        )
+
+    def classroom_loss(self) -> Row:
+        """Loss and gradient by the student's logits, alone, as a part of a student step."""
+        loop = self._loop(CrossEntropyLoss())
+        batches = list(loop.loader)
+        generator = torch.Generator().manual_seed(0)
+        classes, count = self.dataset.num_classes, len(self.mentors)
+        student_BC = torch.randn(BATCH, classes, generator=generator, requires_grad=True)
+        mentors_BMC = torch.randn(BATCH, count, classes, generator=generator).log_softmax(-1)
+        labels_B = torch.randint(classes, (BATCH,), generator=generator)
+        calls = self.settings.size(full=200, quick=5)
+
+        def losses(loss: MentorLoss, mentor_logits_BMC: torch.Tensor | None) -> None:
+            for _ in range(calls):
+                student_BC.grad = None
+                loss(student_BC, labels_B, mentor_logits_BMC).total.backward()  # type: ignore[no-untyped-call]
+
+        seconds = interleave(
+            {
+                "classroom": timed(lambda: losses(ClassroomLoss(), mentors_BMC)),
+                "labels": timed(lambda: losses(CrossEntropyLoss(), None)),
+                "student": timed(lambda: [loop._step(batch) for batch in batches]),
+            },
+            self.settings.repeats,
+        )
+        per_step = {
+            name: [t / (self.steps if name == "student" else calls) for t in times]
+            for name, times in seconds.items()
+        }
+        beyond = [a - b for a, b in zip(per_step["classroom"], per_step["labels"], strict=True)]
+        return Row(
+            what="classroom loss beyond cross-entropy / student step",
+            measured=ratio(beyond, per_step["student"]),
+            detail=(
+                f"best {milliseconds(min(per_step['classroom']))} with its gradient against "
+                f"{milliseconds(min(per_step['labels']))}; student step "
+                f"{milliseconds(min(per_step['student']))}; logits ({BATCH}, {count}, {classes})"
+            ),
+        )
+
+    def _epochs(self, name: str, rounds: int, **options: Any) -> Side:
+        """A side that trains one epoch a call. The last epoch, which is evaluated, never comes."""
+        run = train_student(
+            student=self.material.student,
+            dataset=self.material.dataset,
+            data_dir=self.material.data_dir,
+            samples=len(self.dataset),
+            store=str(self.store.root),
+            mentors=tuple(self.mentors),
+            epochs=rounds + 10,
+            batch_size=BATCH,
+            eval_every=rounds + 10,
+            device="cpu",
+            out=str(self.settings.folder / name),
+            **options,
+        )
+        return lambda: float(next(run)["seconds"])
+
+    def _loop(self, loss: MentorLoss) -> TrainingLoop:
+        """The training loop's own step, on labels only; nothing is written."""
+        loader = ReplayLoader(self.dataset, LabelsOnly(self.recipe), BATCH, device=CPU)
+        return TrainingLoop(
+            TrainConfig(student=self.material.student, dataset=self.material.dataset),
+            network=build_network(self.material.student, self.dataset.num_classes, seed=0).train(),
+            loader=loader,
+            loss=loss,
+            test=open_dataset(self.material.dataset, "test", data_dir=self.material.data_dir),
+            folder=RunFolder(self.settings.folder / "alone"),
+        )

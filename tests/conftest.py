@@ -1,0 +1,52 @@
+"""Fixtures for every test: an isolated home, the real data, small mentors of the bundled digits."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdcache.checkpoints import save_weights
+from kdcache.datasets import ImageDataset, open_dataset
+from kdcache.mentors import Mentor, load_mentor
+from kdcache.models import build_network
+
+
+@pytest.fixture(autouse=True)
+def kdcache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test touches the user's home."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("KDCACHE_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder with CIFAR-100 and its trained mentors."""
+    if not os.environ.get("KDCACHE_DATA"):
+        pytest.skip("KDCACHE_DATA is not set: it names the folder with the real data")
+    return Path(os.environ["KDCACHE_DATA"])
+
+
+@pytest.fixture
+def digits() -> ImageDataset:
+    """100 training digits."""
+    return open_dataset("digits", samples=100)
+
+
+@pytest.fixture
+def digits_checkpoint(tmp_path: Path) -> Callable[[str], Path]:
+    """Makes a checkpoint of a digits network from a seed: real forward passes, no training."""
+
+    def make(name: str, seed: int = 0) -> Path:
+        path = tmp_path / "checkpoints" / f"{name}-{seed}.safetensors"
+        save_weights(path, build_network(name, 10, seed=seed), {})
+        return path
+
+    return make
+
+
+@pytest.fixture
+def digits_mentors(digits: ImageDataset, digits_checkpoint: Callable[[str], Path]) -> list[Mentor]:
+    """Two digits mentors, r14 and r8."""
+    return [load_mentor(name, digits, digits_checkpoint(name)) for name in ("r14", "r8")]

@@ -1,0 +1,45 @@
+"""Learning rates: the released recipe's numbers, stretched to other lengths."""
+
+import pytest
+
+from kdcache.errors import UsageError
+from kdcache.train.schedule import learning_rate
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate"),
+    [
+        (0, 0.05),
+        (60, 0.03),
+        (119, 0.05 - 0.04 * 119 / 120),
+        (120, 0.01),
+        (149, 0.01),
+        (150, 0.001),
+        (180, 0.0001),
+        (209, 0.0001),
+        (210, 0.00001),
+        (239, 0.00001),
+    ],
+)
+def test_released_schedule_at_its_own_length(epoch: int, rate: float) -> None:
+    assert learning_rate("released", 0.05, epoch, 240) == pytest.approx(rate, rel=1e-9)
+
+
+def test_released_schedule_stretches() -> None:
+    for epoch in range(24):
+        assert learning_rate("released", 1, epoch, 24) == pytest.approx(
+            learning_rate("released", 1, 10 * epoch, 240)
+        )
+
+
+def test_cosine_falls_from_the_base_rate_towards_zero() -> None:
+    rates = [learning_rate("cosine", 0.1, epoch, 10) for epoch in range(10)]
+    assert rates[0] == 0.1
+    assert rates[5] == pytest.approx(0.05)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] > 0
+
+
+def test_unknown_schedule_names_the_known() -> None:
+    with pytest.raises(UsageError, match="unknown schedule 'cosin'. Did you mean cosine"):
+        learning_rate("cosin", 0.1, 0, 10)

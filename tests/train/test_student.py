@@ -1,0 +1,255 @@
+"""Training: from the store it is training online, and stopped anywhere it ends the same."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import kdcache
+from kdcache.checkpoints import read_metadata, read_state_dict
+from kdcache.config import read_toml
+from kdcache.errors import (
+    CheckpointError,
+    MissingTargets,
+    RunFailed,
+    Stopped,
+    StoreMismatch,
+    UsageError,
+)
+from kdcache.store import TargetStore
+from kdcache.train import TrainConfig
+from kdcache.train.run_folder import RunFolder
+from tests.train.conftest import Run
+
+
+def checkpoints(digits_checkpoint: Callable[[str], Path]) -> dict[str, str]:
+    return {name: str(digits_checkpoint(name)) for name in ("r14", "r8")}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return read_state_dict(folder / "student.safetensors")
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    ours, theirs = weights(a), weights(b)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def timeless(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+
+
+@pytest.mark.parametrize("method", ["classroom", "average"])
+def test_from_the_store_is_online_bit_for_bit(
+    train: Run, tmp_path: Path, digits_checkpoint: Callable[[str], Path], method: str
+) -> None:
+    stored = list(train("stored", method=method))
+    online = list(
+        train(
+            "online", method=method, targets="online", checkpoints=checkpoints(digits_checkpoint)
+        )
+    )
+    assert timeless(stored) == timeless(online)
+    assert len(stored) == 3
+    assert same_weights(tmp_path / "stored", tmp_path / "online")
+
+
+def test_methods_and_seeds_differ(train: Run, tmp_path: Path) -> None:
+    runs = {
+        "classroom": {},
+        "another seed": {"seed": 2},
+        "tau": {"switches": {"tau": 4.0}},
+        "average": {"method": "average"},
+        "ce": {"method": "ce"},
+        "kd": {"method": "kd", "mentors": ("r14",)},
+    }
+    for name, options in runs.items():
+        list(train(name, **options))
+    for name in runs:
+        for other in runs:
+            assert same_weights(tmp_path / name, tmp_path / other) == (name == other)
+
+
+@pytest.mark.parametrize("method", ["classroom", "ce"])
+@pytest.mark.parametrize("steps", [1, 5, 6, 7, 17])
+def test_stopped_at_any_step_it_goes_on_as_if_never_stopped(
+    train: Run, tmp_path: Path, method: str, steps: int
+) -> None:
+    undisturbed = list(train("undisturbed", method=method, batch_size=16))
+    polls = iter(range(steps))
+    with pytest.raises(Stopped, match="Run the same command again"):
+        list(train("stopped", method=method, should_stop=lambda: next(polls, None) is None))
+    told: list[str] = []
+    list(train("stopped", method=method, notify=told.append))
+    records = RunFolder(tmp_path / "stopped").records()
+    assert timeless(records) == timeless(undisturbed)
+    assert same_weights(tmp_path / "stopped", tmp_path / "undisturbed")
+    assert any("going on" in line for line in told)
+
+
+def test_killed_between_record_and_checkpoint_leaves_no_duplicates(
+    train: Run, tmp_path: Path
+) -> None:
+    undisturbed = list(train("undisturbed"))
+    run = train("killed")
+    next(run)
+    run.close()
+    folder = RunFolder(tmp_path / "killed")
+    folder.append_record({"epoch": 1, "from": "an epoch whose checkpoint was never written"})
+    with open(folder.metrics, "a") as file:
+        file.write('{"epoch": 2, "cut sho')
+    list(train("killed"))
+    assert timeless(folder.records()) == timeless(undisturbed)
+    assert same_weights(tmp_path / "killed", tmp_path / "undisturbed")
+
+
+def test_a_finished_run_has_nothing_left_to_do(train: Run, tmp_path: Path) -> None:
+    list(train("once"))
+    before = (tmp_path / "once" / "student.safetensors").read_bytes()
+    assert list(train("once")) == []
+    assert (tmp_path / "once" / "student.safetensors").read_bytes() == before
+
+
+def test_another_run_in_the_same_folder_is_refused_with_both_sides(train: Run) -> None:
+    list(train("mine"))
+    with pytest.raises(UsageError, match=r"lr\s+0.05\s+0.1\n.*Choose another --out"):
+        train("mine", lr=0.1).__next__()
+
+
+def test_changed_versions_are_told_before_it_continues(train: Run, tmp_path: Path) -> None:
+    run = train("older")
+    next(run)
+    run.close()
+    config = tmp_path / "older" / "config.toml"
+    version = torch.__version__.split("+")[0]
+    config.write_text(config.read_text().replace(f'torch = "{version}"', 'torch = "2.6.0"'))
+    told: list[str] = []
+    next(train("older", notify=told.append))
+    assert "torch 2.6.0 -> " in told[0]
+
+
+def test_the_resolved_config_reproduces_the_run(train: Run, tmp_path: Path) -> None:
+    list(train("first", switches={"tau": 3.0}))
+    config = read_toml(tmp_path / "first" / "config.toml")
+    environment = config.pop("environment")
+    assert environment["torch"]
+    config["mentors"] = tuple(config["mentors"])
+    assert config["recipe"] == "crop-flip"
+    assert config["views"] == 3
+    config["out"] = str(tmp_path / "second")
+    list(kdcache.train_student(TrainConfig(**config)))
+    assert same_weights(tmp_path / "first", tmp_path / "second")
+
+
+def test_records_hold_what_they_promise(train: Run, tmp_path: Path) -> None:
+    records = list(train("run", eval_every=2))
+    on_disk = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert on_disk == records
+    assert [r["epoch"] for r in records] == [r["view"] for r in records] == [0, 1, 2]
+    assert [r["test_top1"] is None for r in records] == [True, False, False]
+    for record in records:
+        total = record["task_loss"] + record["mentor_loss"]
+        assert record["train_loss"] == pytest.approx(total, rel=1e-6)
+        assert set(record["classroom"]["active"]) == {"r14", "r8"}
+        assert 0 <= record["classroom"]["untaught"] <= 1
+
+
+def test_the_student_file_says_what_it_is_and_evaluates(train: Run, tmp_path: Path) -> None:
+    records = list(train("run"))
+    metadata = read_metadata(tmp_path / "run" / "student.safetensors")
+    assert metadata["architecture"] == "resnet8"
+    assert metadata["dataset"] == "digits"
+    found = kdcache.evaluate_checkpoint(tmp_path / "run")
+    assert found["top1"] == records[-1]["test_top1"]
+    assert found["loss"] == pytest.approx(records[-1]["test_loss"])
+    assert found["samples"] == 359
+
+
+def test_a_loss_that_is_no_longer_finite_ends_the_run(train: Run, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match="Try a lower --lr"):
+        list(train("wild", method="ce", lr=1e30))
+    assert not (tmp_path / "wild" / "student.safetensors").exists()
+
+
+def test_options_that_contradict_the_store_show_both_sides(train: Run) -> None:
+    for match, options in (
+        (r"view_seed\s+0\s+9", {"view_seed": 9}),
+        (r"recipe\s+crop-flip\s+none", {"recipe": "none"}),
+        (r"views\s+3\s+2", {"views": 2}),
+        (r"dataset\s+digits\s+cifar", {"dataset": "cifar"}),
+    ):
+        error = StoreMismatch if "cifar" not in match else UsageError
+        with pytest.raises(error, match=match if error is StoreMismatch else "unknown dataset"):
+            next(train("no", **options))
+    with pytest.raises(MissingTargets, match="holds no targets for"):
+        next(train("no", samples=120))
+    with pytest.raises(MissingTargets, match="no mentor 'r110'; it has r14, r8"):
+        next(train("no", mentors=("r110",)))
+    with pytest.raises(UsageError, match="exactly one mentor"):
+        next(train("no", method="kd"))
+    with pytest.raises(UsageError, match="unknown method 'classrom'. Did you mean classroom"):
+        next(train("no", method="classrom"))
+
+
+def test_online_needs_the_stores_own_checkpoints(
+    train: Run, digits_checkpoint: Callable[..., Path]
+) -> None:
+    with pytest.raises(CheckpointError, match="Three ways to get one"):
+        next(train("no", targets="online"))
+    wrong = {**checkpoints(digits_checkpoint), "r8": str(digits_checkpoint("r8", 1))}
+    with pytest.raises(StoreMismatch, match=r"checkpoint_sha256\s+\w{64}\s+\w{64}"):
+        next(train("no", targets="online", checkpoints=wrong))
+
+
+def test_without_a_store_the_one_that_fits_is_found(
+    kdcache_home: Path, store: TargetStore, train: Run
+) -> None:
+    with pytest.raises(UsageError, match=r"(?s)no store fits digits.*\(none at all\)"):
+        next(train("no", store=None))
+    (kdcache_home / "stores").mkdir(parents=True)
+    store.root.rename(kdcache_home / "stores" / "one")
+    found = list(train("found", store=None))
+    assert len(found) == 3
+    (kdcache_home / "stores" / "two").symlink_to(kdcache_home / "stores" / "one")
+    with pytest.raises(UsageError, match="several stores fit digits; choose one with --store"):
+        next(train("no", store=None))
+
+
+def test_online_without_a_store_uses_a_new_view_every_epoch(
+    train: Run, digits_checkpoint: Callable[[str], Path]
+) -> None:
+    given = checkpoints(digits_checkpoint)
+    records = list(
+        train("live", store=None, targets="online", mentors=("resnet8", "r14"), checkpoints=given)
+    )
+    assert [record["view"] for record in records] == [0, 1, 2]
+    assert list(records[0]["classroom"]["active"]) == ["r8", "r14"]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precisions_train(train: Run, precision: str) -> None:
+    records = list(train("run", precision=precision, method="ce", lr=0.05, epochs=3))
+    assert records[-1]["train_loss"] < records[0]["train_loss"]
+
+
+def test_training_leaves_the_callers_random_state_alone(train: Run) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    list(train("run", epochs=1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_dropout_resumes_exactly(train: Run, tmp_path: Path) -> None:
+    options = {"student": "tests.train.dropout_network:build", "method": "ce"}
+    list(train("undisturbed", **options))
+    polls = iter(range(8))
+    with pytest.raises(Stopped):
+        list(train("stopped", should_stop=lambda: next(polls, None) is None, **options))
+    list(train("stopped", **options))
+    assert same_weights(tmp_path / "stopped", tmp_path / "undisturbed")
