@@ -1,10 +1,11 @@
-"""`python -m benchmarks`: every budget of DESIGN section 7 that can be measured yet, in one table."""
+"""`python -m benchmarks`: the budgets of DESIGN section 7, measured, in one table."""
 
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
+import torch
 
 from benchmarks import hardware, precompute, reading, storing, training, views
 from benchmarks.material import Settings, default_data_dir
@@ -41,17 +42,36 @@ QUICK_REPEATS = 2
     help="Interleaved rounds; the median counts.",
 )
 @click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Of torch. One is steadier on a busy machine.  [default: torch's own; with --quick, 1]",
+)
+@click.option(
     "--data-dir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder with cifar-100-python/ and mentors/cifar100/.  [default: $KDCACHE_DATA]",
 )
-def main(quick: bool, only: tuple[str, ...], repeats: int, data_dir: Path | None) -> None:
+def main(
+    quick: bool, only: tuple[str, ...], repeats: int, threads: int | None, data_dir: Path | None
+) -> None:
     """Measure kdcache side by side with what it replaces, on the CPU; nothing is asserted.
 
     Without CIFAR-100 and its mentors, digits and networks with random weights stand in where only
     time is measured.
     """
-    repeats = min(repeats, QUICK_REPEATS) if quick else repeats
+    if quick:
+        repeats, threads = min(repeats, QUICK_REPEATS), threads or 1
+    # Two threads that share their cores with another process wait for each other at every
+    # operation: a student step was seen to take 30 times as long as with one.
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads or threads_before)
+    try:
+        _print_table(quick, only, repeats, data_dir or default_data_dir())
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def _print_table(quick: bool, only: tuple[str, ...], repeats: int, data_dir: Path | None) -> None:
     for line in hardware.describe(repeats):
         click.echo(line)
     if quick:
@@ -60,10 +80,7 @@ def main(quick: bool, only: tuple[str, ...], repeats: int, data_dir: Path | None
     for name in [group for group in GROUPS if not only or group in only]:
         with tempfile.TemporaryDirectory(prefix="kdcache-benchmarks-") as folder:
             settings = Settings(
-                folder=Path(folder),
-                data_dir=data_dir or default_data_dir(),
-                repeats=repeats,
-                quick=quick,
+                folder=Path(folder), data_dir=data_dir, repeats=repeats, quick=quick
             )
             for row in GROUPS[name](settings):
                 for line in row.lines():

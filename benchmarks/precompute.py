@@ -39,7 +39,7 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
     memory_format = MEMORY_FORMATS[shape.memory_format]
     inputs = [
         [m.preprocessing(part.contiguous(memory_format=memory_format)) for m in mentors]
-        for part in torch.from_numpy(pixels).split(shape.batch)
+        for part in torch.split(torch.from_numpy(pixels), shape.batch)
     ]
 
     @torch.inference_mode()

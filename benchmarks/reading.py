@@ -1,10 +1,8 @@
 """Reading a store: random batches, whole views, the first batch, and what it holds in memory."""
 
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -46,9 +44,10 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
             blocks=blocks_a_view,
             same_chunks=True,
         )
-        yield _first_batch(settings, long, f"{MENTORS} x {views} views, {blocks_a_view} block(s)")
+        yield _first_batch(
+            settings, long, f"{MENTORS} mentors x {views} views x {blocks_a_view} blocks"
+        )
     yield _first_batch(settings, store, f"{MENTORS} x 2 views of {samples:,} samples")
-    yield _fresh_process(settings, settings.folder / f"long{blocks}", f"{views} views, {blocks}")
     yield _memory(store)
 
 
@@ -75,8 +74,8 @@ def _random_batches(settings: Settings, store: TargetStore) -> Iterator[Row]:
             require_same(same, "the gathered rows")
         seconds = interleave(
             {
-                "ours": timed(lambda drawn=drawn: [view[index_B] for index_B in drawn]),
-                "raw": timed(lambda drawn=drawn: [from_memmap(index_B) for index_B in drawn]),
+                "ours": timed(partial(_take_all, view.__getitem__, drawn)),
+                "raw": timed(partial(_take_all, from_memmap, drawn)),
             },
             settings.repeats,
         )
@@ -87,9 +86,16 @@ def _random_batches(settings: Settings, store: TargetStore) -> Iterator[Row]:
             budget=Budget(limit=1, aim=1.2),
             detail=(
                 f"best {each['ours']} a batch against {each['raw']}; {MENTORS} mentors x "
-                f"{store.num_samples:,} samples x 100 classes, float16, decoded to float32 (B, M, C)"
+                f"{store.num_samples:,} samples x 100 classes, float16 to float32 (B, M, C)"
             ),
         )
+
+
+def _take_all(
+    take: Callable[[NDArray[np.int64]], torch.Tensor], batches: list[NDArray[np.int64]]
+) -> None:
+    for index_B in batches:
+        take(index_B)
 
 
 def _loading(settings: Settings, store: TargetStore) -> Row:
@@ -116,8 +122,8 @@ def _loading(settings: Settings, store: TargetStore) -> Row:
     require_same(same, "the loaded rows")
     seconds = interleave(
         {
-            "load": timed(lambda: [view.load(0) for _ in range(loads)]),
-            "read": timed(lambda: [read_bytes() for _ in range(loads)]),
+            "load": timed(lambda: view.load(0), loads),
+            "read": timed(read_bytes, loads),
         },
         settings.repeats,
     )
@@ -156,7 +162,7 @@ def _first_batch(settings: Settings, store: TargetStore, sizes: str) -> Row:
     seconds = interleave({"first batch": side}, settings.repeats)["first batch"]
     commits = sum(len(store.mentor(name).commits) for name in store.mentors)
     return Row(
-        what=f"time to the first batch, {sizes}",
+        what=f"time to first batch, {sizes}",
         measured=spread(seconds),
         unit=" s",
         budget=FIRST_BATCH,
@@ -164,33 +170,6 @@ def _first_batch(settings: Settings, store: TargetStore, sizes: str) -> Row:
             f"open_store to the first 64 rows of a TargetStream; {commits:,} commits, a view has "
             f"{_view_bytes(store) / 1e6:.1f} MB; page cache warm, libraries imported"
         ),
-    )
-
-
-_FRESH = """
-import sys, time
-import torch
-import kdcache.stream, kdcache.store
-started = time.perf_counter()
-stream = kdcache.stream.TargetStream(sys.argv[1], device="cpu")
-with stream.view(0) as targets:
-    targets[stream.store.index_N[:64]]
-print(time.perf_counter() - started)
-"""
-
-
-def _fresh_process(settings: Settings, root: Path, sizes: str) -> Row:
-    def side() -> float:
-        command = [sys.executable, "-c", _FRESH, str(root)]
-        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-    repeats = min(settings.repeats, settings.size(full=3, quick=1))
-    return Row(
-        what=f"  the same in a fresh process, {sizes} block(s)",
-        measured=spread(interleave({"fresh": side}, repeats, warm_up=0)["fresh"]),
-        unit=" s",
-        budget=FIRST_BATCH,
-        detail="torch and kdcache imported, everything else (zarr) when first needed",
     )
 
 

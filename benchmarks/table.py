@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from benchmarks.paired import Budget, Spread, verdict
 
-_LAYOUT = "{what:<57} {measured:>9}  {interval:<20} {budget:<8} {aim:>5}  {verdict:<19} {n:>3}"
+_LAYOUT = "{what:<60} {measured:>9}  {interval:<20} {budget:<8} {aim:>5}  {verdict:<19} {n:>3}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Skipped:
 
     def lines(self) -> Iterator[str]:
         """As printed."""
-        yield f"{self.what:<57} skipped: {self.why}"
+        yield f"{self.what:<60} skipped: {self.why}"
 
 
 def heading() -> str:

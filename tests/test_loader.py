@@ -76,9 +76,7 @@ def test_every_sample_once_an_epoch_in_another_order_each(
 
 
 @pytest.mark.filterwarnings("ignore:epoch 2 uses view 0 again")
-def test_views_come_round_again_with_one_warning(
-    store: TargetStore, digits: ImageDataset
-) -> None:
+def test_views_come_round_again_with_one_warning(store: TargetStore, digits: ImageDataset) -> None:
     loader = ReplayLoader(digits, store, 16)
     assert [loader.source.view_of_epoch(epoch) for epoch in range(5)] == [0, 1, 0, 1, 0]
     with pytest.warns(UserWarning, match="epoch 2 uses view 0 again: only 2 views") as caught:

@@ -152,6 +152,14 @@ def test_a_permutation_sorts_the_first_two_words() -> None:
     assert permutation(11, Purpose.EPOCH_ORDER, 4, 100).tolist() == expected
 
 
+def test_equal_first_words_are_told_apart_by_the_second() -> None:
+    count = 200_000
+    keys = words(3, Purpose.EPOCH_ORDER, np.arange(count), 0)
+    assert len(np.unique(keys[:, 0])) < count
+    expected = np.lexsort((keys[:, 1], keys[:, 0]))
+    assert np.array_equal(permutation(3, Purpose.EPOCH_ORDER, 0, count), expected)
+
+
 def test_a_permutation_depends_on_every_argument() -> None:
     orders = [
         permutation(seed, purpose, minor, 50).tolist()

@@ -28,7 +28,9 @@ def kdcache() -> Kdcache:
 
 
 @pytest.fixture
-def digits_store(tmp_path: Path, kdcache: Kdcache, digits_checkpoint: Callable[[str], Path]) -> Path:
+def digits_store(
+    tmp_path: Path, kdcache: Kdcache, digits_checkpoint: Callable[[str], Path]
+) -> Path:
     done = kdcache(
         "precompute", "--mentors", "r8,r14", "--dataset", "digits", "--samples", 100, "--views", 2,
         "--store", tmp_path / "S", "--checkpoint", f"r8={digits_checkpoint('r8')}",
@@ -81,7 +83,8 @@ def test_foreign_and_hostile_checkpoints_are_refused(kdcache: Kdcache, tmp_path:
     wide = tmp_path / "wide.safetensors"
     save_weights(wide, build_network("r8", 100, seed=0), {})
     refused(
-        kdcache(*PRECOMPUTE, "r8", "--checkpoint", f"r8={wide}"), "has 100 classes, the dataset has 10"
+        kdcache(*PRECOMPUTE, "r8", "--checkpoint", f"r8={wide}"),
+        "has 100 classes, the dataset has 10",
     )
     deep = tmp_path / "deep.safetensors"
     save_weights(deep, build_network("r14", 10, seed=0), {})
@@ -172,7 +175,9 @@ def test_config_files_give_options_and_the_command_line_wins(
 
 def test_inspect_json_has_the_promised_keys(kdcache: Kdcache, digits_store: Path) -> None:
     found = json.loads(kdcache("inspect", digits_store, "--json").output)
-    assert {"format", "fingerprint", "dataset", "recipe", "views", "complete", "mentors"} <= set(found)
+    assert {"format", "fingerprint", "dataset", "recipe", "views", "complete", "mentors"} <= set(
+        found
+    )
     assert found["complete"] is True
     assert [m["name"] for m in found["mentors"]] == ["r14", "r8"]
     assert all(0 <= m["accuracy"] <= 100 for m in found["mentors"])

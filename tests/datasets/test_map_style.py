@@ -1,5 +1,6 @@
 """Any map-style dataset: what is accepted, and one clear error for everything else."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,6 +118,14 @@ def test_the_object_may_describe_itself() -> None:
     assert as_image_dataset(Items(list(pictures()), classes=["a", "b", "c", "d"])).num_classes == 4
 
 
+@pytest.mark.parametrize("form", [np.float32, torch.tensor])
+def test_means_of_another_library_are_numbers_too(form: Callable[[list[float]], Any]) -> None:
+    given = {key: form([0.25, 0.5, 0.75]) for key in ("mean", "std")}
+    preprocessing = as_image_dataset(Items(list(pictures()), **given)).preprocessing
+    assert preprocessing == Preprocessing(mean=(0.25, 0.5, 0.75), std=(0.25, 0.5, 0.75))
+    assert json.loads(json.dumps(preprocessing.describe())) == preprocessing.describe()
+
+
 def test_our_own_datasets_are_left_as_they_are() -> None:
     digits = open_dataset("digits")
     assert as_image_dataset(digits) is digits
@@ -180,7 +189,7 @@ def test_an_empty_dataset_is_refused() -> None:
 
 def test_an_iterable_is_not_a_dataset() -> None:
     with pytest.raises(DatasetError, match=r"expected a map-style dataset .* got generator"):
-        as_image_dataset(item for item in [])
+        as_image_dataset(item for item in pictures())
 
 
 # module:factory

@@ -48,9 +48,7 @@ def test_from_the_store_is_online_bit_for_bit(
 ) -> None:
     stored = list(train("stored", method=method))
     online = list(
-        train(
-            "online", method=method, targets="online", checkpoints=checkpoints(digits_checkpoint)
-        )
+        train("online", method=method, targets="online", checkpoints=checkpoints(digits_checkpoint))
     )
     assert timeless(stored) == timeless(online)
     assert len(stored) == 3

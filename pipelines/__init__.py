@@ -1,0 +1,1 @@
+"""Whole experiments, each one file that tells its story in order with the public API."""

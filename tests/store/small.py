@@ -1,0 +1,143 @@
+"""Small stores filled by hand: random targets committed directly, no mentor is run."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from kdcache.datasets import ImageDataset, Preprocessing
+from kdcache.datasets.image_dataset import array_dataset
+from kdcache.encode import LOGITS, find_encoder
+from kdcache.store import (
+    ArrayLocation,
+    CommitRecord,
+    MentorManifest,
+    TargetStore,
+    add_mentor,
+    commit_chunk,
+    create_store,
+    new_manifest,
+    open_store,
+)
+from kdcache.store.commits import ChunkKey
+from kdcache.views import CropFlip
+
+SIZE = 4
+RECIPE = CropFlip(size=SIZE, padding=1, seed=0)
+
+
+def small_dataset(
+    num_samples: int, num_classes: int, index_N: Sequence[int] | None = None
+) -> ImageDataset:
+    """Images and labels from formulas; `index_N`: the chosen samples."""
+    steps = np.arange(num_samples * 3 * SIZE * SIZE, dtype=np.int64)
+    images = (steps * 31 % 253).astype(np.uint8).reshape(num_samples, 3, SIZE, SIZE)
+    dataset = array_dataset(
+        name="small",
+        split="train",
+        images_NCHW=images,
+        labels_N=np.arange(num_samples) % num_classes,
+        num_classes=num_classes,
+        preprocessing=Preprocessing(mean=(0.5,) * 3, std=(0.25,) * 3),
+        view_parameters={"size": SIZE, "padding": 1},
+    )
+    return dataset if index_N is None else dataset.subset(np.array(index_N))
+
+
+def mentor_manifest(name: str, num_classes: int) -> MentorManifest:
+    return MentorManifest(
+        name=name,
+        architecture="resnet8",
+        num_classes=num_classes,
+        checkpoint_sha256="0" * 64,
+        preprocessing={"mean": [0.5] * 3, "std": [0.25] * 3},
+        run_shape={"precision": "fp32", "batch": 64, "memory_format": "channels_last"},
+    )
+
+
+def random_targets(
+    views: int, num_samples: int, num_classes: int, seed: int = 0
+) -> NDArray[np.float32]:
+    """float32 log-probabilities (V, N, C)."""
+    random = np.random.default_rng(seed)
+    logits = torch.from_numpy(random.normal(size=(views, num_samples, num_classes)) * 5)
+    targets: NDArray[np.float32] = torch.log_softmax(logits.to(torch.float32), -1).numpy()
+    return targets
+
+
+@dataclass(frozen=True)
+class SmallStore:
+    """A store with what was committed to it: (V, N, C) by mentor, as decoded."""
+
+    root: Path
+    dataset: ImageDataset
+    decoded: dict[str, NDArray[np.float32]]
+
+    def open(self) -> TargetStore:
+        return open_store(self.root)
+
+    def array(self, mentor: str) -> ArrayLocation:
+        return self.open().mentor(mentor).array
+
+
+def block_of(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Blocks of at most `rows` samples instead of 8,192."""
+    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", rows)
+
+
+def commit_rows(
+    store: TargetStore,
+    mentor: str,
+    key: ChunkKey,
+    rows: NDArray[np.float32],
+    *,
+    replace: bool = False,
+) -> CommitRecord:
+    """Encodes and commits one block's rows as precompute does."""
+    stored = store.mentor(mentor)
+    encoded = stored.encoder.encode(rows)
+    chunk = np.full((store.manifest.block, *store.row_shape), np.nan, encoded.dtype)
+    chunk[: len(rows)] = encoded
+    return commit_chunk(
+        stored.array,
+        key,
+        chunk.data.cast("B"),
+        rows=len(rows),
+        correct=0,
+        error_sums={},
+        replace=replace,
+    )
+
+
+def make_store(
+    root: Path,
+    *,
+    num_samples: int = 7,
+    num_classes: int = 3,
+    views: int = 2,
+    mentors: Iterable[str] = ("r20",),
+    encoder: str = "float16",
+    index_N: Sequence[int] | None = None,
+    skip: Iterable[tuple[str, int, int]] = (),
+) -> SmallStore:
+    """A store of random targets; the (mentor, view, block)s of `skip` are not committed."""
+    dataset = small_dataset(num_samples, num_classes, index_N)
+    create_store(root, new_manifest(dataset, RECIPE), dataset)
+    decoded = {}
+    for number, name in enumerate(mentors):
+        chosen = find_encoder(encoder)
+        add_mentor(open_store(root), mentor_manifest(name, num_classes), chosen, LOGITS, views)
+        store = open_store(root)
+        targets = random_targets(views, len(dataset), num_classes, seed=number)
+        encoded = torch.from_numpy(chosen.encode(targets))
+        decoded[name] = chosen.decode(encoded).numpy()
+        for view in range(views):
+            for block in range(store.manifest.num_blocks):
+                if (name, view, block) not in set(skip):
+                    rows = store.manifest.block_rows(block)
+                    commit_rows(store, name, (view, block), targets[view, rows])
+    return SmallStore(root=root, dataset=dataset, decoded=decoded)

@@ -1,0 +1,146 @@
+"""The benchmarks' statistics on fixed numbers, and every group of rows at its smallest size."""
+
+import time
+from pathlib import Path
+
+import click
+import pytest
+import torch
+from click.testing import CliRunner
+
+from benchmarks.__main__ import GROUPS, main
+from benchmarks.material import Settings
+from benchmarks.paired import (
+    Budget,
+    SidesDiffer,
+    Spread,
+    interleave,
+    ratio,
+    require_same,
+    spread,
+    timed,
+    verdict,
+)
+from benchmarks.table import Row, Skipped, number
+
+QUICK_SECONDS = 60  # generous; about three on a quiet machine
+
+
+def test_interval_of_nine_is_the_second_and_the_eighth_value() -> None:
+    found = spread([5.0, 1.0, 2.0, 100.0, 4.0, 6.0, 3.0, 8.0, 7.0])
+    assert found == Spread(median=5.0, low=2.0, high=8.0, n=9)
+
+
+@pytest.mark.parametrize(
+    ("n", "low", "high"), [(1, 1, 1), (2, 1, 2), (5, 1, 5), (6, 1, 6), (8, 1, 8), (27, 8, 20)]
+)
+def test_interval_by_number_of_values(n: int, low: int, high: int) -> None:
+    """Textbook ranks of the sign test's interval; below six values the whole range."""
+    found = spread(list(range(1, n + 1)))
+    assert (found.low, found.high) == (low, high)
+
+
+def test_ratio_is_taken_within_rounds() -> None:
+    """A machine that becomes ten times slower in between changes nothing."""
+    assert ratio([2.0, 20.0, 200.0], [1.0, 10.0, 100.0]) == spread([2.0, 2.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "higher_is_better", "expected"),
+    [
+        (1.0, 1.1, True, "met"),
+        (0.9, 0.99, True, "not met"),
+        (0.9, 1.1, True, "not decidable here"),
+        (0.9, 1.0, False, "met"),
+        (1.01, 1.1, False, "not met"),
+        (0.9, 1.1, False, "not decidable here"),
+    ],
+)
+def test_verdicts(low: float, high: float, higher_is_better: bool, expected: str) -> None:
+    measured = Spread(median=(low + high) / 2, low=low, high=high, n=9)
+    assert verdict(measured, Budget(limit=1.0, higher_is_better=higher_is_better)) == expected
+
+
+def test_no_budget_no_verdict() -> None:
+    assert verdict(spread([1.0]), None) == ""
+
+
+def test_sides_take_turns_and_the_warm_up_does_not_count() -> None:
+    calls: list[str] = []
+
+    def side(name: str) -> float:
+        calls.append(name)
+        return float(len(calls))
+
+    seconds = interleave({"a": lambda: side("a"), "b": lambda: side("b")}, repeats=2)
+    assert calls == ["a", "b"] * 3
+    assert seconds == {"a": [3.0, 5.0], "b": [4.0, 6.0]}
+
+
+def test_timed_counts_every_call() -> None:
+    calls: list[int] = []
+    assert timed(lambda: calls.append(1), calls=3)() >= 0
+    assert len(calls) == 3
+
+
+def test_sides_that_disagree_are_not_timed() -> None:
+    require_same(True, "rows")
+    with pytest.raises(SidesDiffer, match="disagree on rows"):
+        require_same(False, "rows")
+
+
+def test_row_prints_number_interval_budget_and_verdict() -> None:
+    measured = Spread(median=21.5, low=20.5, high=22.25, n=9)
+    row = Row(what="a / b", measured=measured, budget=Budget(limit=20, aim=45), detail="sizes")
+    line, detail = row.lines()
+    assert line.split() == ["a", "/", "b", "21.5", "[20.5,", "22.25]", ">=", "20", "45", "met", "9"]
+    assert detail.strip() == "sizes"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.0, "1"), (0.98765, "0.9877"), (12345.6, "12,346"), (0.00012, "0.00012")]
+)
+def test_numbers_are_short(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_group_measures_on_stand_ins(name: str, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    try:
+        rows = list(GROUPS[name](Settings(folder=tmp_path, repeats=2, quick=True)))
+    finally:
+        torch.set_num_threads(threads)
+    assert time.perf_counter() - started < QUICK_SECONDS
+    assert rows
+    for row in rows:
+        assert all(line.strip() for line in row.lines())
+        if isinstance(row, Row) and row.budget is not None:
+            assert row.verdict
+    assert [isinstance(row, Skipped) for row in rows] == [name == "storing"] * len(rows)
+
+
+def test_command_prints_one_table_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("KDCACHE_DATA", raising=False)
+    threads = torch.get_num_threads()
+    result = CliRunner().invoke(main, ["--quick", "--only", "views", "--only", "storing"])
+    assert result.exit_code == 0, result.output
+    for expected in ("hardware", "versions", "torch threads", "views/s", "skipped: needs trained"):
+        assert expected in result.output
+    assert "resident" not in result.output
+    assert not list(tmp_path.iterdir())
+    assert torch.get_num_threads() == threads
+
+
+def test_help_documents_every_option() -> None:
+    output = CliRunner().invoke(main, ["--help"]).output
+    options = [p for p in main.params if isinstance(p, click.Option)]
+    assert {p.name for p in options} == {"quick", "only", "repeats", "threads", "data_dir"}
+    for option in options:
+        assert option.help
+        assert option.opts[0] in output

@@ -1,0 +1,60 @@
+"""The README's own code runs, in a plain PyTorch loop, and learns."""
+
+import re
+from pathlib import Path
+
+import torch
+
+import kdcache
+from kdcache.cli import main
+from kdcache.datasets import open_dataset
+from kdcache.mentors import load_mentor
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(kdcache.__file__).parent
+
+
+def test_the_lines_for_ones_own_loop(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    for _ in kdcache.train_mentor("r14", dataset="digits", epochs=6, samples=500):
+        pass
+    dataset = open_dataset("digits", samples=500)
+    mentor = load_mentor("r14", dataset)
+    kdcache.precompute_targets(dataset, [mentor], store=tmp_path / "store", views=6)
+    network = kdcache.build_network("r8", 10, seed=0)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    test = open_dataset("digits", "test")
+
+    def top1() -> float:
+        cpu = torch.device("cpu")
+        return kdcache.evaluate_network(network, test, test.preprocessing, cpu).top1
+
+    before = top1()
+    exec(
+        code,
+        {
+            "dataset": dataset,
+            "store": tmp_path / "store",
+            "epochs": 6,
+            "network": network,
+            "optimizer": optimizer,
+        },
+    )
+    assert top1() > before + 30
+
+
+def test_every_command_it_shows_exists_with_those_options() -> None:
+    commands = re.findall(r"^\$ kdcache ([\w-]+)(.*?)(?:#.*)?$", README, flags=re.MULTILINE)
+    assert len(commands) >= 7
+    for name, rest in commands:
+        known = {option for p in main.commands[name].params for option in p.opts}
+        used = set(re.findall(r"--[\w-]+", rest))
+        assert used <= known, f"kdcache {name} has no {used - known}"
+
+
+def test_the_captioned_tree_names_every_part() -> None:
+    tree = README.split("## What is where")[1].split("```")[1]
+    for path in sorted(ROOT.iterdir()):
+        if path.name.startswith("__") and path.name != "__init__.py":
+            continue
+        assert path.name in tree, f"{path.name} is not in the captioned tree"
