@@ -221,14 +221,14 @@ def test_a_store_is_made_for_one_thing_only(
 def test_lower_precisions_stay_near(
     tmp_path: Path, digits: ImageDataset, digits_mentors: list[Mentor], precision: str
 ) -> None:
-    rows = [
+    exact, low = (
         kdcache.precompute_targets(
             digits, digits_mentors, store=tmp_path / p, views=1, encoder="float32", precision=p
         ).targets(0, digits.index_N)
         for p in ("fp32", precision)
-    ]
-    assert not np.array_equal(*rows)
-    np.testing.assert_allclose(*rows, atol=0.1)
+    )
+    assert not np.array_equal(exact, low)
+    np.testing.assert_allclose(exact, low, atol=0.1)
 
 
 def test_wrong_use_says_what_to_do(

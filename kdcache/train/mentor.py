@@ -1,7 +1,7 @@
 """Training a mentor: a student of the labels alone whose weights go into the mentor library."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ def train_mentor(
     should_stop: Callable[[], bool] = lambda: False,
     notify: Callable[[str], None] = lambda message: None,
     **options: Any,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Trains network `name` on labels; options are `TrainConfig`'s. Yields a record an epoch.
 
     At the end its checkpoint and sidecar (preprocessing, accuracy, how it was trained) are in the

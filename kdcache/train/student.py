@@ -1,7 +1,7 @@
 """Training a student: from a config to its data, targets, loss and loop."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def train_student(
     should_stop: Callable[[], bool] = lambda: False,
     notify: Callable[[str], None] = lambda message: None,
     **options: Any,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Trains one student and yields a record an epoch; options are `TrainConfig`'s fields.
 
     A run folder with an unfinished run of the same config is gone on with, exactly as if it had

@@ -1,6 +1,6 @@
 """A store of two trained-nowhere digits mentors, and short runs on it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from kdcache.datasets import ImageDataset
 from kdcache.mentors import Mentor
 from kdcache.store import TargetStore
 
-Run = Callable[..., Iterator[dict[str, Any]]]
+Run = Callable[..., Generator[dict[str, Any], None, None]]
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def store(tmp_path: Path, digits: ImageDataset, digits_mentors: list[Mentor]) ->
 def train(tmp_path: Path, store: TargetStore) -> Run:
     """`train(out, **options)`: three epochs of r8 on the store, records as they come."""
 
-    def run(out: str, **options: Any) -> Iterator[dict[str, Any]]:
+    def run(out: str, **options: Any) -> Generator[dict[str, Any], None, None]:
         defaults: dict[str, Any] = {
             "student": "r8",
             "dataset": "digits",

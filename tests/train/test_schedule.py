@@ -41,5 +41,5 @@ def test_cosine_falls_from_the_base_rate_towards_zero() -> None:
 
 
 def test_unknown_schedule_names_the_known() -> None:
-    with pytest.raises(UsageError, match="unknown schedule 'cosin'. Did you mean cosine"):
+    with pytest.raises(UsageError, match=r"unknown schedule 'cosin'. Did you mean cosine"):
         learning_rate("cosin", 0.1, 0, 10)

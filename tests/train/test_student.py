@@ -56,7 +56,7 @@ def test_from_the_store_is_online_bit_for_bit(
 
 
 def test_methods_and_seeds_differ(train: Run, tmp_path: Path) -> None:
-    runs = {
+    runs: dict[str, dict[str, Any]] = {
         "classroom": {},
         "another seed": {"seed": 2},
         "tau": {"switches": {"tau": 4.0}},
@@ -190,7 +190,7 @@ def test_options_that_contradict_the_store_show_both_sides(train: Run) -> None:
         next(train("no", mentors=("r110",)))
     with pytest.raises(UsageError, match="exactly one mentor"):
         next(train("no", method="kd"))
-    with pytest.raises(UsageError, match="unknown method 'classrom'. Did you mean classroom"):
+    with pytest.raises(UsageError, match=r"unknown method 'classrom'. Did you mean classroom"):
         next(train("no", method="classrom"))
 
 
