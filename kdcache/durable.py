@@ -15,7 +15,7 @@ def aside(path: Path) -> Path:
 
 def write_aside(path: Path, parts: Iterable[Bytes]) -> Path:
     """Writes and fsyncs a file beside `path`; returns where. `publish` makes it appear."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = aside(path)
     try:
         with open(temporary, "xb") as file:
@@ -27,6 +27,14 @@ def write_aside(path: Path, parts: Iterable[Bytes]) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and its parents, each durable in its own parent."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
 
 
 def publish(temporary: Path, path: Path) -> None:

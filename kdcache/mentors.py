@@ -21,7 +21,7 @@ from kdcache.checkpoints import file_sha256, load_weights
 from kdcache.datasets import ImageDataset, Preprocessing
 from kdcache.devices import PRECISIONS, precision_context
 from kdcache.encode import LOGITS, TargetKind
-from kdcache.errors import CheckpointError, RunFailed, UsageError
+from kdcache.errors import CheckpointError, RunFailed, UsageError, unknown_name
 from kdcache.models import build_network, long_name, short_name
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th")
@@ -177,10 +177,12 @@ class MentorPool:
         """Targets of these pixels: float32 (B, M, *row) on the device, log-softmax for logits.
 
         `pixels_BCHW`: uint8, any B; it is cut into passes of the recorded batch, the last padded
-        with copies of its last row. `names`: which mentors, in which order; None: all.
+        with zeros. `names`: which mentors, in which order; None: all.
         """
         chosen = self._choose(names)
         batch = self.run_shape.batch
+        if not len(pixels_BCHW):
+            return self._run_once(pixels_BCHW, chosen)
         return torch.cat(
             [
                 self._run_once(pixels_BCHW[start : start + batch], chosen)
@@ -191,7 +193,7 @@ class MentorPool:
     def _run_once(self, pixels_BCHW: NDArray[np.uint8], chosen: Sequence[Mentor]) -> torch.Tensor:
         rows = len(pixels_BCHW)
         padding = ((0, self.run_shape.batch - rows), (0, 0), (0, 0), (0, 0))
-        padded = np.pad(pixels_BCHW, padding, mode="edge") if padding[0][1] else pixels_BCHW
+        padded = np.pad(pixels_BCHW, padding) if padding[0][1] else pixels_BCHW
         pixels = torch.from_numpy(padded).to(self.device, memory_format=self._memory_format)
         inputs: dict[Preprocessing, torch.Tensor] = {}
         with precision_context(self.device, self.run_shape.precision):
@@ -206,6 +208,9 @@ class MentorPool:
         if names is None:
             return self.mentors
         by_name = {mentor.name: mentor for mentor in self.mentors}
+        for name in names:
+            if name not in by_name:
+                raise unknown_name("mentor of this pool", name, by_name)
         return [by_name[name] for name in names]
 
 

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from kdcache import homes
-from kdcache.datasets.cifar import open_cifar
+from kdcache.datasets.cifar import from_torchvision, open_cifar
 from kdcache.datasets.digits import open_digits
 from kdcache.datasets.image_dataset import ImageDataset
 from kdcache.datasets.map_style import open_factory, wrap_map_style
@@ -45,6 +45,8 @@ def as_image_dataset(dataset: Any) -> ImageDataset:
     if isinstance(dataset, ImageDataset):
         return dataset
     kind = type(dataset)
+    if kind.__module__ == "torchvision.datasets.cifar":
+        return from_torchvision(dataset)
     split = "train" if getattr(dataset, "train", True) else "test"
     return wrap_map_style(dataset, name=f"{kind.__module__}:{kind.__qualname__}", split=split)
 

@@ -1,6 +1,7 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009) in torchvision's layout."""
 
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -46,9 +47,15 @@ def open_cifar(name: str, split: str, data_dir: Path) -> ImageDataset:
                 f"{name} was looked for in {folder} and is not there, and downloading it failed "
                 f"({failure}). To get it: {get_them}"
             ) from failure
+    return from_torchvision(files)
+
+
+def from_torchvision(files: Any) -> ImageDataset:
+    """torchvision's CIFAR10 or CIFAR100 object (its transforms are left out) as one of ours."""
+    name = type(files).__name__.lower()
     return array_dataset(
         name=name,
-        split=split,
+        split="train" if files.train else "test",
         images_NCHW=np.ascontiguousarray(files.data.transpose(0, 3, 1, 2)),
         labels_N=np.asarray(files.targets, dtype=np.int64),
         num_classes=_NUM_CLASSES[name],

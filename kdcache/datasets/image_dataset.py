@@ -68,11 +68,11 @@ class ImageDataset:
         return self.subset(balanced_samples(self._labels, self.num_classes, count))
 
     def subset(self, index_N: NDArray[np.int64]) -> "ImageDataset":
-        """The samples with these original indices, in ascending order.
+        """The samples with these original indices, each once, in ascending order.
 
         Raises UsageError for an index the original dataset does not have.
         """
-        index_N = np.sort(np.asarray(index_N, dtype=np.int64))
+        index_N = np.unique(np.asarray(index_N, dtype=np.int64))
         if len(index_N) and not (index_N[0] >= 0 and index_N[-1] < len(self._labels)):
             raise UsageError(
                 f"{self.name} ({self.split}) has the samples 0 to {len(self._labels) - 1}, but "

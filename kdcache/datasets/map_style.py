@@ -51,7 +51,7 @@ def wrap_map_style(items: Any, *, name: str, split: str) -> ImageDataset:
     if not len(items):
         raise DatasetError(f"dataset {name!r} ({split}) is empty")
     labels_N = _labels(items, name)
-    first = _pixels(items[0][0], name, 0)
+    first = _item_pixels(items, name, 0)
     num_classes = int(
         getattr(items, "num_classes", len(getattr(items, "classes", ())) or labels_N.max() + 1)
     )
@@ -61,7 +61,7 @@ def wrap_map_style(items: Any, *, name: str, split: str) -> ImageDataset:
             f"{labels_N.min()} to {labels_N.max()}"
         )
     mean, std = (
-        tuple(getattr(items, key, default[: len(first)]))
+        tuple(float(value) for value in getattr(items, key, default[: len(first)]))
         for key, default in zip(("mean", "std"), NEUTRAL, strict=True)
     )
     size = first.shape[-1]
@@ -84,11 +84,15 @@ def _labels(items: Any, name: str) -> NDArray[np.int64]:
     given = getattr(items, "targets", getattr(items, "labels", None))
     try:
         if given is not None and len(given) == len(items):
-            return np.asarray(given, dtype=np.int64)
+            labels_N = np.asarray(given)
+            if labels_N.ndim != 1 or labels_N.dtype.kind not in "iu":
+                raise TypeError(f"labels are {labels_N.dtype} of shape {labels_N.shape}")
+            return labels_N.astype(np.int64)
         return np.asarray([int(items[i][1]) for i in range(len(items))], dtype=np.int64)
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, LookupError) as error:
         raise DatasetError(
-            f"dataset {name!r}: items must be (image, integer label) ({error})"
+            f"dataset {name!r}: items must be (image, integer label) ({type(error).__name__}: "
+            f"{error})"
         ) from error
 
 
@@ -97,7 +101,7 @@ def _fetch(
 ) -> NDArray[np.uint8]:
     images_BCHW = np.empty((len(index_B), *shape), dtype=np.uint8)
     for position, index in enumerate(index_B.tolist()):
-        pixels_CHW = _pixels(items[index][0], name, index)
+        pixels_CHW = _item_pixels(items, name, index)
         if pixels_CHW.shape != tuple(shape):
             raise DatasetError(
                 f"dataset {name!r}: all images must have one shape; image 0 is {tuple(shape)}, "
@@ -107,7 +111,14 @@ def _fetch(
     return images_BCHW
 
 
-def _pixels(image: Any, name: str, index: int) -> NDArray[np.uint8]:
+def _item_pixels(items: Any, name: str, index: int) -> NDArray[np.uint8]:
+    try:
+        image = items[index][0]
+    except LookupError as error:
+        raise DatasetError(
+            f"dataset {name!r}: items must be (image, integer label), item {index} is not "
+            f"({type(error).__name__}: {error})"
+        ) from error
     if hasattr(image, "convert"):  # PIL
         return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     channels_first = hasattr(image, "device") and not isinstance(image, np.ndarray)  # a tensor

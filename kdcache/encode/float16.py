@@ -27,7 +27,7 @@ class Float16(Encoder):
 
     def encode(self, targets: NDArray[np.float32]) -> NDArray[np.generic]:
         largest = float(np.abs(targets).max(initial=0.0))
-        if largest > LARGEST:
+        if not largest <= LARGEST:  # NaN compares false
             raise ValueError(
                 f"float16 holds values up to {LARGEST:.0f}, a target has the magnitude {largest:g};"
                 " use --encoder float32"

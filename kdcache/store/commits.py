@@ -102,8 +102,9 @@ def commit_chunk(
     try:
         with store_lock(array.root):
             present = list(_record_files(array, key))
-            if present and not replace:
-                return _read_record(present[0])
+            theirs = _read_record(present[0]) if present and not replace else None
+            if theirs is not None:
+                return theirs
             for old in present:
                 old.unlink()
             durable.publish(temporary, chunk)
@@ -128,12 +129,9 @@ def load_commits(array: ArrayLocation) -> dict[ChunkKey, CommitRecord]:
     gathered = _read_index(array.commit_index)
     commits = {}
     for name in names:
-        path = array.commits / name
-        value = gathered.get(name)
-        record = _read_record(path) if value is None else CommitRecord.from_json(value, path)
-        if record.file_name != name:
-            raise StoreError(f"{path} holds the record of another chunk ({record.file_name})")
-        commits[record.view, record.block] = record
+        record = _gathered_record(gathered, name, array) or _read_record(array.commits / name)
+        if record is not None:
+            commits[record.view, record.block] = record
     return commits
 
 
@@ -151,15 +149,32 @@ def _is_record(name: str) -> bool:
     return name.endswith(".json") and not name.startswith(".")
 
 
-def _read_record(path: Path) -> CommitRecord:
+def _gathered_record(
+    gathered: Mapping[str, Any], name: str, array: ArrayLocation
+) -> CommitRecord | None:
+    """What the index says of a record; None unless it is exactly that record."""
+    try:
+        record = CommitRecord.from_json(gathered[name], array.commit_index)
+    except (KeyError, StoreError):
+        return None
+    return record if record.file_name == name else None
+
+
+def _read_record(path: Path) -> CommitRecord | None:
+    """One record file; None when a writer that heals its chunk has just withdrawn it."""
     try:
         value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
     except ValueError as error:
         raise StoreError(
             f"{path} is not JSON ({error}); remove it and run `kdcache precompute` again, which "
             "recomputes that chunk"
         ) from error
-    return CommitRecord.from_json(value, path)
+    record = CommitRecord.from_json(value, path)
+    if record.file_name != path.name:
+        raise StoreError(f"{path} holds the record of another chunk ({record.file_name})")
+    return record
 
 
 def _read_index(path: Path) -> dict[str, Any]:

@@ -92,11 +92,11 @@ def read_manifest(root: Path) -> Manifest:
         )
     try:
         manifest = Manifest(**attributes)
-        expected = fingerprint(manifest.dataset, manifest.recipe, manifest.view_seed)
-        broken = manifest.block < 1 or manifest.num_samples < 1
+        _check_types(manifest)
     except (TypeError, KeyError, ValueError) as error:
         raise StoreError(f"{root}: the manifest is not one of format {FORMAT} ({error})") from error
-    if broken or expected != manifest.fingerprint:
+    expected = fingerprint(manifest.dataset, manifest.recipe, manifest.view_seed)
+    if expected != manifest.fingerprint:
         raise StoreError(
             f"{root}: the manifest was altered: it states the fingerprint {manifest.fingerprint}, "
             f"its content has {expected}. Fetch the store again from where it came"
@@ -104,11 +104,43 @@ def read_manifest(root: Path) -> Manifest:
     return manifest
 
 
+def _check_types(manifest: Manifest) -> None:
+    """Raises TypeError, KeyError or ValueError for a manifest that no writer wrote."""
+    for name, kind in (
+        ("dataset", dict),
+        ("recipe", dict),
+        ("written_by", dict),
+        ("replay_proof", list),
+    ):
+        if not isinstance(getattr(manifest, name), kind):
+            raise TypeError(f"{name} must be a {kind.__name__}")
+    counts = {
+        "block": manifest.block,
+        "num_samples": manifest.dataset["num_samples"],
+        "num_classes": manifest.dataset["num_classes"],
+        "view_seed": manifest.view_seed,
+    }
+    for name, value in counts.items():
+        if type(value) is not int or value < (0 if name == "view_seed" else 1):
+            raise ValueError(f"{name} cannot be {value!r}")
+    for name in ("name", "split", "index_sha256", "labels_sha256", "pixels_sha256"):
+        if not isinstance(manifest.dataset[name], str):
+            raise TypeError(f"dataset.{name} must be a string")
+    if not manifest.replay_proof:
+        raise ValueError("replay_proof is empty")
+    for sampled in manifest.replay_proof:
+        if not (isinstance(sampled, dict) and {"view", "index", "sha256"} <= sampled.keys()):
+            raise TypeError(f"replay_proof holds {sampled!r}")
+
+
 def read_mentor_manifest(group_metadata: Path) -> MentorManifest:
     """The identity of a stored mentor."""
     attributes = read_attributes(group_metadata)
     try:
-        return MentorManifest(**attributes)
+        manifest = MentorManifest(**attributes)
+        if not (isinstance(manifest.name, str) and isinstance(manifest.run_shape, dict)):
+            raise TypeError("name must be a string and run_shape an object")
+        return manifest
     except TypeError as error:
         raise StoreError(f"{group_metadata}: not a mentor of format {FORMAT} ({error})") from error
 

@@ -20,7 +20,7 @@ from kdcache.store.commits import store_lock
 from kdcache.store.layout import FORMAT, ArrayLocation, block_size, member_name
 from kdcache.store.manifest import Manifest, MentorManifest, fingerprint
 from kdcache.store.replay_proof import replay_checksums
-from kdcache.store.target_store import TargetStore, declared_views, is_store
+from kdcache.store.target_store import TargetStore, array_shape, is_store
 from kdcache.versions import library_versions
 from kdcache.views import Recipe
 
@@ -49,7 +49,7 @@ def create_store(root: Path, manifest: Manifest, dataset: ImageDataset) -> None:
         raise StoreError(
             f"{root} exists and is not a kdcache store; name a new or empty folder with --store"
         )
-    with _published_tree(root) as folder:
+    with _published_tree(root.resolve()) as folder:  # a link to an empty folder is filled there
         zarr.create_group(store=folder, attributes={"kdcache": manifest.to_json()})
         zarr.create_group(store=folder / "mentors")
         for name, values_N in (
@@ -84,7 +84,7 @@ def add_mentor(
 def grow_views(array: ArrayLocation, views: int) -> None:
     """Declares at least `views` views; never fewer than before."""
     with store_lock(array.root):
-        if views <= declared_views(array):
+        if views <= array_shape(array)[0]:
             return
         metadata = json.loads(array.metadata.read_bytes())
         metadata["shape"][0] = views

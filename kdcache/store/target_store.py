@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kdcache.canonical import array_sha256
 from kdcache.encode import ENCODERS, LOGITS, Encoder, TargetKind
 from kdcache.errors import MissingTargets, StoreError
 from kdcache.store.chunks import read_chunk_into
@@ -70,7 +71,7 @@ class TargetStore:
         self.kind: TargetKind = LOGITS
         self._mentors = {
             mentor.manifest.name: mentor
-            for mentor in _open_mentors(root, self.kind, self.row_shape)
+            for mentor in _open_mentors(root, self.kind, (self.num_samples, *self.row_shape))
         }
 
     @property
@@ -95,11 +96,31 @@ class TargetStore:
 
     @cached_property
     def index_N(self) -> NDArray[np.int64]:
-        return _read_small_array(self.root / "index", self.num_samples)
+        return self._sample_list("index")
 
     @cached_property
     def labels_N(self) -> NDArray[np.int64]:
-        return _read_small_array(self.root / "labels", self.num_samples)
+        return self._sample_list("labels")
+
+    def _sample_list(self, name: str) -> NDArray[np.int64]:
+        """`index` or `labels`, proven by the hash in the manifest (Zarr reads lost chunks as 0)."""
+        import zarr
+
+        folder = self.root / name
+        try:
+            values_N = np.asarray(zarr.open_array(folder, mode="r")[:])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise StoreError(f"{folder}: the array is missing or damaged ({error})") from error
+        if (
+            values_N.dtype != np.int64
+            or values_N.shape != (self.num_samples,)
+            or array_sha256(values_N) != self.manifest.dataset[f"{name}_sha256"]
+        ):
+            raise StoreError(
+                f"{folder} is not the list the manifest was made with (SHA-256 differs); fetch the "
+                "store again from where it came"
+            )
+        return values_N
 
     def mentor(self, name: str) -> StoredMentor:
         """One mentor. Raises MissingTargets, naming those that are there."""
@@ -198,34 +219,46 @@ def is_store(path: Path) -> bool:
         return False
 
 
-def _open_mentors(root: Path, kind: TargetKind, row_shape: tuple[int, ...]) -> list[StoredMentor]:
+def _open_mentors(root: Path, kind: TargetKind, rows: tuple[int, ...]) -> list[StoredMentor]:
+    """Every stored mentor; `rows` is the shape (N, *row) its array must have in each view."""
     mentors = []
     for group in sorted((root / "mentors").glob("[!.]*/zarr.json")):  # hidden: being built
         manifest = read_mentor_manifest(group)
         if member_name(manifest.name) != group.parent.name:
             raise StoreError(f"{group} describes the mentor {manifest.name!r}, not its folder's")
         array = ArrayLocation(
-            root=root, mentor=manifest.name, kind=kind.name, row_rank=len(row_shape)
+            root=root, mentor=manifest.name, kind=kind.name, row_rank=len(rows) - 1
         )
+        views, *shape = array_shape(array)
+        if tuple(shape) != rows:
+            raise StoreError(
+                f"{array.metadata}: a view has the shape {tuple(shape)}, the manifest says {rows}"
+            )
         mentors.append(
             StoredMentor(
                 manifest=manifest,
                 array=array,
                 encoder=_encoder(array),
-                declared_views=declared_views(array),
+                declared_views=views,
                 commits=load_commits(array),
             )
         )
     return mentors
 
 
-def declared_views(array: ArrayLocation) -> int:
-    """How many views an array was grown to."""
+def array_shape(array: ArrayLocation) -> tuple[int, ...]:
+    """An array's shape (views, N, *row), from its metadata."""
     try:
         shape = json.loads(array.metadata.read_bytes())["shape"]
-        return int(shape[0])
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise StoreError(f"{array.metadata} is not a Zarr v3 array ({error})") from error
+        if not (isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)):
+            raise TypeError(f"shape {shape!r}")
+        if len(shape) != array.row_rank + 2:
+            raise ValueError(f"shape {shape!r}")
+        return tuple(shape)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{array.metadata} is not the Zarr v3 array it should be ({error})"
+        ) from error
 
 
 def _encoder(array: ArrayLocation) -> Encoder:
@@ -238,17 +271,3 @@ def _encoder(array: ArrayLocation) -> Encoder:
             f"cannot decode (it knows {', '.join(sorted(ENCODERS))}); use the version that wrote it"
         )
     return encoder
-
-
-def _read_small_array(folder: Path, count: int) -> NDArray[np.int64]:
-    import zarr
-
-    try:
-        values = np.asarray(zarr.open_array(folder, mode="r")[:])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{folder}: the array is missing or damaged ({error})") from error
-    if values.shape != (count,) or values.dtype != np.int64:
-        raise StoreError(
-            f"{folder}: expected int64 of shape ({count},), got {values.dtype} {values.shape}"
-        )
-    return values

@@ -124,7 +124,6 @@ ALTERATIONS: dict[str, Callable[[dict[str, Any]], None]] = {
     "samples": lambda manifest: manifest["dataset"].update(num_samples=6),
     "pixels": lambda manifest: manifest["dataset"].update(pixels_sha256="0" * 64),
     "fingerprint": lambda manifest: manifest.update(fingerprint="0" * 64),
-    "block": lambda manifest: manifest.update(block=0),
 }
 
 
@@ -132,6 +131,12 @@ ALTERATIONS: dict[str, Callable[[dict[str, Any]], None]] = {
 def test_an_altered_manifest_is_an_error(small: SmallStore, alteration: str) -> None:
     alter(small.root / "zarr.json", ALTERATIONS[alteration])
     with pytest.raises(StoreError, match="the manifest was altered: it states the fingerprint"):
+        small.open()
+
+
+def test_a_block_of_nothing_is_an_error(small: SmallStore) -> None:
+    alter(small.root / "zarr.json", lambda manifest: manifest.update(block=0))
+    with pytest.raises(StoreError, match="block cannot be 0"):
         small.open()
 
 
@@ -236,7 +241,7 @@ def test_an_encoder_this_version_cannot_decode_is_an_error(
 def test_an_array_without_a_shape_is_an_error(small: SmallStore, shape: object) -> None:
     path = small.array("r20").metadata
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "shape": shape}))
-    with pytest.raises(StoreError, match="is not a Zarr v3 array"):
+    with pytest.raises(StoreError, match="is not the Zarr v3 array|a view has the shape"):
         small.open()
 
 
@@ -254,7 +259,7 @@ def test_a_sample_list_of_another_length_is_an_error(small: SmallStore, tmp_path
     other = make_store(tmp_path / "other", num_samples=8)
     (small.root / "index").rename(tmp_path / "away")
     (other.root / "index").rename(small.root / "index")
-    with pytest.raises(StoreError, match=r"expected int64 of shape \(7,\), got int64 \(8,\)"):
+    with pytest.raises(StoreError, match="is not the list the manifest was made with"):
         small.open().targets(view=0, index=np.arange(2))
 
 
