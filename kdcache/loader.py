@@ -25,6 +25,8 @@ from kdcache.sources import TargetSource
 from kdcache.store import TargetStore
 from kdcache.stream import TargetStream
 
+ROWS_AT_ONCE = 256  # small batches are replayed together: a call costs as much as dozens of rows
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
@@ -122,7 +124,8 @@ class ReplayLoader:
         epoch, first = self._epoch, self._resume_at
         self._done, self._resume_at = first, 0
         order = self.epoch_order(epoch)[: len(self) * self.batch_size]
-        group = self.batch_size * ceil(self.source.rows_per_request / self.batch_size)
+        at_once = max(self.source.rows_per_request, ROWS_AT_ONCE)
+        group = self.batch_size * ceil(at_once / self.batch_size)
         view = self.source.view_of_epoch(epoch)
         with self.source.view(view) as targets:
             for start in range(first * self.batch_size, len(order), group):

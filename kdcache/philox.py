@@ -6,11 +6,12 @@ shuffled, on any rank and after any restart. Integer arithmetic only: the same o
 """
 
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_MULTIPLIERS = np.array([[0xD2511F53], [0xCD9E8D57]], dtype=np.uint64)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
@@ -45,13 +46,9 @@ def words(seed: int, purpose: Purpose, major: ArrayLike, minor: int = 0) -> NDAr
     if signed.size and signed.min() < 0:
         raise ValueError(f"index must not be negative, got {signed.min()}")
     address = signed.astype(np.uint64)
-    counter = [
-        address & _LOW,
-        address >> _HALF,
-        np.full_like(address, minor),
-        np.full_like(address, int(purpose)),
-    ]
-    return _philox(counter, (seed & 0xFFFFFFFF, seed >> 32))
+    even_2B = np.stack([address & _LOW, np.full_like(address, minor)])
+    odd_2B = np.stack([address >> _HALF, np.full_like(address, int(purpose))])
+    return _philox(even_2B, odd_2B, _round_keys(seed))
 
 
 def below(random_words: NDArray[np.uint32], bound: int) -> NDArray[np.int64]:
@@ -65,18 +62,24 @@ def permutation(seed: int, purpose: Purpose, minor: int, count: int) -> NDArray[
     return np.argsort((keys[:, 0] << _HALF) | keys[:, 1], kind="stable")
 
 
-def _philox(counter: list[NDArray[np.uint64]], key: tuple[int, int]) -> NDArray[np.uint32]:
-    c0, c1, c2, c3 = counter  # uint64 arrays that hold 32-bit words, so products do not overflow
-    for round_number in range(ROUNDS):
-        k0, k1 = (
-            np.uint64((word + round_number * weyl) & 0xFFFFFFFF)
-            for word, weyl in zip(key, _WEYL, strict=True)
-        )
-        product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            (product1 >> _HALF) ^ c1 ^ k0,
-            product1 & _LOW,
-            (product0 >> _HALF) ^ c3 ^ k1,
-            product0 & _LOW,
-        )
-    return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
+@lru_cache(maxsize=64)
+def _round_keys(seed: int) -> NDArray[np.uint64]:
+    """Each round's two key words, (ROUNDS, 2, 1)."""
+    halves = ((seed & 0xFFFFFFFF, _WEYL[0]), (seed >> 32, _WEYL[1]))
+    rounds = [
+        [[(word + number * weyl) & 0xFFFFFFFF] for word, weyl in halves] for number in range(ROUNDS)
+    ]
+    return np.array(rounds, dtype=np.uint64)
+
+
+def _philox(
+    even_2B: NDArray[np.uint64], odd_2B: NDArray[np.uint64], round_keys: NDArray[np.uint64]
+) -> NDArray[np.uint32]:
+    """Ten rounds on the counter words (0, 2) and (1, 3), each 32 bits held in a uint64."""
+    for key_21 in round_keys:
+        product_2B = even_2B * _MULTIPLIERS
+        even_2B = (product_2B >> _HALF)[::-1] ^ odd_2B ^ key_21
+        odd_2B = (product_2B & _LOW)[::-1]
+    words_B4 = np.empty((even_2B.shape[1], 4), dtype=np.uint32)
+    words_B4[:, 0::2], words_B4[:, 1::2] = even_2B.T, odd_2B.T
+    return words_B4

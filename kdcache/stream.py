@@ -225,7 +225,9 @@ class _EncodedRows:
 
     def gather(self, positions_B: torch.Tensor) -> torch.Tensor:
         rows_BM = positions_B[:, None] + self._first_row_M
-        encoded = self._rows.index_select(0, rows_BM.view(-1)).to(self._device, non_blocking=True)
+        encoded = self._rows.index_select(0, rows_BM.view(-1))
+        if self._device.type != "cpu":
+            encoded = encoded.to(self._device, non_blocking=True)
         return self._encoder.decode(encoded).view(*rows_BM.shape, *self._store.row_shape)
 
 

@@ -126,10 +126,10 @@ def load_commits(array: ArrayLocation) -> dict[ChunkKey, CommitRecord]:
         names = sorted(entry.name for entry in os.scandir(array.commits) if _is_record(entry.name))
     except FileNotFoundError:
         return {}
-    gathered = _read_index(array.commit_index)
+    folder, gathered = array.commits, _read_index(array.commit_index)
     commits = {}
     for name in names:
-        record = _gathered_record(gathered, name, array) or _read_record(array.commits / name)
+        record = _gathered_record(gathered, name, folder) or _read_record(folder / name)
         if record is not None:
             commits[record.view, record.block] = record
     return commits
@@ -149,12 +149,10 @@ def _is_record(name: str) -> bool:
     return name.endswith(".json") and not name.startswith(".")
 
 
-def _gathered_record(
-    gathered: Mapping[str, Any], name: str, array: ArrayLocation
-) -> CommitRecord | None:
+def _gathered_record(gathered: Mapping[str, Any], name: str, folder: Path) -> CommitRecord | None:
     """What the index says of a record; None unless it is exactly that record."""
     try:
-        record = CommitRecord.from_json(gathered[name], array.commit_index)
+        record = CommitRecord.from_json(gathered[name], folder)
     except (KeyError, StoreError):
         return None
     return record if record.file_name == name else None

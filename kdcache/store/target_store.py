@@ -82,7 +82,7 @@ class TargetStore:
     def mentors(self) -> list[str]:
         return list(self._mentors)
 
-    @property
+    @cached_property
     def num_samples(self) -> int:
         return self.manifest.num_samples
 
@@ -90,7 +90,7 @@ class TargetStore:
     def num_views(self) -> int:
         return max((m.declared_views for m in self._mentors.values()), default=0)
 
-    @property
+    @cached_property
     def row_shape(self) -> tuple[int, ...]:
         return self.kind.row_shape(self.manifest.dataset)
 
@@ -101,6 +101,11 @@ class TargetStore:
     @cached_property
     def labels_N(self) -> NDArray[np.int64]:
         return self._sample_list("labels")
+
+    @cached_property
+    def _is_range(self) -> bool:
+        """Whether the samples are 0 to N - 1, so that an index is its own position."""
+        return bool(self.index_N[-1] == self.num_samples - 1)
 
     def _sample_list(self, name: str) -> NDArray[np.int64]:
         """`index` or `labels`, proven by the hash in the manifest (Zarr reads lost chunks as 0)."""
@@ -146,6 +151,12 @@ class TargetStore:
     def positions(self, index_B: NDArray[np.int64]) -> NDArray[np.int64]:
         """Row positions of permanent sample integers. Raises MissingTargets for an unknown one."""
         index_B = np.asarray(index_B, dtype=np.int64)
+        if (
+            self._is_range
+            and index_B.size
+            and 0 <= index_B.min() <= index_B.max() < self.num_samples
+        ):
+            return index_B
         positions_B = np.searchsorted(self.index_N, index_B).clip(max=self.num_samples - 1)
         unknown = index_B[self.index_N[positions_B] != index_B]
         if unknown.size:

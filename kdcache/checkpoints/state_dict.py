@@ -1,0 +1,90 @@
+"""What a state dict is: named plain tensors with finite values; out of its wrappers."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from kdcache.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_WRAPPERS = ("state_dict", "model")
+_MOST_EXPANDED = 2**28  # bytes a tensor may claim beyond its storage, by strides of 0
+MOST_LISTED = 5  # keys of each kind an error shows; the rest is a count
+SAVE_AGAIN = (
+    "Save the weights alone, torch.save(network.state_dict(), path), where the file comes from."
+)
+
+
+def checked_state_dict(origin: str, content: object) -> "dict[str, Tensor]":
+    """`content` as a checked state dict, out of its wrapper; `origin` opens the errors."""
+    if isinstance(content, Mapping):
+        wrapped = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
+        content = wrapped[0] if wrapped else content
+    if not isinstance(content, Mapping):
+        what = "one tensor" if is_plain_tensor(content) else f"a {type(content).__name__}"
+        raise CheckpointError(f"{origin} is {what}, expected a state dict. {SAVE_AGAIN}")
+    if not content:
+        raise CheckpointError(f"{origin} is a state dict without any tensor. {SAVE_AGAIN}")
+    others = {
+        str(key): type(value).__name__
+        for key, value in content.items()
+        if not (isinstance(key, str) and is_plain_tensor(value))
+    }
+    if others:
+        parts = listed(
+            others, "not plain tensors", (f"{key} ({kind})" for key, kind in others.items())
+        )
+        raise CheckpointError(f"{origin} is not a state dict:{parts}\n{SAVE_AGAIN}")
+    state_dict = dict(content)
+    refuse_non_finite(origin, state_dict)
+    return state_dict
+
+
+def is_plain_tensor(value: object) -> bool:
+    """A plain tensor: not sparse, quantised or without data, no small storage in a huge shape."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return False
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        return False
+    claimed = value.numel() * value.element_size()
+    return claimed <= max(value.untyped_storage().nbytes(), _MOST_EXPANDED)
+
+
+def refuse_non_finite(origin: str, state_dict: "Mapping[str, Tensor]") -> None:
+    import torch
+
+    bad = [
+        key
+        for key, value in state_dict.items()
+        if (value.is_floating_point() or value.is_complex())
+        # float8 types have no isfinite of their own
+        and not torch.isfinite(value.float() if value.element_size() == 1 else value).all()
+    ]
+    if bad:
+        raise CheckpointError(
+            f"{origin} has NaN or infinite values:{listed(bad, 'not finite', bad)}\n"
+            "The training behind it diverged; take an earlier checkpoint."
+        )
+
+
+def listed(keys: Iterable[object], title: str, lines: Iterable[str]) -> str:
+    count = len(list(keys))
+    if not count:
+        return ""
+    shown = list(lines)[:MOST_LISTED]
+    rest = [f"and {count - MOST_LISTED} more"] if count > MOST_LISTED else []
+    noun = "key" if count == 1 else "keys"
+    return f"\n  {count} {noun} {title}: " + "; ".join(shown + rest)
+
+
+def all_prefixed(keys: Iterable[str]) -> bool:
+    return all(key.startswith("module.") for key in keys)
+
+
+def without_module_prefix(state_dict: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    if not all_prefixed(state_dict):
+        return state_dict
+    return {key.removeprefix("module."): value for key, value in state_dict.items()}
