@@ -18,7 +18,7 @@ def describe(repeats: int) -> Iterator[str]:
         f"hardware  {cpu_model()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads,"
         f" {_memory()}, load average {_load()} at the start"
     )
-    yield f"versions  {versions}, {platform.system()} {platform.release()}"
+    yield f"versions  {versions}, {platform.system()}"
     yield (
         f"n         {repeats} interleaved rounds (a row's own n where it differs) after a warm-up; "
         "medians with their interval of 95% confidence"

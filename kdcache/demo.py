@@ -22,10 +22,10 @@ DATASET = "digits"
 MENTORS = ("r20", "r14")
 STUDENT = "r8"
 METHODS = ("ce", "average", "classroom")
-MENTOR_EPOCHS = 12
-EPOCHS = 10
-VIEWS = 10
-SAMPLES = 500
+MENTOR_EPOCHS = 20
+EPOCHS = 20
+VIEWS = 20
+SAMPLES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,8 @@ def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str]") 
 def test_precompute(
     tmp_path: Path, digits_checkpoint: Callable[[str], Path], number: int, code: int
 ) -> None:
-    command = ("precompute", "--mentors", "r20,r8", "--dataset", "digits", "--views", 40,
+    command = ("precompute", "--mentors", "r20,r8", "--dataset", "digits", "--samples", 400,
+               "--views", 40,
                "--checkpoint", f"r20={digits_checkpoint('r20')}",
                "--checkpoint", f"r8={digits_checkpoint('r8')}", "--store")  # fmt: skip
     finish(*command, tmp_path / "undisturbed")
@@ -75,9 +76,11 @@ def test_precompute(
 def test_train_student(
     tmp_path: Path, digits_checkpoint: Callable[[str], Path], number: int, code: int
 ) -> None:
-    finish("precompute", "--mentors", "r8", "--dataset", "digits", "--views", 4, "--store",
-           tmp_path / "S", "--checkpoint", f"r8={digits_checkpoint('r8')}")  # fmt: skip
-    command = ("train-student", "--student", "r14", "--dataset", "digits", "--epochs", 4,
+    finish("precompute", "--mentors", "r8", "--dataset", "digits", "--samples", 640,
+           "--views", 4, "--store", tmp_path / "S",
+           "--checkpoint", f"r8={digits_checkpoint('r8')}")  # fmt: skip
+    command = ("train-student", "--student", "r14", "--dataset", "digits", "--samples", 640,
+               "--epochs", 4,
                "--store", tmp_path / "S", "--out")  # fmt: skip
     finish(*command, tmp_path / "undisturbed")
     metrics = tmp_path / "run" / "metrics.jsonl"
