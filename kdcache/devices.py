@@ -29,19 +29,24 @@ def resolve_device(name: str) -> torch.device:
 
 @contextmanager
 def precision_context(device: torch.device, precision: str) -> Iterator[None]:
-    """Forward passes in `precision`: fp32 is true float32 (no TF32), bf16 and fp16 are autocast."""
+    """Forward passes in `precision`: bf16 and fp16 by autocast; fp32 whatever surrounds it."""
     if precision not in PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    with _true_float32(device) if precision == "fp32" else _autocast(device, precision):
+    lower = torch.bfloat16 if precision == "fp32" else PRECISIONS[precision]
+    # The autocast cache would keep weights cast before an optimizer step.
+    autocast = torch.autocast(
+        device.type, dtype=lower, enabled=precision != "fp32", cache_enabled=False
+    )
+    with repeatable_convolutions(device, precision), autocast:
         yield
 
 
-def _autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    # The autocast cache would keep weights cast before an optimizer step.
-    return torch.autocast(device.type, dtype=PRECISIONS[precision], cache_enabled=False)
-
-
-def _true_float32(device: torch.device) -> AbstractContextManager[None]:
+def repeatable_convolutions(
+    device: torch.device, precision: str
+) -> AbstractContextManager[None, bool | None]:
+    """Around forward and backward: the same bits again, and no TF32 where fp32 was asked for."""
     if device.type != "cuda":
         return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False)
+    return torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=precision != "fp32"
+    )

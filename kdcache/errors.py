@@ -13,7 +13,7 @@ class KdcacheError(Exception):
     exit_code = 2
 
 
-class UsageError(KdcacheError):
+class UsageError(KdcacheError, ValueError):
     """An option or argument is wrong or contradicts another."""
 
 

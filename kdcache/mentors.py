@@ -158,6 +158,8 @@ class MentorPool:
         kind: TargetKind = LOGITS,
     ) -> None:
         self.mentors = tuple(mentors)
+        if len(set(self.names)) != len(self.names):
+            raise UsageError(f"a mentor is named twice: {', '.join(self.names)}")
         self.device = device
         self.run_shape = run_shape
         self.kind = kind
@@ -201,7 +203,7 @@ class MentorPool:
             for mentor in chosen:
                 if mentor.preprocessing not in inputs:
                     inputs[mentor.preprocessing] = mentor.preprocessing(pixels)
-                outputs.append(mentor.network(inputs[mentor.preprocessing]))
+                outputs.append(_forward(mentor, inputs[mentor.preprocessing]))
         return torch.stack([self.kind.from_output(output) for output in outputs], dim=1)[:rows]
 
     def _choose(self, names: Sequence[str] | None) -> Sequence[Mentor]:
@@ -212,6 +214,26 @@ class MentorPool:
             if name not in by_name:
                 raise unknown_name("mentor of this pool", name, by_name)
         return [by_name[name] for name in names]
+
+
+def _forward(mentor: Mentor, images_BCHW: torch.Tensor) -> torch.Tensor:
+    """The raw output (B, classes). Raises UsageError for a network that does not suit."""
+    shape = tuple(images_BCHW.shape)
+    try:
+        output = mentor.network(images_BCHW)
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"mentor {mentor.name!r} ({mentor.architecture}) cannot run on a batch of shape "
+            f"{shape}: {str(error).splitlines()[0]}"
+        ) from error
+    expected = (len(images_BCHW), mentor.num_classes)
+    if not isinstance(output, torch.Tensor) or tuple(output.shape) != expected:
+        got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise UsageError(
+            f"mentor {mentor.name!r} ({mentor.architecture}) must give one number a class, "
+            f"{expected}, for a batch of shape {shape}; it gave {got}"
+        )
+    return output
 
 
 def require_finite(targets: NDArray[np.float32], mentor: str, view: int) -> None:

@@ -49,15 +49,18 @@ class Plan:
     @property
     def num_pixels(self) -> int:
         """Views of samples to run mentors over."""
-        blocks = (self.manifest.block_rows(unit.block) for unit in self.units)
-        return sum(rows.stop - rows.start for rows in blocks)
+        return sum(map(self.num_rows, self.units))
+
+    def num_rows(self, unit: Unit) -> int:
+        """Samples of a unit's block."""
+        rows = self.manifest.block_rows(unit.block)
+        return len(range(rows.start, rows.stop))
 
     @property
     def bytes_to_write(self) -> int:
         """Size of the missing chunks' payload."""
-        row = int(np.prod(LOGITS.row_shape(self.manifest.dataset)))
-        itemsize = np.dtype(self.encoder.dtype).itemsize
-        return sum(self.new.values()) * self.manifest.block * row * itemsize
+        chunk_bytes = self.manifest.block * row_bytes(self.manifest, self.encoder)
+        return sum(self.new.values()) * chunk_bytes
 
 
 def make_plan(
@@ -79,14 +82,17 @@ def make_plan(
         stored = {m.name: existing.mentor(m.name) for m in mentors if m.name in existing.mentors}
         for mentor in mentors:
             if mentor.name in stored:
-                _require_same_mentor(root, stored[mentor.name], mentor, encoder)
+                require_same_mentor(existing, mentor, encoder)
+    chunk_bytes = manifest.block * row_bytes(manifest, encoder)
     units = []
     reused, new = ({mentor.name: 0 for mentor in mentors} for _ in range(2))
     for view in range(views):
         for block in range(manifest.num_blocks):
             lacking = []
             for mentor in mentors:
-                present = mentor.name in stored and is_intact(stored[mentor.name], (view, block))
+                present = mentor.name in stored and is_intact(
+                    stored[mentor.name], (view, block), chunk_bytes
+                )
                 (reused if present else new)[mentor.name] += 1
                 if not present:
                     lacking.append(mentor.name)
@@ -103,6 +109,11 @@ def make_plan(
     )
 
 
+def row_bytes(manifest: Manifest, encoder: Encoder) -> int:
+    """Stored bytes of one (view, sample, mentor)."""
+    return int(np.prod(LOGITS.row_shape(manifest.dataset))) * np.dtype(encoder.dtype).itemsize
+
+
 def require_same_views(store: TargetStore, wanted: Manifest) -> None:
     """Raises StoreMismatch unless the store holds exactly these views of this dataset."""
     sides = []
@@ -117,16 +128,16 @@ def require_same_views(store: TargetStore, wanted: Manifest) -> None:
     )
 
 
-def _require_same_mentor(
-    root: Path, stored: StoredMentor, wanted: MentorManifest, encoder: Encoder
-) -> None:
+def require_same_mentor(store: TargetStore, wanted: MentorManifest, encoder: Encoder) -> None:
+    """Raises StoreMismatch unless the stored mentor is made exactly as the wanted one."""
+    stored = store.mentor(wanted.name)
     sides = [
         {**mentor.to_json(), "encoder": encoder_.name}
         for mentor, encoder_ in ((stored.manifest, stored.encoder), (wanted, encoder))
     ]
     require_equal(
         f"mentor {wanted.name!r}",
-        (f"store {root}", sides[0]),
+        (f"store {store.root}", sides[0]),
         ("this command", sides[1]),
         "Targets of one mentor must all be made alike: give the store's options (--checkpoint, "
         "--precision, --batch-size, --encoder), or another --store",

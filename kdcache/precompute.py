@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,18 @@ import torch
 from kdcache.datasets import ImageDataset, as_image_dataset
 from kdcache.devices import resolve_device
 from kdcache.encode import LOGITS, find_encoder
-from kdcache.errors import StoreError, UsageError
+from kdcache.errors import RunFailed, StoreError, UsageError
 from kdcache.mentors import Mentor, MentorPool, RunShape, load_mentor, require_finite
 from kdcache.models import long_name, short_name
-from kdcache.plan import Plan, Unit, default_store, make_plan, num_views, require_same_views
+from kdcache.plan import (
+    Plan,
+    Unit,
+    default_store,
+    make_plan,
+    num_views,
+    require_same_mentor,
+    require_same_views,
+)
 from kdcache.store import (
     MentorManifest,
     TargetStore,
@@ -32,6 +41,7 @@ from kdcache.store import (
     create_store,
     grow_views,
     is_store,
+    local_path,
     new_manifest,
     open_store,
     write_commit_index,
@@ -84,15 +94,13 @@ class PrecomputeJob:
     ) -> None:
         if not mentors:
             raise UsageError("name at least one mentor")
-        if len({mentor.name for mentor in mentors}) != len(mentors):
-            raise UsageError(f"a mentor is named twice: {', '.join(m.name for m in mentors)}")
         self.dataset: ImageDataset = as_image_dataset(dataset)
-        existing = _existing(Path(store).expanduser()) if store is not None else None
+        existing = _existing(local_path(store)) if store is not None else None
         self.recipe = _choose_recipe(recipe, view_seed, existing, self.dataset)
         manifest = new_manifest(self.dataset, self.recipe)
         if store is None:
             existing = _existing(default_store(manifest))
-        self.root = Path(store).expanduser() if store is not None else default_store(manifest)
+        self.root = local_path(store) if store is not None else default_store(manifest)
         self.pool = MentorPool(
             mentors,
             device=resolve_device(str(device)),
@@ -107,14 +115,22 @@ class PrecomputeJob:
             existing,
         )
 
-    def seconds_per_pixel(self) -> float:
-        """Measured on one batch, after a warm-up: for an estimate before a long run."""
+    def estimated_seconds(self) -> float:
+        """How long `run` will take: each mentor timed on one batch, after a warm-up."""
         index_B = self.dataset.index_N[: self.pool.run_shape.batch]
         pixels = self.recipe(self.dataset.images(index_B), index_B, 0)
-        self.pool.run(pixels).cpu()
-        started = time.perf_counter()
-        self.pool.run(pixels).cpu()
-        return (time.perf_counter() - started) / len(index_B)
+        seconds = {}
+        for name in self.pool.names:
+            self.pool.run(pixels, [name]).cpu()
+            started = time.perf_counter()
+            self.pool.run(pixels, [name]).cpu()
+            seconds[name] = time.perf_counter() - started
+        batches = sum(
+            self.plan.num_rows(unit) * seconds[name]
+            for unit in self.plan.units
+            for name in unit.mentors
+        )
+        return batches / len(index_B)
 
     def run(
         self,
@@ -142,7 +158,8 @@ class PrecomputeJob:
                     commits.popleft().result()
             finally:
                 writer.shutdown()
-                self._gather_commits()
+                if done:
+                    self._gather_commits()
         return PrecomputeResult(
             store=open_store(self.root),
             stopped=done < self.plan.num_pixels,
@@ -178,7 +195,10 @@ class PrecomputeJob:
         for column, name in enumerate(unit.mentors):
             targets = np.ascontiguousarray(targets_BM[:, column])
             require_finite(targets, name, unit.view)
-            encoded = encoder.encode(targets)
+            try:
+                encoded = encoder.encode(targets)
+            except ValueError as error:
+                raise RunFailed(f"mentor {name!r}, view {unit.view}: {error}") from error
             chunk = np.full((self.plan.manifest.block, *targets.shape[1:]), np.nan, encoded.dtype)
             chunk[: len(encoded)] = encoded
             decoded = encoder.decode(torch.from_numpy(encoded)).numpy()
@@ -210,17 +230,21 @@ class PrecomputeJob:
                 f"cannot write to the store {self.root} ({error.strerror or error}); name a folder "
                 "you may write to with --store"
             ) from error
-        return open_store(self.root)
+        store = open_store(self.root)
+        for mentor in self._mentor_manifests():  # another writer may have been first
+            require_same_mentor(store, mentor, self.plan.encoder)
+        return store
 
     def _mentor_manifests(self) -> list[MentorManifest]:
         run_shape = self.pool.run_shape.describe()
         return [MentorManifest(**m.identity(), run_shape=run_shape) for m in self.pool.mentors]
 
     def _gather_commits(self) -> None:
-        store = open_store(self.root)
-        for name in self.pool.names:
-            stored = store.mentor(name)
-            write_commit_index(stored.array, stored.commits)
+        with suppress(OSError):  # only an aid, and another error may be on its way
+            store = open_store(self.root)
+            for name in self.pool.names:
+                stored = store.mentor(name)
+                write_commit_index(stored.array, stored.commits)
 
 
 def precompute_targets(
@@ -280,11 +304,13 @@ def _choose_run_shape(
     existing: TargetStore | None,
     mentors: Sequence[Mentor],
 ) -> RunShape:
-    """As given; else that of a mentor that is already stored, so that the same command goes on."""
-    stored = [m.name for m in mentors if existing is not None and m.name in existing.mentors]
+    """As given; else as these mentors are stored; else as all the store's mentors are."""
     base = RunShape()
-    if existing is not None and stored:
-        base = RunShape(**existing.mentor(stored[0]).manifest.run_shape)
+    if existing is not None:
+        ours = {m.name for m in mentors} & set(existing.mentors)
+        shapes = [existing.mentor(name).manifest.run_shape for name in ours or existing.mentors]
+        if shapes and all(shape == shapes[0] for shape in shapes):
+            base = RunShape(**shapes[0])
     return RunShape(
         precision=precision or base.precision,
         batch=batch_size or base.batch,

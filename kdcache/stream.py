@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ class TargetStream:
     """The stored TargetSource.
 
     `store`: an open store or its path. `mentors`: names, in the order of the M axis; None: all.
+    `views`: which views to cycle through; None: all that are complete for these mentors.
     Memory: two views of these mentors, encoded (one, when only one view is usable).
     Raises MissingTargets when no view is complete for these mentors.
     """
@@ -41,6 +43,8 @@ class TargetStream:
         store: TargetStore | str | os.PathLike[str],
         mentors: Sequence[str] | None = None,
         device: str | torch.device = "auto",
+        *,
+        views: Sequence[int] | None = None,
     ) -> None:
         self.store = store if isinstance(store, TargetStore) else open_store(store)
         self.mentors = tuple(self.store.mentors if mentors is None else mentors)
@@ -49,7 +53,7 @@ class TargetStream:
         self.device = resolve_device(str(device))
         manifest = self.store.manifest
         self.recipe = recipe_from_description(manifest.recipe, manifest.view_seed)
-        self.views = tuple(self.store.usable_views(self.mentors))
+        self.views = self._choose_views(views)
         self._cycle = ViewCycle(self.recipe, self.views)
         self._slots = [_Slot(), _Slot()]
         self._loader: ThreadPoolExecutor | None = None
@@ -84,12 +88,25 @@ class TargetStream:
         finally:
             slot.readers -= 1
 
-    def require_dataset(self, dataset: ImageDataset) -> ImageDataset:
+    def _choose_views(self, wanted: Sequence[int] | None) -> tuple[int, ...]:
+        usable = tuple(self.store.usable_views(self.mentors))
+        if wanted is None:
+            return usable
+        lacking = [view for view in wanted if view not in usable]
+        if lacking or not wanted:
+            raise MissingTargets(
+                f"{self.store.root}: the views asked for are {_ranges(tuple(wanted))}; complete "
+                f"for {', '.join(self.mentors)} are {_ranges(usable)}. Ask for fewer with --views, "
+                "or compute the others with `kdcache precompute --views`"
+            )
+        return tuple(wanted)
+
+    def require_dataset(self, dataset: ImageDataset, *, narrow: bool = True) -> ImageDataset:
         """The store's part of `dataset`, proven to be what the mentors saw.
 
-        Content is compared (samples, labels, pixels), then sampled views are replayed. A whole
-        dataset is narrowed to the store's samples. Raises StoreMismatch, ReplayMismatch or
-        MissingTargets (samples that the store lacks).
+        Content is compared (samples, labels, pixels), then sampled views are replayed. With
+        `narrow` a whole dataset is narrowed to the store's samples. Raises StoreMismatch,
+        ReplayMismatch or MissingTargets (samples that the store lacks).
         """
         manifest = self.store.manifest
         stored_part = dataset.subset(self.store.index_N)
@@ -105,7 +122,7 @@ class TargetStream:
         require_replay(
             manifest.replay_proof, stored_part, self.recipe, manifest.written_by, library_versions()
         )
-        if dataset.is_whole:
+        if narrow and dataset.is_whole:
             return stored_part
         self.store.positions(dataset.index_N)
         return dataset
@@ -119,6 +136,10 @@ class TargetStream:
             raise UsageError("two views are held open already; leave one before entering a third")
         free.load(number, self)
         return free
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled (for a spawned process) without thread and buffers; the child makes its own."""
+        return {**self.__dict__, "_loader": None, "_slots": [_Slot(), _Slot()]}
 
     def executor(self) -> ThreadPoolExecutor:
         """The loading thread; a forked child gets its own."""

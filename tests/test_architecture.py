@@ -16,7 +16,7 @@ ROOT = Path(kdcache.__file__).parent
 LAYERS = (
     ("errors", "versions"),
     ("canonical", "philox", "homes", "durable"),
-    ("config", "devices"),
+    ("config", "devices", "factories"),
     ("datasets", "views", "models", "encode", "classroom", "checkpoints"),
     ("mentors", "store"),
     ("sources",),

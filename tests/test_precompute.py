@@ -1,5 +1,6 @@
 """Precompute: only what is missing, exactly what the mentors say, and nothing lost on the way."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import kdcache
 from kdcache.datasets import ImageDataset, open_dataset
 from kdcache.errors import RunFailed, StoreError, StoreMismatch, UsageError
 from kdcache.inspection import inspect_store, near_chance
-from kdcache.mentors import Mentor, load_mentor
+from kdcache.mentors import Mentor, MentorPool, RunShape, load_mentor
+from kdcache.models import build_network
 from kdcache.precompute import PrecomputeJob
 
 Stop = Callable[[], bool]
@@ -149,7 +151,7 @@ def test_an_error_in_the_middle_keeps_what_was_finished(
     assert sorted(store.mentor("r8").commits) == [(0, 0), (0, 1), (0, 2)]
 
 
-@pytest.mark.parametrize("loss", ["chunk gone", "chunk cut", "record gone"])
+@pytest.mark.parametrize("loss", ["chunk gone", "chunk cut", "bit flipped", "record gone"])
 def test_what_is_lost_is_computed_again(
     tmp_path: Path, digits: ImageDataset, digits_mentors: list[Mentor], loss: str
 ) -> None:
@@ -162,6 +164,10 @@ def test_what_is_lost_is_computed_again(
         chunk.unlink()
     elif loss == "chunk cut":
         chunk.write_bytes(chunk.read_bytes()[:50])
+    elif loss == "bit flipped":
+        content = bytearray(chunk.read_bytes())
+        content[33] ^= 8
+        chunk.write_bytes(content)
     else:
         (stored.array.commits / stored.commits[1, 2].file_name).unlink()
     job = PrecomputeJob(digits, digits_mentors, store=root)
@@ -259,3 +265,88 @@ def test_without_a_path_the_store_lies_in_the_home(
     store = kdcache.precompute_targets(digits, digits_mentors, views=1)
     assert store.root.parent == kdcache_home / "stores"
     assert store.root.name == f"digits-train-crop-flip-s0-{store.fingerprint[:12]}"
+
+
+def test_of_two_writers_with_one_mentor_made_differently_the_second_is_refused(
+    tmp_path: Path,
+    digits: ImageDataset,
+    digits_mentors: list[Mentor],
+    digits_checkpoint: Callable[[str, int], Path],
+) -> None:
+    other = load_mentor("r8", digits, digits_checkpoint("r8", 1))
+    first, second, third = (
+        PrecomputeJob(digits, [mentor], store=tmp_path / "s", views=1, encoder=encoder)
+        for mentor, encoder in (
+            (digits_mentors[1], "float32"),
+            (digits_mentors[1], "float16"),
+            (other, "float32"),
+        )
+    )
+    before = first.run().store.targets(0, digits.index_N)
+    with pytest.raises(StoreMismatch, match=r"encoder\s+float32\s+float16"):
+        second.run()
+    with pytest.raises(StoreMismatch, match="checkpoint_sha256"):
+        third.run()
+    store = kdcache.open_store(tmp_path / "s")
+    np.testing.assert_array_equal(store.targets(0, digits.index_N), before)
+
+
+def test_networks_that_do_not_suit_are_refused_before_anything_is_stored(
+    tmp_path: Path, digits: ImageDataset, digits_mentors: list[Mentor]
+) -> None:
+    wide = dataclasses.replace(digits_mentors[0], network=build_network("r8", 20, seed=0).eval())
+    large = dataclasses.replace(
+        digits_mentors[0], network=build_network("torchvision:alexnet", 10, seed=0).eval()
+    )
+    for mentor, match in ((wide, r"\(256, 10\).*it gave \(256, 20\)"), (large, "cannot run on")):
+        with pytest.raises(UsageError, match=match):
+            kdcache.precompute_targets(digits, [mentor], store=tmp_path / "s", views=1)
+    assert kdcache.open_store(tmp_path / "s").mentor("r14").commits == {}
+
+
+def test_values_that_float16_cannot_hold_are_refused(
+    tmp_path: Path, digits: ImageDataset, digits_mentors: list[Mentor]
+) -> None:
+    with torch.no_grad():
+        digits_mentors[0].network.get_parameter("fc.bias")[0] = 1e6
+    with pytest.raises(RunFailed, match="'r14', view 0: float16 holds values up to 65504"):
+        kdcache.precompute_targets(digits, digits_mentors[:1], store=tmp_path / "s", views=1)
+
+
+def test_mentors_stay_in_float32_inside_anybodys_autocast(
+    digits: ImageDataset, digits_mentors: list[Mentor]
+) -> None:
+    pool = MentorPool(digits_mentors, device=torch.device("cpu"), run_shape=RunShape())
+    pixels = digits.images(digits.index_N)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = pool.run(pixels)
+    assert torch.equal(inside, pool.run(pixels))
+
+
+def test_a_store_of_another_machine_needs_no_write_to_be_found_complete(
+    tmp_path: Path, digits: ImageDataset, digits_mentors: list[Mentor]
+) -> None:
+    store = kdcache.precompute_targets(digits, digits_mentors, store=tmp_path / "s", views=1)
+    before = {path: path.stat().st_mtime_ns for path in store.root.rglob("*")}
+    assert PrecomputeJob(digits, digits_mentors, store=store.root).run().num_pixels == 0
+    assert {path: path.stat().st_mtime_ns for path in store.root.rglob("*")} == before
+
+
+def test_a_url_is_not_taken_for_a_folder(
+    digits: ImageDataset, digits_mentors: list[Mentor]
+) -> None:
+    with pytest.raises(StoreError, match="by path only"):
+        PrecomputeJob(digits, digits_mentors, store="s3://bucket/x")
+
+
+def test_a_new_mentor_runs_in_the_shape_of_the_stores_others(
+    tmp_path: Path, digits: ImageDataset, digits_mentors: list[Mentor]
+) -> None:
+    r14, r8 = digits_mentors
+    root = tmp_path / "s"
+    kdcache.precompute_targets(
+        digits, [r8], store=root, views=1, precision="bf16", batch_size=128, encoder="float32"
+    )
+    store = kdcache.precompute_targets(digits, [r14], store=root)
+    assert store.mentor("r14").manifest.run_shape == store.mentor("r8").manifest.run_shape
+    assert store.mentor("r14").encoder.name == "float32"

@@ -1,6 +1,7 @@
 """Streaming a store's views: the same rows as the slow way, damage noticed, forks survived."""
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +163,13 @@ def test_a_forked_child_reads_the_same_rows(store: TargetStore) -> None:
         except BaseException:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_used_stream_can_be_sent_to_another_process(store: TargetStore) -> None:
+    stream = TargetStream(store, device="cpu")
+    with stream.view(0):
+        pass
+    copied = pickle.loads(pickle.dumps(stream))
+    with copied.view(1) as targets:
+        expected = store.targets(1, store.index_N)
+        np.testing.assert_array_equal(targets[store.index_N].numpy(), expected)

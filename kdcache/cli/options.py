@@ -32,27 +32,67 @@ class NameList(click.ParamType):  # type: ignore[type-arg]  # generic since clic
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
-        parts = value if isinstance(value, (list, tuple)) else value.split(",")
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)) or not all(isinstance(p, str) for p in parts):
+            self.fail(f"expected names, got {value!r}", param, ctx)
         names = tuple(part.strip() for part in parts if part.strip())
         if not names:
             self.fail("name at least one", param, ctx)
         return names
 
 
+class ViewChoice(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
+    """How many views (the first ones), or a list of view numbers."""
+
+    name = "n|v,w,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | tuple[int, ...]:
+        listed = isinstance(value, (list, tuple))
+        try:
+            numbers = tuple(int(part) for part in (value if listed else str(value).split(",")))
+        except (TypeError, ValueError):
+            self.fail(f"expected a number or a list of numbers, got {value!r}", param, ctx)
+        return numbers if listed or len(numbers) > 1 else numbers[0]
+
+
 def _load_config(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """Makes a TOML file's values the command's defaults; a run's own config.toml will do."""
     if value is None:
         return
-    given = read_toml(value)
-    given.pop("environment", None)
-    given.update(given.pop("switches", {}))
-    checkpoints = given.get("checkpoints")
-    if checkpoints is not None:
-        given["checkpoint"] = [f"{name}={file}" for name, file in given.pop("checkpoints").items()]
-    known = {parameter.name for parameter in ctx.command.params if parameter.name}
-    for key in given:
-        if key not in known:
-            raise UsageError(f"{value}: {unknown_name('key', key, known - {'config'})}")
+    given = {key.replace("-", "_"): entry for key, entry in read_toml(value).items()}
+    is_record = given.pop("environment", None) is not None
+    switches, checkpoints = (given.pop(key, {}) for key in ("switches", "checkpoints"))
+    if not (isinstance(switches, dict) and isinstance(checkpoints, dict)):
+        raise UsageError(f"{value}: switches and checkpoints must be tables, as in [switches]")
+    given.update(switches)
+    if checkpoints:
+        given["checkpoint"] = [f"{name}={file}" for name, file in checkpoints.items()]
+    options = {parameter.name: parameter for parameter in ctx.command.params if parameter.name}
+    for key, entry in list(given.items()):
+        if key in options:
+            _check_type(value, key, entry, options[key].type.name)
+        elif is_record:
+            del given[key]  # an option of another command, such as a mentor's `student`
+        else:
+            raise UsageError(f"{value}: {unknown_name('key', key, options.keys() - {'config'})}")
     ctx.default_map = {**(ctx.default_map or {}), **given}
+
+
+_TOML_TYPES: dict[str, tuple[type, ...]] = {
+    "integer": (int,),
+    "float": (int, float),
+    "boolean": (bool,),
+}
+
+
+def _check_type(path: str, key: str, entry: Any, kind: str) -> None:
+    """Refuses what click would convert in silence, such as 2.7 epochs to 2."""
+    allowed = _TOML_TYPES.get(kind)
+    is_bool = isinstance(entry, bool)
+    if allowed and (not isinstance(entry, allowed) or is_bool != (kind == "boolean")):
+        raise UsageError(f"{path}: {key} must be of type {kind}, got {entry!r}")
 
 
 config_option = click.option(
@@ -67,9 +107,8 @@ config_option = click.option(
 dataset_options = stack(
     click.option(
         "--dataset",
-        default="cifar100",
-        show_default=True,
-        help="cifar100, cifar10, digits, or any map-style dataset as module:factory.",
+        help="cifar100, cifar10, digits, or any map-style dataset as module:factory.  "
+        "[default: the store's, else cifar100]",
     ),
     click.option(
         "--data-dir",
@@ -134,7 +173,10 @@ loop_options = stack(
     click.option("--recipe", help="crop-flip or none.  [default: the store's, else crop-flip]"),
     click.option("--view-seed", type=int, help="Of the views.  [default: the store's, else 0]"),
     click.option(
-        "--views", type=int, help="Views to cycle through.  [default: the store's, else endless]"
+        "--views",
+        type=ViewChoice(),
+        help="Views to cycle through: the first N, or a list.  "
+        "[default: the store's, else endless]",
     ),
     click.option(
         "--resume", is_flag=True, help="Insist on going on with a run that is already there."

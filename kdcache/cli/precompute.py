@@ -80,7 +80,7 @@ def _make_job(options: dict[str, Any]) -> Any:
     for name in options["mentors"]:
         long_name(name)
     dataset = open_dataset(
-        options["dataset"],
+        options["dataset"] or _dataset_of(options["store"]),
         options["split"],
         data_dir=options["data_dir"],
         samples=options["samples"],
@@ -104,6 +104,15 @@ def _make_job(options: dict[str, Any]) -> Any:
     )
 
 
+def _dataset_of(store: str | None) -> str:
+    """The dataset an existing store is of, else CIFAR-100."""
+    from kdcache.store import is_store, local_path, open_store
+
+    if store is not None and is_store(local_path(store)):
+        return str(open_store(store).manifest.dataset["name"])
+    return "cifar100"
+
+
 def _print_plan(job: Any) -> None:
     plan = job.plan
     dataset = plan.manifest.dataset
@@ -119,5 +128,5 @@ def _print_plan(job: Any) -> None:
 
 
 def _print_estimate(job: Any) -> None:
-    seconds = job.seconds_per_pixel() * job.plan.num_pixels
+    seconds = job.estimated_seconds()
     click.echo(f"to run: about {readable_seconds(seconds)}, measured on one batch; nothing written")

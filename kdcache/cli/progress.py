@@ -12,38 +12,46 @@ PLAIN_SECONDS = 10.0
 
 
 class ProgressLine:
-    """Called with (done, total) as often as anyone likes."""
+    """Called with (done, total) as often as anyone likes; a smaller `done` begins another round."""
 
     def __init__(self, unit: str) -> None:
         self._unit = unit
         self._bar: Any = None
+        self._done = 0
         self._started = self._printed = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
+        if done < self._done:
+            self.close()
+            self._started = time.monotonic()
+        self._done = done
         if sys.stderr.isatty():
             self._draw(done, total)
-        elif time.monotonic() - self._printed >= PLAIN_SECONDS or done == total:
-            self._printed = time.monotonic()
-            elapsed = self._printed - self._started
-            rate = done / elapsed if elapsed else 0.0
-            left = (total - done) / rate if rate else 0.0
-            click.echo(
-                f"{done:,} of {total:,} {self._unit} ({done / total:.0%}), {rate:,.0f} a second, "
-                f"{readable_seconds(left)} left",
-                err=True,
-            )
+        elif time.monotonic() - self._printed >= PLAIN_SECONDS:
+            self._print(done, total)
 
     def close(self) -> None:
         """Leaves the terminal tidy."""
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
 
     def _draw(self, done: int, total: int) -> None:
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, unit=f" {self._unit}", unit_scale=True, smoothing=0.1)
+            self._bar = tqdm(total=total, unit=f" {self._unit}", unit_scale=True, leave=False)
         self._bar.update(done - self._bar.n)
+
+    def _print(self, done: int, total: int) -> None:
+        self._printed = time.monotonic()
+        rate = done / (self._printed - self._started)
+        left = (total - done) / rate
+        click.echo(
+            f"{done:,} of {total:,} {self._unit} ({done / total:.0%}), {rate:,.0f} a second, "
+            f"{readable_seconds(left)} left",
+            err=True,
+        )
 
 
 @contextmanager

@@ -7,6 +7,12 @@ from types import FrameType
 
 from kdcache.errors import Stopped
 
+STOPPED_AT_ONCE = "stopped; what was committed is kept. Run the same command again to go on"
+
+
+class StopNow(KeyboardInterrupt):
+    """Raised by the signal handler itself; no `except Exception` on the way swallows it."""
+
 
 class StopRequest:
     """Callable by a running loop: whether it was asked to stop."""
@@ -20,13 +26,11 @@ class StopRequest:
         return self.signal_number != 0
 
     def receive(self, signal_number: int, frame: FrameType | None) -> None:
-        """The signal handler. Nobody polls yet, or asked again: raises Stopped on the spot."""
+        """The signal handler. Nobody polls yet, or asked again: raises StopNow on the spot."""
         asked_before = self.signal_number != 0
         self.signal_number = signal_number
         if asked_before or not self._polled:
-            raise Stopped(
-                "stopped; what was committed is kept. Run the same command again to go on"
-            )
+            raise StopNow
 
 
 @contextmanager
@@ -37,9 +41,10 @@ def stop_on_signals() -> Iterator[StopRequest]:
     previous = {number: signal.signal(number, request.receive) for number in signals}
     try:
         yield request
-    except Stopped as stopped:
+    except (Stopped, KeyboardInterrupt) as error:
+        stopped = error if isinstance(error, Stopped) else Stopped(STOPPED_AT_ONCE)
         stopped.exit_code = 128 + (request.signal_number or signal.SIGINT)
-        raise
+        raise stopped from error
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

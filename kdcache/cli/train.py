@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,8 +17,11 @@ from kdcache.cli.options import (
     loop_options,
     samples_option,
 )
-from kdcache.cli.progress import readable_seconds
+from kdcache.cli.progress import progress_line, readable_seconds
 from kdcache.cli.stopping import stop_on_signals
+
+if TYPE_CHECKING:
+    from kdcache.train import TrainConfig
 
 
 @click.command("train-student")
@@ -63,7 +66,9 @@ def train_student(**options: Any) -> None:
         switches = take_switches(options)
         config = TrainConfig(**options, switches=switches, checkpoints=checkpoints)
         _insist(resume, config.run_folder)
-        _print_records(train(config, should_stop=stop, notify=click.echo), config.epochs)
+        with progress_line("steps") as progress:
+            records = train(config, should_stop=stop, notify=click.echo, progress=progress)
+            _print_records(records, config)
         _print_summary(Path(config.run_folder))
 
 
@@ -78,19 +83,19 @@ def train_student(**options: Any) -> None:
 def train_mentor(name: str, **options: Any) -> None:
     """Train network NAME on labels; its checkpoint and sidecar go into the mentor library."""
     with stop_on_signals() as stop:
-        from kdcache import homes
-        from kdcache.mentors import library_stem
+        from kdcache.train import TrainConfig
         from kdcache.train import train_mentor as train
-        from kdcache.train.mentor import default_run_folder
+        from kdcache.train.mentor import default_run_folder, library_checkpoint
 
         resume = options.pop("resume")
         options["out"] = options["out"] or str(default_run_folder(name, options))
-        _insist(resume, options["out"])
-        records = train(name, should_stop=stop, notify=click.echo, **options)
-        _print_records(records, options["epochs"])
-        _print_summary(Path(options["out"]))
-        library = homes.mentor_library(options["dataset"])
-        click.echo(f"mentor {library / library_stem(name)}.safetensors")
+        config = TrainConfig(student=name, method="ce", **options)
+        _insist(resume, config.run_folder)
+        with progress_line("steps") as progress:
+            records = train(name, should_stop=stop, notify=click.echo, progress=progress, **options)
+            _print_records(records, config)
+        _print_summary(Path(config.run_folder))
+        click.echo(f"mentor {library_checkpoint(name, config.dataset)}")
 
 
 @click.command()
@@ -119,27 +124,30 @@ def evaluate(checkpoint: str, as_json: bool, **options: Any) -> None:
 def _insist(resume: bool, run_folder: str) -> None:
     """`--resume` means that there must be something to go on with."""
     from kdcache.errors import UsageError
+    from kdcache.train.run_folder import RunFolder
 
-    if resume and not (Path(run_folder) / "checkpoint.pt").exists():
+    if resume and not RunFolder(Path(run_folder)).checkpoint.exists():
         raise UsageError(
             f"--resume: {run_folder} has no checkpoint to go on from; leave --resume out to start, "
             "or name the run's folder with --out"
         )
 
 
-def _print_records(records: Iterator[dict[str, Any]], epochs: int) -> None:
+def _print_records(records: Iterator[dict[str, Any]], config: "TrainConfig") -> None:
     from kdcache.train.tally import filter_warnings
 
+    filters = config.method == "classroom" and config.switches.get("gate", "hard") == "hard"
     told: set[str] = set()
     for record in records:
         top1 = "" if record["test_top1"] is None else f"  test top-1 {record['test_top1']:.2f}"
         click.echo(
-            f"epoch {record['epoch'] + 1}/{epochs}  view {record['view']}  lr {record['lr']:.5f}  "
+            f"epoch {record['epoch'] + 1}/{config.epochs}  view {record['view']}  "
+            f"lr {record['lr']:.5f}  "
             f"loss {record['train_loss']:.4f} (task {record['task_loss']:.4f}, mentors "
             f"{record['mentor_loss']:.4f}){top1}  {readable_seconds(record['seconds'])}"
         )
         for name, sentence in filter_warnings(record).items():
-            if name not in told:
+            if filters and name not in told:
                 told.add(name)
                 click.echo(f"warning: {name} in epoch {record['epoch'] + 1}: {sentence}", err=True)
 

@@ -1,7 +1,5 @@
 """Any map-style dataset: `module:factory` on the command line, or an object in one's own script."""
 
-import importlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,28 +9,18 @@ from numpy.typing import NDArray
 from kdcache.datasets.image_dataset import ImageDataset
 from kdcache.datasets.preprocessing import Preprocessing
 from kdcache.errors import DatasetError
+from kdcache.factories import call_factory
 
 NEUTRAL = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 def open_factory(path: str, split: str) -> ImageDataset:
-    """Imports `module` (the current folder counts) and calls `factory(split)`.
+    """What `factory(split)` of `module` returns (the current folder counts), wrapped.
 
-    Raises DatasetError when the module or the factory is missing or the factory fails.
+    Raises UsageError when the module or the factory is missing or fails, DatasetError when what it
+    returns is no map-style dataset.
     """
-    module_name, _, attribute = path.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-        items = factory(split)
-    except Exception as error:
-        raise DatasetError(
-            f"dataset {path!r}: calling {attribute}({split!r}) of module {module_name!r} failed "
-            f"({type(error).__name__}: {error}). Expected: an importable module with a function "
-            f"that takes 'train' or 'test' and returns a map-style dataset"
-        ) from error
-    return wrap_map_style(items, name=path, split=split)
+    return wrap_map_style(call_factory("dataset", path, split), name=path, split=split)
 
 
 def wrap_map_style(items: Any, *, name: str, split: str) -> ImageDataset:

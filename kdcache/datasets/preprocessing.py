@@ -1,6 +1,7 @@
 """Pixels (uint8) to a network's input (float32): the channel means and deviations it knows."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -25,10 +26,7 @@ class Preprocessing:
             raise ValueError(
                 f"preprocessing has {len(self.mean)} channels, pixels have {pixels_BCHW.shape[1]}"
             )
-        mean, std = (
-            torch.tensor(v, dtype=torch.float32, device=pixels_BCHW.device).view(1, -1, 1, 1)
-            for v in (self.mean, self.std)
-        )
+        mean, std = (_per_channel(v, pixels_BCHW.device) for v in (self.mean, self.std))
         return (pixels_BCHW.to(torch.float32) / 255 - mean) / std
 
     def describe(self) -> dict[str, Any]:
@@ -45,3 +43,10 @@ class Preprocessing:
                 f'preprocessing must look like {{"mean": [...], "std": [...]}}, got {description!r}'
             ) from None
         return cls(mean=mean, std=std)
+
+
+@lru_cache(maxsize=64)
+def _per_channel(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """float32 (1, C, 1, 1) on the device; kept, since copying it there waits for the device."""
+    with torch.inference_mode(False):  # the first caller's mode must not be the next one's
+        return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)

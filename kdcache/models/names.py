@@ -1,15 +1,10 @@
 """Names of networks, and networks from names. Imports torch only when a network is built."""
 
-import difflib
-import importlib
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdcache.errors import UsageError, unknown_name
+from kdcache.factories import call_factory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -111,7 +106,7 @@ def _build(name: str, num_classes: int) -> "nn.Module":
             "and give it as module:function."
         )
     if source:
-        return _from_factory(source, rest, num_classes)
+        return _from_factory(name, num_classes)
     if wide := _WIDE_RESNET.fullmatch(name):
         from kdcache.models.wide_resnet import WideResNet, WideResNetConfig
 
@@ -143,64 +138,13 @@ def _from_torchvision(name: str, num_classes: int) -> "nn.Module":
     return network
 
 
-def _from_factory(module_name: str, attribute: str, num_classes: int) -> "nn.Module":
+def _from_factory(path: str, num_classes: int) -> "nn.Module":
     from torch import nn
 
-    given = f"{module_name}:{attribute}"
-    with _current_folder_importable() as folder:
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name and f"{module_name}.".startswith(f"{error.name}."):
-                raise UsageError(
-                    f"network {given!r}: there is no module {error.name!r}, neither in "
-                    f"{folder} nor installed. Run from the folder that holds it, or install it."
-                ) from None
-            raise UsageError(
-                f"network {given!r}: importing {module_name} failed: {error}"
-            ) from error
-        except Exception as error:
-            raise UsageError(
-                f"network {given!r}: importing {module_name} failed: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        where = getattr(module, "__file__", None) or module_name
-        factory = getattr(module, attribute, None)
-        if factory is None:
-            found = [key for key, value in vars(module).items() if callable(value)]
-            near = difflib.get_close_matches(attribute, found, n=3)
-            did_you_mean = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise UsageError(
-                f"network {given!r}: there is no {attribute} in {where}.{did_you_mean}"
-            )
-        if not callable(factory):
-            raise UsageError(
-                f"network {given!r}: {attribute} in {where} is a {type(factory).__name__}, "
-                "expected a function of num_classes that returns a torch.nn.Module"
-            )
-        try:
-            network = factory(num_classes)
-        except Exception as error:
-            raise UsageError(
-                f"network {given!r}: {attribute}({num_classes}) in {where} failed: "
-                f"{type(error).__name__}: {error}. It is called with num_classes alone."
-            ) from error
+    network = call_factory("network", path, num_classes)
     if not isinstance(network, nn.Module):
         raise UsageError(
-            f"network {given!r}: {attribute}({num_classes}) returned {network!r:.100}, expected a "
-            "torch.nn.Module"
+            f"network {path!r}: {path.partition(':')[2]}({num_classes}) returned {network!r:.100}, "
+            "expected a torch.nn.Module"
         )
     return network
-
-
-@contextmanager
-def _current_folder_importable() -> Iterator[Path]:
-    """First in the path, as for `python -m`: a console script does not look there by itself."""
-    folder = Path.cwd()
-    sys.path.insert(0, str(folder))
-    importlib.invalidate_caches()
-    try:
-        yield folder
-    finally:
-        if str(folder) in sys.path:
-            sys.path.remove(str(folder))

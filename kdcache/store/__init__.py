@@ -5,7 +5,14 @@ from kdcache.store.layout import FORMAT, ArrayLocation
 from kdcache.store.manifest import Manifest, MentorManifest, read_manifest, require_equal
 from kdcache.store.replay_proof import require_replay
 from kdcache.store.store_writer import add_mentor, create_store, grow_views, new_manifest
-from kdcache.store.target_store import StoredMentor, TargetStore, is_intact, is_store, open_store
+from kdcache.store.target_store import (
+    StoredMentor,
+    TargetStore,
+    is_intact,
+    is_store,
+    local_path,
+    open_store,
+)
 
 __all__ = [
     "FORMAT",
@@ -21,6 +28,7 @@ __all__ = [
     "grow_views",
     "is_intact",
     "is_store",
+    "local_path",
     "new_manifest",
     "open_store",
     "read_manifest",

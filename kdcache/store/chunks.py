@@ -31,6 +31,6 @@ def damaged(mentor: str, record: CommitRecord, path: Path, reason: str) -> Damag
     """The error for a chunk that is not what was committed."""
     return DamagedTargets(
         f"targets of mentor {mentor!r}, view {record.view}, block {record.block} are damaged: "
-        f"{reason} ({path}). Remove that file and run the store's `kdcache precompute` command "
-        "again: it recomputes exactly what is missing"
+        f"{reason} ({path}). Run the store's `kdcache precompute` command again: it recomputes "
+        "exactly what is missing or damaged"
     )

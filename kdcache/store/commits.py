@@ -107,6 +107,7 @@ def commit_chunk(
                 return theirs
             for old in present:
                 old.unlink()
+                durable.fsync_folder(array.commits)
             durable.publish(temporary, chunk)
             durable.write_file(
                 array.commits / record.file_name, canonical_json(asdict(record)).encode()

@@ -1,7 +1,6 @@
 """Making and growing stores. Every step appears whole or not at all; arrays only grow."""
 
 import json
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,8 +106,8 @@ def _write_small_array(folder: Path, values_N: NDArray[np.int64]) -> None:
 @contextmanager
 def _published_tree(destination: Path) -> Iterator[Path]:
     """A folder built aside that appears as `destination` at the end, unless that came first."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    building = destination.with_name(f".{destination.name}.{secrets.token_hex(6)}.tmp")
+    durable.make_folder(destination.parent)
+    building = durable.aside(destination)
     try:
         yield building
         durable.fsync_tree(building)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from kdcache.canonical import array_sha256
 from kdcache.encode import ENCODERS, LOGITS, Encoder, TargetKind
-from kdcache.errors import MissingTargets, StoreError
+from kdcache.errors import DamagedTargets, MissingTargets, StoreError
 from kdcache.store.chunks import read_chunk_into
-from kdcache.store.commits import CHECKSUM_BYTES, ChunkKey, CommitRecord, load_commits
+from kdcache.store.commits import ChunkKey, CommitRecord, load_commits
 from kdcache.store.layout import ArrayLocation, member_name
 from kdcache.store.manifest import (
     Manifest,
@@ -45,16 +45,17 @@ class StoredMentor:
         ]
 
 
-def is_intact(stored: StoredMentor, key: ChunkKey) -> bool:
-    """Whether a chunk is committed and its file has the committed size."""
+def is_intact(stored: StoredMentor, key: ChunkKey, chunk_bytes: int) -> bool:
+    """Whether a chunk is committed, and its file still is what was committed (every byte)."""
     record = stored.commits.get(key)
-    if record is None:
+    if record is None or record.bytes != chunk_bytes:
         return False
+    buffer = memoryview(bytearray(chunk_bytes))
     try:
-        size = stored.array.chunk(*key).stat().st_size
-    except FileNotFoundError:
+        read_chunk_into(buffer, stored.array.chunk(*key), record, mentor=stored.manifest.name)
+    except DamagedTargets:
         return False
-    return size == record.bytes + CHECKSUM_BYTES
+    return True
 
 
 class TargetStore:
@@ -211,15 +212,20 @@ class TargetStore:
 
 def open_store(path: str | os.PathLike[str]) -> TargetStore:
     """Opens the store at a path for reading. Raises StoreError when it is none."""
-    if "://" in str(path):
-        raise StoreError(
-            f"{path}: this version opens stores by path only; copy the store to a local or mounted "
-            "folder"
-        )
-    root = Path(path).expanduser()
+    root = local_path(path)
     if not root.exists():
         raise StoreError(f"{root} does not exist. Make a store with `kdcache precompute --store`")
     return TargetStore(root)
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """A store's folder. Raises StoreError for a URL."""
+    if "://" in str(path):
+        raise StoreError(
+            f"{path}: this version uses stores by path only; copy the store to a local or mounted "
+            "folder"
+        )
+    return Path(path).expanduser()
 
 
 def is_store(path: Path) -> bool:

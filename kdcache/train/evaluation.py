@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from kdcache.checkpoints import load_weights, read_metadata
-from kdcache.datasets import ImageDataset, Preprocessing, open_dataset
+from kdcache.datasets import SPLITS, ImageDataset, Preprocessing, open_dataset
 from kdcache.devices import precision_context, resolve_device
-from kdcache.errors import UsageError
+from kdcache.errors import CheckpointError, UsageError
 from kdcache.mentors import sidecar_preprocessing
 from kdcache.models import build_network, long_name
 
@@ -78,15 +78,23 @@ def evaluate_checkpoint(
     preprocessing; a mentor's are its file name, its folder's name and its sidecar. Returns
     network, dataset, split, and `Accuracy`'s fields. Raises CheckpointError or UsageError.
     """
+    if split not in SPLITS:
+        raise UsageError(f"split must be {' or '.join(SPLITS)}, got {split!r}")
     path = Path(checkpoint).expanduser()
-    if path.is_dir() and (path / "student.safetensors").exists():
+    if (path / "config.toml").exists():
         path = path / "student.safetensors"
+        if not path.exists():
+            raise CheckpointError(
+                f"{path.parent} is a run that is not finished; give its train command again"
+            )
     stated = read_metadata(path)
     architecture = long_name(network or stated.get("architecture") or path.stem)
     dataset_name = dataset or stated.get("dataset") or path.resolve().parent.name
     try:
         images = open_dataset(dataset_name, split, data_dir=data_dir)
     except UsageError as error:
+        if dataset or "dataset" in stated:
+            raise
         raise UsageError(f"{path} does not say its dataset; give --dataset. ({error})") from error
     preprocessing = (
         Preprocessing.from_description(json.loads(stated["preprocessing"]))

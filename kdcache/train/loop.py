@@ -12,7 +12,7 @@ import torch
 from kdcache import philox
 from kdcache.classroom import MentorLoss
 from kdcache.datasets import ImageDataset
-from kdcache.devices import precision_context
+from kdcache.devices import precision_context, repeatable_convolutions
 from kdcache.errors import RunFailed, Stopped
 from kdcache.loader import Batch, ReplayLoader
 from kdcache.train.evaluation import evaluate_network
@@ -20,6 +20,8 @@ from kdcache.train.run_folder import RunFolder
 from kdcache.train.schedule import learning_rate
 from kdcache.train.tally import Tally
 from kdcache.train.train_config import TrainConfig
+
+Progress = Callable[[int, int], None]  # (steps done, steps an epoch)
 
 
 class TrainingLoop:
@@ -65,19 +67,19 @@ class TrainingLoop:
         self._epoch, self._seconds = state["epoch"], state["seconds"]
         self._tally.sums.copy_(state["tally"])
 
-    def run(self, should_stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    def run(self, should_stop: Callable[[], bool], progress: Progress) -> Iterator[dict[str, Any]]:
         """Trains to the last epoch, yielding each epoch's record once it is on disk.
 
         Raises Stopped (after saving a checkpoint in mid-epoch) when asked to stop, RunFailed when
         a loss is no longer finite.
         """
         while self._epoch < self.config.epochs:
-            record = self._run_epoch(should_stop)
+            record = self._run_epoch(should_stop, progress)
             self.folder.append_record(record)
             self.folder.save_checkpoint(self._state())
             yield record
 
-    def _run_epoch(self, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    def _run_epoch(self, should_stop: Callable[[], bool], progress: Progress) -> dict[str, Any]:
         epoch = self._epoch
         rate = learning_rate(self.config.schedule, self.config.lr, epoch, self.config.epochs)
         for group in self._optimizer.param_groups:
@@ -88,6 +90,7 @@ class TrainingLoop:
         for batch in self.loader:
             self._step(batch)
             self._seconds = time.perf_counter() - started
+            progress(self.loader.state_dict()["done"], len(self.loader))
             if should_stop():
                 self._stop()
         record = {
@@ -102,8 +105,9 @@ class TrainingLoop:
         }
         if not math.isfinite(record["train_loss"]):
             raise RunFailed(
-                f"the training loss became {record['train_loss']} in epoch {epoch}; the checkpoint "
-                f"before it is kept in {self.folder.root}. Try a lower --lr, or --precision fp32"
+                f"the training loss became {record['train_loss']} in epoch {epoch}; what was saved "
+                f"before it is kept in {self.folder.root}. Try a lower --lr, or --precision fp32, "
+                "and another --out"
             )
         if (epoch + 1) % self.config.eval_every == 0 or epoch + 1 == self.config.epochs:
             accuracy = evaluate_network(
@@ -121,14 +125,15 @@ class TrainingLoop:
 
     def _step(self, batch: Batch) -> None:
         images = batch.images.contiguous(memory_format=self._memory_format)
-        with (
-            self._addressed_randomness(batch),
-            precision_context(self.device, self.config.precision),
-        ):
-            logits_BC = self.network(images)
-        out = self.loss(logits_BC, batch.labels, batch.logits)
-        self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(out.total).backward()  # type: ignore[no-untyped-call]
+        with repeatable_convolutions(self.device, self.config.precision):
+            with (
+                self._addressed_randomness(batch),
+                precision_context(self.device, self.config.precision),
+            ):
+                logits_BC = self.network(images)
+            out = self.loss(logits_BC, batch.labels, batch.logits)
+            self._optimizer.zero_grad(set_to_none=True)
+            self._scaler.scale(out.total).backward()  # type: ignore[no-untyped-call]
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._tally.add(out)
@@ -140,7 +145,10 @@ class TrainingLoop:
         word = philox.words(self.config.seed, philox.Purpose.DROPOUT, first, self._epoch)[0, 0]
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(int(word))
+            # Not torch.manual_seed, which reseeds every GPU where this one's state is saved.
+            torch.default_generator.manual_seed(int(word))
+            if devices:
+                torch.cuda.manual_seed(int(word))
             yield
 
     def _stop(self) -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from kdcache import durable, homes
-from kdcache.checkpoints import read_state_dict, save_weights
-from kdcache.datasets import open_dataset
+from kdcache.checkpoints import read_metadata, read_state_dict, save_weights
+from kdcache.datasets import ImageDataset, open_dataset
 from kdcache.mentors import library_stem, sidecar_path
 from kdcache.models import long_name
+from kdcache.train.loop import Progress
 from kdcache.train.run_folder import RunFolder
+from kdcache.train.run_source import DEFAULT_DATASET
 from kdcache.train.student import train_student
 from kdcache.train.train_config import TrainConfig
 from kdcache.versions import library_versions
@@ -21,6 +23,7 @@ def train_mentor(
     *,
     should_stop: Callable[[], bool] = lambda: False,
     notify: Callable[[str], None] = lambda message: None,
+    progress: Progress = lambda done, total: None,
     **options: Any,
 ) -> Generator[dict[str, Any], None, None]:
     """Trains network `name` on labels; options are `TrainConfig`'s. Yields a record an epoch.
@@ -29,34 +32,36 @@ def train_mentor(
     mentor library, where `--mentors` finds it. The run folder is under `$KDCACHE_HOME/runs` unless
     `out` says otherwise; resumable like a student's.
     """
-    options.setdefault("out", str(default_run_folder(name, options)))
+    options["dataset"] = options.get("dataset") or DEFAULT_DATASET
+    options["out"] = options.get("out") or str(default_run_folder(name, options))
     config = TrainConfig(student=name, method="ce", **options)
-    yield from train_student(config, should_stop=should_stop, notify=notify)
-    publish_mentor(config)
+    yield from train_student(config, should_stop=should_stop, notify=notify, progress=progress)
+    publish_mentor(config, open_dataset(options["dataset"], data_dir=config.data_dir))
 
 
 def default_run_folder(name: str, options: dict[str, Any]) -> Path:
     """Where a mentor's training run is kept."""
-    dataset = str(options.get("dataset", TrainConfig().dataset)).replace(":", ".")
+    dataset = str(options.get("dataset") or DEFAULT_DATASET).replace(":", ".")
     return (
         homes.home() / "runs" / f"mentor-{dataset}-{library_stem(name)}-s{options.get('seed', 0)}"
     )
 
 
-def publish_mentor(config: TrainConfig) -> Path:
-    """Puts a finished run's weights and sidecar into the mentor library; returns the checkpoint."""
+def library_checkpoint(name: str, dataset: str | None) -> Path:
+    """Where a trained mentor's weights are put."""
+    return homes.mentor_library(dataset or DEFAULT_DATASET) / f"{library_stem(name)}.safetensors"
+
+
+def publish_mentor(config: TrainConfig, dataset: ImageDataset) -> None:
+    """Puts a finished run's weights and sidecar into the mentor library."""
     folder = RunFolder(Path(config.run_folder))
-    dataset = open_dataset(config.dataset, data_dir=config.data_dir)
-    last = folder.records()[-1]
-    checkpoint = (
-        homes.mentor_library(config.dataset) / f"{library_stem(config.student)}.safetensors"
-    )
+    checkpoint = library_checkpoint(config.student, dataset.name)
     sidecar = {
         "architecture": long_name(config.student),
-        "dataset": config.dataset,
+        "dataset": dataset.name,
         "num_classes": dataset.num_classes,
         "preprocessing": dataset.preprocessing.describe(),
-        "test_top1": last["test_top1"],
+        "test_top1": folder.records()[-1]["test_top1"],
         "epochs": config.epochs,
         "seed": config.seed,
         "samples": config.samples or len(dataset),
@@ -64,5 +69,4 @@ def publish_mentor(config: TrainConfig) -> Path:
     }
     # The sidecar first: a checkpoint that is there always has its own.
     durable.write_file(sidecar_path(checkpoint), json.dumps(sidecar, indent=2).encode())
-    save_weights(checkpoint, read_state_dict(folder.student), {"dataset": config.dataset})
-    return checkpoint
+    save_weights(checkpoint, read_state_dict(folder.student), read_metadata(folder.student))

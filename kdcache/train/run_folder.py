@@ -7,6 +7,8 @@ student.safetensors  the finished student
 """
 
 import json
+import os
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +33,28 @@ class RunFolder:
         self.checkpoint = root / "checkpoint.pt"
         self.student = root / "student.safetensors"
 
+    def adopt(self, config: TrainConfig) -> TrainConfig:
+        """`config` with what it leaves open as the run in this folder has it.
+
+        A store that has grown since does not change a run that goes on.
+        """
+        if not self.checkpoint.exists():
+            return config
+        recorded = self._recorded()
+        left_open = [f.name for f in fields(config) if getattr(config, f.name) is None]
+        found = {name: recorded[name] for name in left_open if name in recorded}
+        found = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+        return replace(config, **found)
+
     def claim(self, config: TrainConfig, environment: dict[str, Any]) -> None:
         """Writes the resolved config, or finds that this folder's run has the same one.
 
-        Raises UsageError with both sides when the folder holds another run.
+        A run that never saved a checkpoint has nothing to lose and is replaced. Raises UsageError
+        with both sides when the folder holds another run.
         """
         ours = as_toml_values(config)
-        if self.config.exists():
-            theirs = read_toml(self.config)
-            theirs.pop("environment", None)
+        if self.checkpoint.exists():
+            theirs = self._recorded()
             different = {
                 key: (theirs.get(key, "-"), ours.get(key, "-"))
                 for key in dict.fromkeys([*theirs, *ours])
@@ -59,6 +74,11 @@ class RunFolder:
                 f"cannot write to {self.root} ({error.strerror}); choose another --out"
             ) from error
 
+    def _recorded(self) -> dict[str, Any]:
+        recorded = read_toml(self.config)
+        recorded.pop("environment", None)
+        return recorded
+
     def environment(self) -> dict[str, Any]:
         """The environment the run began in."""
         found = read_toml(self.config).get("environment", {})
@@ -68,6 +88,8 @@ class RunFolder:
         """One line of metrics.jsonl."""
         with open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def keep_records_before(self, epoch: int) -> None:
         """Drops records of epochs that will run again, so that none appears twice."""

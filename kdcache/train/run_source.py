@@ -7,49 +7,58 @@ from typing import Any
 import torch
 
 from kdcache import homes
-from kdcache.datasets import ImageDataset
+from kdcache.datasets import ImageDataset, open_dataset
 from kdcache.errors import KdcacheError, UsageError
 from kdcache.mentors import MentorPool, RunShape, load_mentor
 from kdcache.models import short_name
 from kdcache.online import OnlineTargets
+from kdcache.plan import num_views
 from kdcache.sources import LabelsOnly, TargetSource
 from kdcache.store import TargetStore, is_store, open_store, require_equal
 from kdcache.stream import TargetStream
 from kdcache.train.train_config import TrainConfig
 from kdcache.views import Recipe, make_recipe
 
+DEFAULT_DATASET = "cifar100"
 Chosen = tuple[TrainConfig, ImageDataset, TargetSource]
 
 
-def choose_source(config: TrainConfig, train: ImageDataset, device: torch.device) -> Chosen:
-    """The resolved config (nothing left to a store or a default), the samples, and the targets.
+def choose_source(config: TrainConfig, device: torch.device) -> Chosen:
+    """The resolved config (no view or mentor left to a store's growth), the samples, the targets.
 
-    Recipe, view seed, views and mentors come from the store where there is one, for live mentors
-    and for labels only too. Raises UsageError for options that contradict it.
+    Dataset, recipe, view seed, views and mentors come from the store where there is one, for live
+    mentors and for labels only too. Raises UsageError for options that contradict it.
     """
     if config.mentors is not None:
         config = replace(config, mentors=tuple(short_name(name) for name in config.mentors))
     if config.store is None and config.method != "ce" and config.targets == "cache":
         config = replace(config, store=str(_find_store(config)))
-    if config.store is None:
+    store = None if config.store is None else open_store(config.store)
+    if config.dataset is None:
+        name = DEFAULT_DATASET if store is None else store.manifest.dataset["name"]
+        config = replace(config, dataset=name)
+    assert config.dataset is not None
+    train = open_dataset(config.dataset, data_dir=config.data_dir)
+    if store is None:
         return _without_store(config, train, device)
-    return _with_store(config, train, device, open_store(config.store))
+    return _with_store(config, train, device, store)
 
 
 def _with_store(
     config: TrainConfig, train: ImageDataset, device: torch.device, store: TargetStore
 ) -> Chosen:
     names = tuple(config.mentors or store.mentors)
-    stream = TargetStream(store, names, device)
     _require_agreement(config, store)
-    chosen = stream.require_dataset(train.select(config.samples))
+    wanted = range(config.views) if isinstance(config.views, int) else config.views
+    stream = TargetStream(store, names, device, views=wanted)
+    chosen = stream.require_dataset(train.select(config.samples), narrow=config.samples is None)
     config = replace(
         config,
         store=str(store.root.resolve()),
         mentors=names,
         recipe=stream.recipe.name,
         view_seed=stream.recipe.seed,
-        views=store.num_views,
+        views=_as_count(stream.views),
     )
     source: TargetSource = stream
     if config.method == "ce":
@@ -66,13 +75,20 @@ def _without_store(config: TrainConfig, train: ImageDataset, device: torch.devic
     )
     chosen = train.select(config.samples)
     config = replace(config, recipe=recipe.name, view_seed=recipe.seed, samples=len(chosen))
-    views = None if config.views is None else range(config.views)
+    views = config.views
+    if isinstance(views, int):
+        views = tuple(range(num_views(views, recipe, None)))
     if config.method == "ce":
         return config, chosen, LabelsOnly(recipe, views)
     if not config.mentors:
         raise UsageError("--targets online without --store needs --mentors")
     pool = _live_mentors(config, chosen, device, None)
     return config, chosen, OnlineTargets(chosen, pool, recipe, views)
+
+
+def _as_count(views: tuple[int, ...]) -> int | tuple[int, ...]:
+    """The first so many views as their number, others as they are."""
+    return len(views) if views == tuple(range(len(views))) else views
 
 
 def _live_mentors(
@@ -111,7 +127,6 @@ def _require_agreement(config: TrainConfig, store: TargetStore) -> None:
         "split": manifest.dataset["split"],
         "recipe": manifest.recipe["name"],
         "view_seed": manifest.view_seed,
-        "views": store.num_views,
     }
     given = {**{key: getattr(config, key, None) for key in stated}, "split": "train"}
     require_equal(
@@ -124,6 +139,7 @@ def _require_agreement(config: TrainConfig, store: TargetStore) -> None:
 
 def _find_store(config: TrainConfig) -> Path:
     """The one store under `$KDCACHE_HOME/stores` that fits the run. Raises UsageError."""
+    config = replace(config, dataset=config.dataset or DEFAULT_DATASET)
     fitting: list[Path] = []
     others: list[Path] = []
     for root in sorted(homes.stores().glob("*")):

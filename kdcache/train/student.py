@@ -1,5 +1,6 @@
 """Training a student: from a config to its data, targets, loss and loop."""
 
+import copy
 import json
 from collections.abc import Callable, Generator
 from dataclasses import replace
@@ -16,7 +17,7 @@ from kdcache.errors import UsageError
 from kdcache.loader import ReplayLoader
 from kdcache.models import build_network, long_name
 from kdcache.sources import TargetSource
-from kdcache.train.loop import TrainingLoop
+from kdcache.train.loop import Progress, TrainingLoop
 from kdcache.train.run_folder import RunFolder
 from kdcache.train.run_source import choose_source
 from kdcache.train.train_config import TrainConfig
@@ -28,49 +29,71 @@ def train_student(
     *,
     should_stop: Callable[[], bool] = lambda: False,
     notify: Callable[[str], None] = lambda message: None,
+    progress: Progress = lambda done, total: None,
     **options: Any,
 ) -> Generator[dict[str, Any], None, None]:
     """Trains one student and yields a record an epoch; options are `TrainConfig`'s fields.
 
     A run folder with an unfinished run of the same config is gone on with, exactly as if it had
     never stopped; a finished one yields nothing. `notify` hears of that, and of changed library
-    versions. Everything is checked before the first step: UsageError, StoreMismatch,
-    MissingTargets, ReplayMismatch, CheckpointError, DatasetError. While running: Stopped,
-    RunFailed, DamagedTargets.
+    versions; `progress` of each epoch's steps.
+
+    Everything is checked before the first step: UsageError, StoreMismatch, MissingTargets,
+    ReplayMismatch, CheckpointError, DatasetError. While running: Stopped, RunFailed,
+    DamagedTargets.
     """
     config = replace(config or TrainConfig(), **options)
+    folder = RunFolder(Path(config.run_folder))
+    config = folder.adopt(config)
     device = resolve_device(config.device)
     loss = build_loss(config.method, **config.switches)
     long_name(config.student)
-    train = open_dataset(config.dataset, data_dir=config.data_dir)
-    test = open_dataset(config.dataset, "test", data_dir=config.data_dir)
-    config, train, source = choose_source(config, train, device)
-    _require_suitable(loss, config, source, train.num_classes)
-
-    folder = RunFolder(Path(config.run_folder))
-    environment = {**library_versions(), "device": str(device), "threads": torch.get_num_threads()}
-    folder.claim(config, environment)
+    config, train, source = choose_source(config, device)
+    test = open_dataset(train.name, "test", data_dir=config.data_dir)
     loader = ReplayLoader(train, source, config.batch_size, seed=config.seed, device=device)
     network = build_network(config.student, train.num_classes, seed=config.seed)
+    _require_suitable(network, loss, config, source, train)
+
+    environment = {**library_versions(), "device": str(device), "threads": torch.get_num_threads()}
+    folder.claim(config, environment)
     loop = TrainingLoop(config, network=network, loader=loader, loss=loss, test=test, folder=folder)
     state = folder.load_checkpoint()
+    folder.keep_records_before(state["epoch"] if state else 0)
     if state is not None:
         _tell_changes(folder.environment(), environment, notify)
         loop.restore(state)
-        folder.keep_records_before(state["epoch"])
         notify(f"going on in {folder.root} after {state['epoch']} of {config.epochs} epochs")
-    yield from loop.run(should_stop)
+    yield from loop.run(should_stop, progress)
     save_weights(folder.student, loop.network, _student_metadata(config, train))
 
 
 def _require_suitable(
-    loss: MentorLoss, config: TrainConfig, source: TargetSource, num_classes: int
+    network: torch.nn.Module,
+    loss: MentorLoss,
+    config: TrainConfig,
+    source: TargetSource,
+    train: ImageDataset,
 ) -> None:
-    """Tries the loss on zeros, so that a method that cannot use these mentors says so at once."""
-    student_BC = torch.zeros(2, num_classes)
-    mentors_BMC = torch.zeros(2, len(source.mentors), num_classes) if source.mentors else None
+    """Tries student and loss on two images, so that what cannot work together says so at once."""
+    shape = (2, *train.images(train.index_N[:1]).shape[1:])
+    expected = (2, train.num_classes)
     try:
-        loss(student_BC, torch.zeros(2, dtype=torch.int64), mentors_BMC)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            output = copy.deepcopy(network).train()(torch.zeros(shape))
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"student {config.student!r} cannot run on a batch of shape {shape}: "
+            f"{str(error).splitlines()[0]}. Choose another --student"
+        ) from error
+    if not isinstance(output, torch.Tensor) or tuple(output.shape) != expected:
+        got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise UsageError(
+            f"student {config.student!r} must give one number a class, {expected}, for a batch of "
+            f"shape {shape}; in training it gave {got}. Choose another --student"
+        )
+    mentors_BMC = torch.zeros(2, len(source.mentors), train.num_classes) if source.mentors else None
+    try:
+        loss(output.float(), torch.zeros(2, dtype=torch.int64), mentors_BMC)
     except ValueError as error:
         raise UsageError(
             f"method {config.method!r} with the mentors {', '.join(source.mentors) or '(none)'}: "
@@ -96,7 +119,7 @@ def _tell_changes(
 def _student_metadata(config: TrainConfig, train: ImageDataset) -> dict[str, str]:
     return {
         "architecture": long_name(config.student),
-        "dataset": config.dataset,
+        "dataset": train.name,
         "num_classes": str(train.num_classes),
         "preprocessing": json.dumps(train.preprocessing.describe()),
         "method": config.method,

@@ -1,5 +1,6 @@
 """Everything that decides a student's training run; round-trips through TOML."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,16 +13,17 @@ TARGETS = ("cache", "online")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One run. Defaults are the released CIFAR-100 recipe (METHODS of the papers, docs/methods.md).
+    """One run. Defaults are the released CIFAR-100 recipe (arXiv 2409.20237).
 
-    `store`, `mentors`, `recipe`, `view_seed`, `views`, `samples`: None means what the store says;
-    without a store, crop-flip with seed 0, a new view every epoch, every sample. `switches`: the
-    method's own options. `checkpoints`: mentor name -> file, for `targets="online"`. `out`: the run
-    folder; None: runs/<student>-<method>-s<seed>.
+    `dataset`, `mentors`, `recipe`, `view_seed`, `views`, `samples`: None means what the run in the
+    folder has, else what the store says; without a store cifar100, crop-flip with seed 0, a new
+    view every epoch, every sample. `views`: the first so many views, or a list of them. `switches`:
+    the method's own options. `checkpoints`: mentor name -> file, for `targets="online"`. `out`: the
+    run folder; None: runs/<student>-<method>-s<seed>.
     """
 
     student: str = "r20"
-    dataset: str = "cifar100"
+    dataset: str | None = None
     data_dir: str | None = None
     samples: int | None = None
     store: str | None = None
@@ -32,7 +34,7 @@ class TrainConfig:
     checkpoints: dict[str, str] = field(default_factory=dict)
     recipe: str | None = None
     view_seed: int | None = None
-    views: int | None = None
+    views: int | tuple[int, ...] | None = None
     epochs: int = 240
     batch_size: int = 64
     lr: float = 0.05
@@ -57,8 +59,12 @@ class TrainConfig:
         for name, lowest in (("epochs", 1), ("batch_size", 1), ("eval_every", 1), ("seed", 0)):
             if getattr(self, name) < lowest:
                 raise UsageError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
-        if not self.lr > 0:
-            raise UsageError(f"lr must be above 0, got {self.lr}")
+        if not 0 < self.lr < math.inf:
+            raise UsageError(f"lr must be a number above 0, got {self.lr}")
+        if not 0 <= self.momentum < 1:
+            raise UsageError(f"momentum must lie in 0 to 1 (without 1), got {self.momentum}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UsageError(f"weight_decay must be 0 or more, got {self.weight_decay}")
 
     @property
     def run_folder(self) -> str:

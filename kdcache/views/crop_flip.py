@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from kdcache import philox
+from kdcache.errors import UsageError
 from kdcache.views.recipe import Pixels, Recipe
 
 
@@ -37,8 +38,9 @@ class CropFlip(Recipe):
     name: ClassVar[str] = "crop-flip"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.size < 1 or self.padding < 0:
-            raise ValueError(f"need size >= 1 and padding >= 0, got {self.size}, {self.padding}")
+            raise UsageError(f"need size >= 1 and padding >= 0, got {self.size}, {self.padding}")
 
     def parameters(self, index_B: NDArray[np.int64], view: int) -> CropParameters:
         """The crop corners (0 to 2 * padding) and flips of these samples in this view."""
@@ -53,7 +55,7 @@ class CropFlip(Recipe):
     def __call__(self, images_BCHW: Pixels, index_B: NDArray[np.int64], view: int) -> Pixels:
         self._check(images_BCHW, index_B, view)
         if tuple(images_BCHW.shape[2:]) != (self.size, self.size):
-            raise ValueError(
+            raise UsageError(
                 f"crop-flip of size {self.size} needs images of {self.size} x {self.size}, "
                 f"got {images_BCHW.shape[2]} x {images_BCHW.shape[3]}"
             )

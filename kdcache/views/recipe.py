@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdcache.canonical import json_sha256
+from kdcache.errors import UsageError
 
 Pixels = TypeVar("Pixels", NDArray[np.uint8], torch.Tensor)
 
@@ -27,6 +28,10 @@ class Recipe(ABC):
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = True
     num_views: ClassVar[int | None] = None  # None: as many as anyone asks for
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**64:
+            raise UsageError(f"the view seed must lie in 0 to 2^64 - 1, got {self.seed}")
 
     @abstractmethod
     def __call__(self, images_BCHW: Pixels, index_B: NDArray[np.int64], view: int) -> Pixels:
@@ -50,12 +55,12 @@ class Recipe(ABC):
 
     def _check(self, images_BCHW: Pixels, index_B: NDArray[np.int64], view: int) -> None:
         if images_BCHW.ndim != 4 or str(images_BCHW.dtype) not in ("uint8", "torch.uint8"):
-            raise ValueError(
+            raise UsageError(
                 f"images must be uint8 of shape (B, C, H, W), got {images_BCHW.dtype} of shape "
                 f"{tuple(images_BCHW.shape)}; views are made before any normalisation"
             )
         if len(index_B) != len(images_BCHW):
-            raise ValueError(f"got {len(images_BCHW)} images but {len(index_B)} indices")
+            raise UsageError(f"got {len(images_BCHW)} images but {len(index_B)} indices")
         if view < 0 or (self.num_views is not None and view >= self.num_views):
             available = "0 and up" if self.num_views is None else f"0 to {self.num_views - 1}"
-            raise ValueError(f"recipe {self.name!r} has the views {available}, got {view}")
+            raise UsageError(f"recipe {self.name!r} has the views {available}, got {view}")

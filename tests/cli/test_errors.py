@@ -99,7 +99,7 @@ def test_stores_of_something_else_show_both_sides(kdcache: Kdcache, digits_store
     train = ("train-student", "--student", "r8", "--epochs", 1, "--store", digits_store)
     digits = (*train, "--dataset", "digits", "--out", digits_store.parent / "run")
     refused(kdcache(*digits, "--view-seed", 1), "view_seed", "Leave those options out")
-    refused(kdcache(*digits, "--views", 3), "views", "2", "3")
+    refused(kdcache(*digits, "--views", 3), "views asked for are 0 to 2; complete", "0, 1")
     refused(kdcache(*digits, "--mentors", "r8,r20"), "no mentor 'r20'; it has r14, r8")
     refused(kdcache(*digits, "--samples", 300), "holds no targets for")
     refused(kdcache(*digits, "--method", "kd"), "exactly one mentor")
@@ -138,7 +138,6 @@ def test_damage_is_an_error_at_training_and_healed_by_precompute(
     )  # fmt: skip
     failed = kdcache(*train)
     refused(failed, "mentor 'r8', view 1, block 0", "kdcache precompute", exit_code=1)
-    chunk.unlink()
     healed = kdcache(
         "precompute", "--mentors", "r8,r14", "--dataset", "digits", "--samples", 100,
         "--store", digits_store, "--checkpoint", f"r8={digits_checkpoint('r8')}",
@@ -205,3 +204,46 @@ def test_evaluate_reads_what_the_file_says(
     named = kdcache("evaluate", plain, "--network", "r8", "--dataset", "digits", "--json")
     assert json.loads(named.output)["samples"] == 359
     refused(kdcache("evaluate", plain, "--network", "r8"), "does not say its dataset")
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("mentors = 5", "expected names, got 5"),
+        ("mentors = [1, 2]", "expected names, got [1, 2]"),
+        ("switches = 3", "must be tables"),
+        ('checkpoints = "x"', "must be tables"),
+        ("epochs = 2.7", "epochs must be of type integer, got 2.7"),
+        ('lr = "fast"', "lr must be of type float, got 'fast'"),
+        ("epochs = true", "epochs must be of type integer, got True"),
+    ],
+)
+def test_config_values_of_the_wrong_type_are_refused(
+    kdcache: Kdcache, tmp_path: Path, toml: str, message: str
+) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(toml + "\n")
+    refused(kdcache("train-student", "--dataset", "digits", "--config", config), message)
+
+
+def test_a_mentors_own_config_trains_it_again(kdcache: Kdcache, tmp_path: Path) -> None:
+    first = kdcache("train-mentor", "r8", "--dataset", "digits", "--epochs", 1, "--out",
+                    tmp_path / "m")  # fmt: skip
+    assert first.exit_code == 0, first.output
+    again = kdcache("train-mentor", "r8", "--config", tmp_path / "m" / "config.toml")
+    assert again.exit_code == 0, again.output
+    found = kdcache("evaluate", tmp_path / "home" / "mentors" / "digits" / "resnet8.safetensors")
+    assert "resnet8 on digits (test, 359 samples)" in found.output
+    refused(kdcache("evaluate", tmp_path / "m", "--split", "val"), "split must be train or test")
+    (tmp_path / "m" / "student.safetensors").unlink()
+    refused(kdcache("evaluate", tmp_path / "m"), "a run that is not finished")
+
+
+def test_the_filter_is_only_warned_of_where_there_is_one(
+    kdcache: Kdcache, digits_store: Path, tmp_path: Path
+) -> None:
+    train = ("train-student", "--student", "r8", "--store", digits_store, "--epochs", 1,
+             "--batch-size", 16)  # fmt: skip
+    average = kdcache(*train, "--method", "average", "--out", tmp_path / "average")
+    assert average.exit_code == 0, average.output
+    assert "filter idle" not in average.output

@@ -76,11 +76,11 @@ def test_precompute(
 def test_train_student(
     tmp_path: Path, digits_checkpoint: Callable[[str], Path], number: int, code: int
 ) -> None:
-    finish("precompute", "--mentors", "r8", "--dataset", "digits", "--samples", 640,
+    finish("precompute", "--mentors", "r8", "--dataset", "digits", "--samples", 320,
            "--views", 4, "--store", tmp_path / "S",
            "--checkpoint", f"r8={digits_checkpoint('r8')}")  # fmt: skip
-    command = ("train-student", "--student", "r14", "--dataset", "digits", "--samples", 640,
-               "--epochs", 4,
+    command = ("train-student", "--student", "r14", "--dataset", "digits", "--samples", 320,
+               "--epochs", 12,
                "--store", tmp_path / "S", "--out")  # fmt: skip
     finish(*command, tmp_path / "undisturbed")
     metrics = tmp_path / "run" / "metrics.jsonl"
@@ -91,7 +91,9 @@ def test_train_student(
     output, _ = process.communicate(timeout=60)
     assert process.returncode == code, output
     assert "Traceback" not in output
-    assert "going on" in finish(*command, tmp_path / "run")
+    output = finish(*command, tmp_path / "run")
+    if number != signal.SIGKILL:  # a kill may come before the first checkpoint
+        assert "going on" in output
     ours, theirs = (
         [{k: v for k, v in r.items() if k != "seconds"} for r in RunFolder(f).records()]
         for f in (tmp_path / "run", tmp_path / "undisturbed")

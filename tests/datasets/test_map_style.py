@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kdcache.datasets import ImageDataset, Preprocessing, as_image_dataset, open_dataset
-from kdcache.errors import DatasetError
+from kdcache.errors import DatasetError, UsageError
 
 LABELS = [2, 0, 1, 1, 0]
 
@@ -238,20 +238,19 @@ def test_a_factory_in_the_current_folder_is_called_with_the_split(factories: str
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("no_such_module_at_all:build", "ModuleNotFoundError"),
+        ("no_such_module_at_all:build", "there is no module 'no_such_module_at_all'"),
         ("my_broken_datasets:build", "no_such_library"),
-        ("my_kdcache_datasets:missing", "AttributeError"),
-        ("my_kdcache_datasets:", "AttributeError"),
-        (":build", "ValueError"),
-        ("my_kdcache_datasets:not_a_function", "not callable"),
+        ("my_kdcache_datasets:missing", "there is no missing in"),
+        ("my_kdcache_datasets:", "expected package.module:factory"),
+        (":build", "expected package.module:factory"),
+        ("my_kdcache_datasets:not_a_function", "expected a function"),
         ("my_kdcache_datasets:explode", "RuntimeError: no disk"),
     ],
 )
 @pytest.mark.usefixtures("factories")
 def test_a_factory_that_cannot_be_called_is_one_clear_error(path: str, reason: str) -> None:
-    with pytest.raises(DatasetError, match=f"dataset {path!r}: calling .*{reason}") as caught:
+    with pytest.raises(UsageError, match=f"dataset {path!r}: .*{reason}"):
         open_dataset(path)
-    assert "takes 'train' or 'test' and returns a map-style dataset" in str(caught.value)
 
 
 def test_a_factory_that_returns_something_else_is_refused(factories: str) -> None:

@@ -164,8 +164,10 @@ def test_without_its_record_a_chunk_does_not_exist(small: SmallStore, array: Arr
     with pytest.raises(MissingTargets, match=r"'r20' for view 1, block 1 \(3 chunks are committed"):
         store.targets(view=1, index=np.arange(7))
     assert store.usable_views(["r20"]) == [0]
-    assert not is_intact(store.mentor("r20"), (1, 1))
-    assert is_intact(store.mentor("r20"), (1, 0))
+    stored = store.mentor("r20")
+    assert not is_intact(stored, (1, 1), stored.commits[1, 0].bytes)
+    assert is_intact(stored, (1, 0), stored.commits[1, 0].bytes)
+    assert not is_intact(stored, (1, 0), 2 * stored.commits[1, 0].bytes)
 
 
 def test_without_any_record_nothing_exists(small: SmallStore, array: ArrayLocation) -> None:
@@ -176,14 +178,18 @@ def test_without_any_record_nothing_exists(small: SmallStore, array: ArrayLocati
         small.open().usable_views(["r20"])
 
 
-def test_a_chunk_of_another_size_or_gone_is_not_intact(
+def test_a_chunk_that_is_gone_or_differs_is_not_intact(
     small: SmallStore, array: ArrayLocation
 ) -> None:
     array.chunk(0, 0).unlink()
     array.chunk(0, 1).write_bytes(b"short")
+    flipped = bytearray(array.chunk(1, 0).read_bytes())
+    flipped[5] ^= 1
+    array.chunk(1, 0).write_bytes(flipped)
     stored = small.open().mentor("r20")
-    intact = {key: is_intact(stored, key) for key in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]}
-    assert intact == {(0, 0): False, (0, 1): False, (1, 0): True, (1, 1): True, (2, 0): False}
+    size = stored.commits[1, 1].bytes
+    intact = {key: is_intact(stored, key, size) for key in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]}
+    assert intact == {(0, 0): False, (0, 1): False, (1, 0): False, (1, 1): True, (2, 0): False}
 
 
 # The gathered index

@@ -11,6 +11,7 @@ import torch
 import kdcache
 from kdcache.checkpoints import read_metadata, read_state_dict
 from kdcache.config import read_toml
+from kdcache.datasets import ImageDataset
 from kdcache.errors import (
     CheckpointError,
     MissingTargets,
@@ -19,6 +20,7 @@ from kdcache.errors import (
     StoreMismatch,
     UsageError,
 )
+from kdcache.mentors import Mentor, load_mentor
 from kdcache.store import TargetStore
 from kdcache.train import TrainConfig
 from kdcache.train.run_folder import RunFolder
@@ -178,14 +180,16 @@ def test_options_that_contradict_the_store_show_both_sides(train: Run) -> None:
     for match, options in (
         (r"view_seed\s+0\s+9", {"view_seed": 9}),
         (r"recipe\s+crop-flip\s+none", {"recipe": "none"}),
-        (r"views\s+3\s+2", {"views": 2}),
         (r"dataset\s+digits\s+cifar", {"dataset": "cifar"}),
     ):
         error = StoreMismatch if "cifar" not in match else UsageError
         with pytest.raises(error, match=match if error is StoreMismatch else "unknown dataset"):
             next(train("no", **options))
-    with pytest.raises(MissingTargets, match="holds no targets for"):
-        next(train("no", samples=120))
+    with pytest.raises(MissingTargets, match=r"views asked for are 0 to 3; complete .* 0 to 2"):
+        next(train("no", views=4))
+    for samples in (120, 1438):
+        with pytest.raises(MissingTargets, match="holds no targets for"):
+            next(train("no", samples=samples))
     with pytest.raises(MissingTargets, match="no mentor 'r110'; it has r14, r8"):
         next(train("no", mentors=("r110",)))
     with pytest.raises(UsageError, match="exactly one mentor"):
@@ -251,3 +255,89 @@ def test_dropout_resumes_exactly(train: Run, tmp_path: Path) -> None:
         list(train("stopped", should_stop=lambda: next(polls, None) is None, **options))
     list(train("stopped", **options))
     assert same_weights(tmp_path / "stopped", tmp_path / "undisturbed")
+
+
+def test_a_run_that_goes_on_keeps_its_views_when_the_store_grows(
+    train: Run, tmp_path: Path, store: TargetStore, digits: ImageDataset,
+    digits_mentors: list[Mentor], digits_checkpoint: Callable[..., Path],
+) -> None:  # fmt: skip
+    polls = iter(range(8))
+    with pytest.raises(Stopped):
+        list(train("grown", epochs=4, should_stop=lambda: next(polls, None) is None))
+    more = load_mentor("r20", digits, digits_checkpoint("r20"))
+    kdcache.precompute_targets(digits, [*digits_mentors, more], store=store.root, views=5)
+    with pytest.warns(UserWarning, match="epoch 3 uses view 0 again"):
+        list(train("grown", epochs=4))
+    records = RunFolder(tmp_path / "grown").records()
+    assert [record["view"] for record in records] == [0, 1, 2, 0]
+    assert all(set(record["classroom"]["active"]) == {"r14", "r8"} for record in records)
+    fresh = next(train("fresh", epochs=4))
+    assert set(fresh["classroom"]["active"]) == {"r14", "r20", "r8"}
+
+
+def test_some_of_a_stores_views_will_do(train: Run, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="only 2 views are usable"):
+        assert [r["view"] for r in train("first", views=2)] == [0, 1, 0]
+    with pytest.warns(UserWarning, match="only 2 views are usable"):
+        assert [r["view"] for r in train("listed", views=(2, 0))] == [2, 0, 2]
+    assert read_toml(tmp_path / "first" / "config.toml")["views"] == 2
+    assert read_toml(tmp_path / "listed" / "config.toml")["views"] == [2, 0]
+
+
+def test_the_dataset_is_the_stores_where_none_is_named(train: Run) -> None:
+    assert len(list(train("run", dataset=None, samples=None))) == 3
+
+
+def test_a_start_that_failed_holds_no_folder(train: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="lower the batch size"):
+        next(train("again", batch_size=5000))
+    with pytest.raises(RunFailed):
+        list(train("again", method="ce", lr=1e30))
+    list(train("again"))
+    assert (tmp_path / "again" / "student.safetensors").exists()
+
+
+def test_records_of_an_epoch_without_checkpoint_are_dropped(train: Run, tmp_path: Path) -> None:
+    run = train("killed")
+    next(run)
+    run.close()
+    (tmp_path / "killed" / "checkpoint.pt").unlink()
+    list(train("killed"))
+    assert [r["epoch"] for r in RunFolder(tmp_path / "killed").records()] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("student", "match"),
+    [
+        ("torchvision:alexnet", "cannot run on a batch of shape"),
+        ("tests.train.odd_networks:of_another_class_count", r"it gave \(2, 7\)"),
+        ("tests.train.odd_networks:of_two_outputs", "it gave tuple"),
+    ],
+)
+def test_students_that_do_not_suit_are_refused_at_once(
+    train: Run, tmp_path: Path, student: str, match: str
+) -> None:
+    for method in ("ce", "classroom"):
+        with pytest.raises(UsageError, match=match):
+            next(train("odd", student=student, method=method))
+    assert not (tmp_path / "odd").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"view_seed": -1},
+        {"views": 0},
+        {"recipe": "none", "views": 5},
+        {"momentum": -1.0},
+        {"weight_decay": -1.0},
+        {"lr": float("inf")},
+        {"lr": float("nan")},
+        {"epochs": 0},
+        {"seed": -1},
+    ],
+    ids=str,
+)
+def test_impossible_numbers_are_refused(train: Run, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        next(train("no", store=None, method="ce", **options))
