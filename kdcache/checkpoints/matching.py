@@ -47,7 +47,7 @@ def _refuse_mismatch(
 ) -> None:
     """Raises with both sides unless the file's tensors fit the network's, name by name."""
     missing = [k for k in expected if k not in found and not k.endswith(".num_batches_tracked")]
-    unknown = sorted(key for key in found if key not in expected)
+    unknown = [key for key in found if key not in expected]
     shapes = {
         key: (tuple(found[key].shape), tuple(expected[key].shape))
         for key in expected

@@ -110,7 +110,8 @@ def _read_safetensors(path: Path) -> object:
 
     try:
         # Bytes, not a memory map: a file that shrinks under a map kills the process.
-        return safetensors.torch.load(path.read_bytes())
+        # The library returns the tensors in a random order.
+        return dict(sorted(safetensors.torch.load(path.read_bytes()).items()))
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # a foreign header can raise anything
