@@ -1,4 +1,4 @@
-"""What a precompute will do: which chunks of a store are there, and which are missing."""
+"""What a precompute will do: how, as given or as the store has it, and which chunks are missing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from kdcache import homes
-from kdcache.encode import LOGITS, Encoder
+from kdcache.datasets import ImageDataset
+from kdcache.encode import LOGITS, Encoder, find_encoder
 from kdcache.errors import UsageError
+from kdcache.mentors import RunShape
 from kdcache.store import (
     Manifest,
     MentorManifest,
@@ -17,7 +19,7 @@ from kdcache.store import (
     is_intact,
     require_equal,
 )
-from kdcache.views import Recipe
+from kdcache.views import Recipe, make_recipe, recipe_from_description
 
 DEFAULT_VIEWS = 40
 
@@ -156,6 +158,50 @@ def num_views(asked: int | None, recipe: Recipe, existing: TargetStore | None) -
         allowed = "1 and up" if most is None else f"1 to {most}"
         raise UsageError(f"recipe {recipe.name!r} takes --views {allowed}, got {asked}")
     return asked
+
+
+def choose_recipe(
+    given: Recipe | str | None,
+    view_seed: int | None,
+    existing: TargetStore | None,
+    dataset: ImageDataset,
+) -> Recipe:
+    """As given; a name takes the dataset's parameters; else the store's, else crop-flip."""
+    if isinstance(given, Recipe):
+        if view_seed not in (None, given.seed):
+            raise UsageError(f"the recipe has the seed {given.seed}, view_seed says {view_seed}")
+        return given
+    if view_seed is None:
+        view_seed = existing.manifest.view_seed if existing else 0
+    if given is None and existing is not None:
+        return recipe_from_description(existing.manifest.recipe, view_seed)
+    return make_recipe(given or "crop-flip", seed=view_seed, **dataset.view_parameters)
+
+
+def choose_encoder(name: str | None, existing: TargetStore | None) -> Encoder:
+    """As named; else the one all the store's mentors share; else float16. UsageError if unknown."""
+    used = {existing.mentor(m).encoder.name for m in existing.mentors} if existing else set()
+    return find_encoder(name or (used.pop() if len(used) == 1 else "float16"))
+
+
+def choose_run_shape(
+    precision: str | None,
+    batch_size: int | None,
+    existing: TargetStore | None,
+    mentors: Sequence[str],
+) -> RunShape:
+    """As given; else as these mentors are stored; else as all the store's mentors are."""
+    base = RunShape()
+    if existing is not None:
+        ours = set(mentors) & set(existing.mentors)
+        shapes = [existing.mentor(name).manifest.run_shape for name in ours or existing.mentors]
+        if shapes and all(shape == shapes[0] for shape in shapes):
+            base = RunShape(**shapes[0])
+    return RunShape(
+        precision=precision or base.precision,
+        batch=batch_size or base.batch,
+        memory_format=base.memory_format,
+    )
 
 
 def default_store(manifest: Manifest) -> Path:

@@ -20,13 +20,16 @@ import torch
 
 from kdcache.datasets import ImageDataset, as_image_dataset
 from kdcache.devices import resolve_device
-from kdcache.encode import LOGITS, find_encoder
+from kdcache.encode import LOGITS
 from kdcache.errors import RunFailed, StoreError, UsageError
-from kdcache.mentors import Mentor, MentorPool, RunShape, load_mentor, require_finite
+from kdcache.mentors import Mentor, MentorPool, load_mentor, require_finite
 from kdcache.models import long_name, short_name
 from kdcache.plan import (
     Plan,
     Unit,
+    choose_encoder,
+    choose_recipe,
+    choose_run_shape,
     default_store,
     make_plan,
     num_views,
@@ -46,7 +49,7 @@ from kdcache.store import (
     open_store,
     write_commit_index,
 )
-from kdcache.views import Recipe, make_recipe, recipe_from_description
+from kdcache.views import Recipe
 
 MOST_BLOCKS_IN_FLIGHT = 2
 Progress = Callable[[int, int], None]  # (views of samples done, all of them)
@@ -96,7 +99,7 @@ class PrecomputeJob:
             raise UsageError("name at least one mentor")
         self.dataset: ImageDataset = as_image_dataset(dataset)
         existing = _existing(local_path(store)) if store is not None else None
-        self.recipe = _choose_recipe(recipe, view_seed, existing, self.dataset)
+        self.recipe = choose_recipe(recipe, view_seed, existing, self.dataset)
         manifest = new_manifest(self.dataset, self.recipe)
         if store is None:
             existing = _existing(default_store(manifest))
@@ -104,13 +107,15 @@ class PrecomputeJob:
         self.pool = MentorPool(
             mentors,
             device=resolve_device(str(device)),
-            run_shape=_choose_run_shape(precision, batch_size, existing, mentors),
+            run_shape=choose_run_shape(
+                precision, batch_size, existing, [mentor.name for mentor in mentors]
+            ),
         )
         self.plan: Plan = make_plan(
             self.root,
             manifest,
             self._mentor_manifests(),
-            find_encoder(encoder or _encoder_of(existing)),
+            choose_encoder(encoder, existing),
             num_views(views, self.recipe, existing),
             existing,
         )
@@ -274,45 +279,3 @@ def precompute_targets(
 
 def _existing(root: Path) -> TargetStore | None:
     return open_store(root) if is_store(root) else None
-
-
-def _choose_recipe(
-    given: Recipe | str | None,
-    view_seed: int | None,
-    existing: TargetStore | None,
-    dataset: ImageDataset,
-) -> Recipe:
-    if isinstance(given, Recipe):
-        if view_seed not in (None, given.seed):
-            raise UsageError(f"the recipe has the seed {given.seed}, view_seed says {view_seed}")
-        return given
-    if view_seed is None:
-        view_seed = existing.manifest.view_seed if existing else 0
-    if given is None and existing is not None:
-        return recipe_from_description(existing.manifest.recipe, view_seed)
-    return make_recipe(given or "crop-flip", seed=view_seed, **dataset.view_parameters)
-
-
-def _encoder_of(existing: TargetStore | None) -> str:
-    used = {existing.mentor(m).encoder.name for m in existing.mentors} if existing else set()
-    return used.pop() if len(used) == 1 else "float16"
-
-
-def _choose_run_shape(
-    precision: str | None,
-    batch_size: int | None,
-    existing: TargetStore | None,
-    mentors: Sequence[Mentor],
-) -> RunShape:
-    """As given; else as these mentors are stored; else as all the store's mentors are."""
-    base = RunShape()
-    if existing is not None:
-        ours = {m.name for m in mentors} & set(existing.mentors)
-        shapes = [existing.mentor(name).manifest.run_shape for name in ours or existing.mentors]
-        if shapes and all(shape == shapes[0] for shape in shapes):
-            base = RunShape(**shapes[0])
-    return RunShape(
-        precision=precision or base.precision,
-        batch=batch_size or base.batch,
-        memory_format=base.memory_format,
-    )

@@ -256,4 +256,4 @@ def _ranges(views: Sequence[int]) -> str:
     """0-39 for a run of views, else a list."""
     if len(views) > 2 and list(views) == list(range(views[0], views[-1] + 1)):
         return f"{views[0]} to {views[-1]}"
-    return ", ".join(map(str, views))
+    return ", ".join(map(str, views)) or "none"
