@@ -61,8 +61,9 @@ def precompute(**options: Any) -> None:
                 "again to go on"
             )
         if result.num_pixels:
+            ran = [name for name, chunks in job.plan.new.items() if chunks]
             click.echo(
-                f"ran {len(job.pool.names)} mentors over {result.num_pixels:,} views in "
+                f"ran {', '.join(ran)} over {result.num_pixels:,} views in "
                 f"{readable_seconds(result.seconds)}, "
                 f"{result.num_pixels / result.seconds:,.0f} a second"
             )
