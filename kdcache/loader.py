@@ -48,7 +48,8 @@ class ReplayLoader:
     """Every sample once an epoch, in the order of Philox(seed, epoch), with its targets.
 
     `dataset`: one of ours or any map-style dataset. `store`: an open store, its path, or any
-    TargetSource. `mentors`: names, in the order of the M axis; None: all. `normalize`: the
+    TargetSource. `mentors`: names, in the order of the M axis; None: all (a TargetSource has its
+    own). `normalize`: the
     student's preprocessing; "dataset": the dataset's own; None: images stay uint8. `rank` and
     `world_size`: this process takes a strided slice of the one epoch order.
 
@@ -77,8 +78,10 @@ class ReplayLoader:
         self.device = resolve_device(str(device))
         if isinstance(store, (TargetStore, str, os.PathLike)):
             self.source: TargetSource = TargetStream(store, mentors, self.device)
-        else:
+        elif mentors is None:
             self.source = store
+        else:
+            raise UsageError(f"a target source has its own mentors, {', '.join(store.mentors)}")
         self.dataset: ImageDataset = as_image_dataset(dataset)
         if isinstance(self.source, TargetStream):
             self.dataset = self.source.require_dataset(self.dataset)

@@ -172,6 +172,9 @@ def test_any_map_style_dataset_will_do(store: TargetStore) -> None:
 
 
 def test_impossible_loaders_say_why(store: TargetStore, digits: ImageDataset) -> None:
+    source = LabelsOnly(ReplayLoader(digits, store, 16).source.recipe)
+    with pytest.raises(UsageError, match="has its own mentors"):
+        ReplayLoader(digits, source, 16, mentors=["r8"])
     with pytest.raises(UsageError, match="lower the batch size"):
         ReplayLoader(digits, store, 101)
     with pytest.raises(UsageError, match="rank must lie in"):

@@ -62,7 +62,12 @@ def train_student(
     if state is not None:
         _tell_changes(folder.environment(), environment, notify)
         loop.restore(state)
-        notify(f"going on in {folder.root} after {state['epoch']} of {config.epochs} epochs")
+        finished = state["epoch"] == config.epochs
+        notify(
+            f"{folder.root} is finished: nothing is left to do"
+            if finished
+            else f"going on in {folder.root} after {state['epoch']} of {config.epochs} epochs"
+        )
     yield from loop.run(should_stop, progress)
     save_weights(folder.student, loop.network, _student_metadata(config, train))
 

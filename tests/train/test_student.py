@@ -109,7 +109,9 @@ def test_killed_between_record_and_checkpoint_leaves_no_duplicates(
 def test_a_finished_run_has_nothing_left_to_do(train: Run, tmp_path: Path) -> None:
     list(train("once"))
     before = (tmp_path / "once" / "student.safetensors").read_bytes()
-    assert list(train("once")) == []
+    told: list[str] = []
+    assert list(train("once", notify=told.append)) == []
+    assert any("is finished" in line for line in told)
     assert (tmp_path / "once" / "student.safetensors").read_bytes() == before
 
 
