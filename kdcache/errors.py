@@ -73,6 +73,17 @@ def unknown_name(kind: str, given: str, known: Iterable[str], hint: str = "") ->
     return UsageError(f"unknown {kind} {given!r}.{did_you_mean} Known: {', '.join(names)}.{tail}")
 
 
+def differences(
+    left: Mapping[str, object], right: Mapping[str, object], ignored: Iterable[str] = ()
+) -> dict[str, tuple[object, object]]:
+    """The fields in which two descriptions differ, with both values ("-" where one has none)."""
+    return {
+        key: (left.get(key, "-"), right.get(key, "-"))
+        for key in dict.fromkeys([*left, *right])
+        if key not in ignored and left.get(key) != right.get(key)
+    }
+
+
 def both_sides(left: str, right: str, differences: Mapping[str, tuple[object, object]]) -> str:
     """A readable table of differing fields: name, the left side's value, the right side's."""
     rows = [("", left, right)]

@@ -22,7 +22,7 @@ from kdcache.datasets import ImageDataset, Preprocessing
 from kdcache.devices import PRECISIONS, precision_context
 from kdcache.encode import LOGITS, TargetKind
 from kdcache.errors import CheckpointError, RunFailed, UsageError, unknown_name
-from kdcache.models import build_network, long_name, short_name
+from kdcache.models import build_network, checked_forward, long_name, short_name
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th")
 SMALLEST_RUN = 64
@@ -92,13 +92,32 @@ def load_mentor(
     load_weights(network, path)
     network.eval().requires_grad_(False)
     return Mentor(
-        name=short_name(long_name(name)),
+        name=mentor_name(name),
         architecture=long_name(name),
         network=network,
         num_classes=dataset.num_classes,
         preprocessing=sidecar_preprocessing(path) or dataset.preprocessing,
         checkpoint_sha256=file_sha256(path),
     )
+
+
+def load_mentors(
+    names: Sequence[str],
+    dataset: ImageDataset,
+    checkpoints: Mapping[str, str | os.PathLike[str]] | None = None,
+) -> list[Mentor]:
+    """Several mentors; `checkpoints` by short or long name, where not in the library.
+
+    Every name is known before the first checkpoint is read. Errors as `load_mentor`'s.
+    """
+    given = {mentor_name(name): path for name, path in (checkpoints or {}).items()}
+    known = [mentor_name(name) for name in names]
+    return [load_mentor(name, dataset, given.get(name)) for name in known]
+
+
+def mentor_name(name: str) -> str:
+    """A mentor's one name: the short one where there is one. Raises UsageError if unknown."""
+    return short_name(long_name(name))
 
 
 def find_checkpoint(name: str, dataset_name: str) -> Path:
@@ -203,7 +222,17 @@ class MentorPool:
             for mentor in chosen:
                 if mentor.preprocessing not in inputs:
                     inputs[mentor.preprocessing] = mentor.preprocessing(pixels)
-                outputs.append(_forward(mentor, inputs[mentor.preprocessing]))
+                what = f"mentor {mentor.name!r} ({mentor.architecture})"
+                images = inputs[mentor.preprocessing]
+                outputs.append(
+                    checked_forward(
+                        what,
+                        mentor.network,
+                        images,
+                        mentor.num_classes,
+                        remedy="Choose a mentor made for this dataset with --mentors",
+                    )
+                )
         return torch.stack([self.kind.from_output(output) for output in outputs], dim=1)[:rows]
 
     def _choose(self, names: Sequence[str] | None) -> Sequence[Mentor]:
@@ -214,26 +243,6 @@ class MentorPool:
             if name not in by_name:
                 raise unknown_name("mentor of this pool", name, by_name)
         return [by_name[name] for name in names]
-
-
-def _forward(mentor: Mentor, images_BCHW: torch.Tensor) -> torch.Tensor:
-    """The raw output (B, classes). Raises UsageError for a network that does not suit."""
-    shape = tuple(images_BCHW.shape)
-    try:
-        output = mentor.network(images_BCHW)
-    except (RuntimeError, ValueError) as error:
-        raise UsageError(
-            f"mentor {mentor.name!r} ({mentor.architecture}) cannot run on a batch of shape "
-            f"{shape}: {str(error).splitlines()[0]}"
-        ) from error
-    expected = (len(images_BCHW), mentor.num_classes)
-    if not isinstance(output, torch.Tensor) or tuple(output.shape) != expected:
-        got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise UsageError(
-            f"mentor {mentor.name!r} ({mentor.architecture}) must give one number a class, "
-            f"{expected}, for a batch of shape {shape}; it gave {got}"
-        )
-    return output
 
 
 def require_finite(targets: NDArray[np.float32], mentor: str, view: int) -> None:
@@ -253,5 +262,5 @@ def parse_checkpoints(given: Sequence[str]) -> Mapping[str, Path]:
         name, equals, file = item.partition("=")
         if not (name and equals and file):
             raise UsageError(f"--checkpoint takes NAME=FILE, got {item!r}")
-        checkpoints[short_name(long_name(name))] = Path(file).expanduser()
+        checkpoints[mentor_name(name)] = Path(file).expanduser()
     return checkpoints

@@ -22,8 +22,7 @@ from kdcache.datasets import ImageDataset, as_image_dataset
 from kdcache.devices import resolve_device
 from kdcache.encode import LOGITS
 from kdcache.errors import RunFailed, StoreError, UsageError
-from kdcache.mentors import Mentor, MentorPool, load_mentor, require_finite
-from kdcache.models import long_name, short_name
+from kdcache.mentors import Mentor, MentorPool, load_mentors, require_finite
 from kdcache.plan import (
     Plan,
     Unit,
@@ -268,10 +267,8 @@ def precompute_targets(
     what is missing; more views or mentors are added to what is there.
     """
     dataset = as_image_dataset(dataset)
-    given = {short_name(long_name(name)): path for name, path in (checkpoints or {}).items()}
     loaded = [
-        m if isinstance(m, Mentor) else load_mentor(m, dataset, given.get(short_name(long_name(m))))
-        for m in mentors
+        m if isinstance(m, Mentor) else load_mentors([m], dataset, checkpoints)[0] for m in mentors
     ]
     job = PrecomputeJob(dataset, loaded, **options)
     return job.run(progress=progress, should_stop=should_stop).store

@@ -74,26 +74,19 @@ def precompute(**options: Any) -> None:
 
 def _make_job(options: dict[str, Any]) -> Any:
     from kdcache.datasets import open_dataset
-    from kdcache.mentors import load_mentor, parse_checkpoints
-    from kdcache.models import long_name, short_name
+    from kdcache.mentors import load_mentors, mentor_name, parse_checkpoints
     from kdcache.precompute import PrecomputeJob
 
-    for name in options["mentors"]:
-        long_name(name)
+    names = [mentor_name(name) for name in options["mentors"]]  # a typing mistake shows at once
     dataset = open_dataset(
         options["dataset"] or _dataset_of(options["store"]),
         options["split"],
         data_dir=options["data_dir"],
         samples=options["samples"],
     )
-    given = parse_checkpoints(options["checkpoint"])
-    mentors = [
-        load_mentor(name, dataset, given.get(short_name(long_name(name))))
-        for name in options["mentors"]
-    ]
     return PrecomputeJob(
         dataset,
-        mentors,
+        load_mentors(names, dataset, parse_checkpoints(options["checkpoint"])),
         store=options["store"],
         views=options["views"],
         recipe=options["recipe"],
@@ -107,11 +100,12 @@ def _make_job(options: dict[str, Any]) -> Any:
 
 def _dataset_of(store: str | None) -> str:
     """The dataset an existing store is of, else CIFAR-100."""
+    from kdcache.datasets import DEFAULT_DATASET
     from kdcache.store import is_store, local_path, open_store
 
     if store is not None and is_store(local_path(store)):
         return str(open_store(store).manifest.dataset["name"])
-    return "cifar100"
+    return DEFAULT_DATASET
 
 
 def _print_plan(job: Any) -> None:

@@ -11,6 +11,7 @@ from kdcache.datasets.map_style import open_factory, wrap_map_style
 from kdcache.datasets.preprocessing import Preprocessing
 from kdcache.errors import UsageError, unknown_name
 
+DEFAULT_DATASET = "cifar100"
 NAMES = ("cifar10", "cifar100", "digits")
 SPLITS = ("train", "test")
 
@@ -51,4 +52,12 @@ def as_image_dataset(dataset: Any) -> ImageDataset:
     return wrap_map_style(dataset, name=f"{kind.__module__}:{kind.__qualname__}", split=split)
 
 
-__all__ = ["NAMES", "SPLITS", "ImageDataset", "Preprocessing", "as_image_dataset", "open_dataset"]
+__all__ = [
+    "DEFAULT_DATASET",
+    "NAMES",
+    "SPLITS",
+    "ImageDataset",
+    "Preprocessing",
+    "as_image_dataset",
+    "open_dataset",
+]

@@ -7,5 +7,13 @@ from kdcache.models.names import (
     long_name,
     short_name,
 )
+from kdcache.models.suitability import checked_forward
 
-__all__ = ["build_network", "long_name", "short_name", "KNOWN_NAMES", "SHORT_NAMES"]
+__all__ = [
+    "build_network",
+    "checked_forward",
+    "long_name",
+    "short_name",
+    "KNOWN_NAMES",
+    "SHORT_NAMES",
+]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcache.canonical import json_sha256
-from kdcache.errors import StoreError, StoreMismatch, both_sides
+from kdcache.errors import StoreError, StoreMismatch, both_sides, differences
 from kdcache.store.layout import FORMAT
 
 
@@ -153,11 +153,7 @@ def require_equal(
 ) -> None:
     """Raises StoreMismatch with a table of both (title, description) sides where they differ."""
     (left_title, left_side), (right_title, right_side) = left, right
-    different = {
-        key: (left_side.get(key, "-"), right_side.get(key, "-"))
-        for key in dict.fromkeys([*left_side, *right_side])
-        if left_side.get(key) != right_side.get(key)
-    }
+    different = differences(left_side, right_side)
     if different:
         table = both_sides(left_title, right_title, different)
         raise StoreMismatch(f"{what} differs:\n{table}\n{remedy}")

@@ -7,12 +7,11 @@ from typing import Any
 
 from kdcache import durable, homes
 from kdcache.checkpoints import read_metadata, read_state_dict, save_weights
-from kdcache.datasets import ImageDataset, open_dataset
+from kdcache.datasets import DEFAULT_DATASET, ImageDataset, open_dataset
 from kdcache.mentors import library_stem, sidecar_path
 from kdcache.models import long_name
 from kdcache.train.loop import Progress
 from kdcache.train.run_folder import RunFolder
-from kdcache.train.run_source import DEFAULT_DATASET
 from kdcache.train.student import train_student
 from kdcache.train.train_config import TrainConfig
 from kdcache.versions import library_versions

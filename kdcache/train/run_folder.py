@@ -16,7 +16,7 @@ import torch
 
 from kdcache import durable
 from kdcache.config import as_toml_values, read_toml, write_toml
-from kdcache.errors import CheckpointError, UsageError, both_sides
+from kdcache.errors import CheckpointError, UsageError, both_sides, differences
 from kdcache.train.train_config import TrainConfig
 
 # Where a run may differ from itself when it goes on: none of these decides what is computed.
@@ -54,12 +54,7 @@ class RunFolder:
         """
         ours = as_toml_values(config)
         if self.checkpoint.exists():
-            theirs = self._recorded()
-            different = {
-                key: (theirs.get(key, "-"), ours.get(key, "-"))
-                for key in dict.fromkeys([*theirs, *ours])
-                if key not in _FREE and theirs.get(key) != ours.get(key)
-            }
+            different = differences(self._recorded(), ours, ignored=_FREE)
             if different:
                 raise UsageError(
                     f"{self.root} holds another run:\n"

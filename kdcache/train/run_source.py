@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from kdcache import homes
-from kdcache.datasets import ImageDataset, open_dataset
+from kdcache.datasets import DEFAULT_DATASET, ImageDataset, open_dataset
 from kdcache.errors import KdcacheError, UsageError
-from kdcache.mentors import MentorPool, RunShape, load_mentor
+from kdcache.mentors import MentorPool, RunShape, load_mentors
 from kdcache.models import short_name
 from kdcache.online import OnlineTargets
 from kdcache.plan import num_views
@@ -19,7 +19,6 @@ from kdcache.stream import TargetStream
 from kdcache.train.train_config import TrainConfig
 from kdcache.views import Recipe, make_recipe
 
-DEFAULT_DATASET = "cifar100"
 Chosen = tuple[TrainConfig, ImageDataset, TargetSource]
 
 
@@ -96,8 +95,7 @@ def _live_mentors(
 ) -> MentorPool:
     """The mentors themselves, proven to be the store's, in the store's run shape."""
     names = config.mentors or ()
-    given = {short_name(name): path for name, path in config.checkpoints.items()}
-    mentors = [load_mentor(name, dataset, given.get(name)) for name in names]
+    mentors = load_mentors(names, dataset, config.checkpoints)
     if store is None:
         return MentorPool(mentors, device=device, run_shape=RunShape())
     shapes = []

@@ -15,7 +15,7 @@ from kdcache.datasets import ImageDataset, open_dataset
 from kdcache.devices import resolve_device
 from kdcache.errors import UsageError
 from kdcache.loader import ReplayLoader
-from kdcache.models import build_network, long_name
+from kdcache.models import build_network, checked_forward, long_name
 from kdcache.sources import TargetSource
 from kdcache.train.loop import Progress, TrainingLoop
 from kdcache.train.run_folder import RunFolder
@@ -80,21 +80,15 @@ def _require_suitable(
     train: ImageDataset,
 ) -> None:
     """Tries student and loss on two images, so that what cannot work together says so at once."""
-    shape = (2, *train.images(train.index_N[:1]).shape[1:])
-    expected = (2, train.num_classes)
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            output = copy.deepcopy(network).train()(torch.zeros(shape))
-    except (RuntimeError, ValueError) as error:
-        raise UsageError(
-            f"student {config.student!r} cannot run on a batch of shape {shape}: "
-            f"{str(error).splitlines()[0]}. Choose another --student"
-        ) from error
-    if not isinstance(output, torch.Tensor) or tuple(output.shape) != expected:
-        got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise UsageError(
-            f"student {config.student!r} must give one number a class, {expected}, for a batch of "
-            f"shape {shape}; in training it gave {got}. Choose another --student"
+    images = torch.zeros(2, *train.images(train.index_N[:1]).shape[1:])
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        trial = copy.deepcopy(network).train()
+        output = checked_forward(
+            f"student {config.student!r} (in training)",
+            trial,
+            images,
+            train.num_classes,
+            remedy="Choose another --student",
         )
     mentors_BMC = torch.zeros(2, len(source.mentors), train.num_classes) if source.mentors else None
     try:
