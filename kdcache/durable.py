@@ -1,4 +1,8 @@
-"""Files that appear whole or not at all, and stay: written aside, fsynced, renamed."""
+"""Files that appear whole or not at all, and stay: written aside, fsynced, renamed.
+
+Whatever reaches a store passes through these few calls of the operating system, so that the tests
+can kill a process, or cut its power, at each of them.
+"""
 
 import os
 import secrets
@@ -13,20 +17,35 @@ def aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
 
 
+def is_aside(name: str) -> bool:
+    """Whether a file name is one that `aside` gives."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
 def write_aside(path: Path, parts: Iterable[Bytes]) -> Path:
     """Writes and fsyncs a file beside `path`; returns where. `publish` makes it appear."""
     make_folder(path.parent)
     temporary = aside(path)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOSE_ON_EXEC, 0o666)
     try:
-        with open(temporary, "xb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
+        for part in parts:
+            _write_all(descriptor, memoryview(part).cast("B"))
+        os.fsync(descriptor)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
         raise
+    finally:
+        os.close(descriptor)
     return temporary
+
+
+_CLOSE_ON_EXEC = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+def _write_all(descriptor: int, content: memoryview) -> None:
+    """The operating system may take less than it is offered."""
+    while content:
+        content = content[os.write(descriptor, content) :]
 
 
 def make_folder(folder: Path) -> None:
@@ -38,7 +57,7 @@ def make_folder(folder: Path) -> None:
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Renames a file or a whole fsynced folder into place, so that it survives a power cut."""
+    """Renames a file into place, so that it survives a power cut."""
     os.replace(temporary, path)
     fsync_folder(path.parent)
 
@@ -49,7 +68,12 @@ def write_file(path: Path, *parts: Bytes) -> None:
     try:
         publish(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Unlinks a file, if it is there. `fsync_folder` makes that durable."""
+    path.unlink(missing_ok=True)
 
 
 def fsync_file(path: Path) -> None:
@@ -67,11 +91,3 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def fsync_tree(folder: Path) -> None:
-    """Fsyncs every file and folder below `folder`, and `folder` itself."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            fsync_file(Path(parent) / name)
-        fsync_folder(Path(parent))

@@ -10,8 +10,15 @@ CHANCE_FACTOR = 2.0
 def inspect_store(store: TargetStore) -> dict[str, Any]:
     """The store as JSON: format, fingerprint, dataset, recipe, view_seed, views, complete, bytes,
     written_by, and for each mentor its identity, encoder with the error measured on what it wrote,
-    accuracy (top-1 percent on its committed views; None before the first), views and bytes."""
-    mentors = [_mentor(store, store.mentor(name)) for name in store.mentors]
+    accuracy (top-1 percent on its committed views; None before the first), views and bytes.
+    `problems`: what of its documents is damaged (`verify` reads every byte)."""
+    mentors = [_mentor(store, stored) for stored in store.sound_mentors]
+    problems = [f"mentor {name}: {error}" for name, error in store.mentor_errors.items()]
+    problems += [
+        f"mentor {stored.manifest.name}, view {wrong.key[0]}, block {wrong.key[1]}: {wrong.reason}"
+        for stored in store.sound_mentors
+        for wrong in stored.broken
+    ]
     views = store.num_views
     return {
         "format": store.manifest.format,
@@ -20,10 +27,13 @@ def inspect_store(store: TargetStore) -> dict[str, Any]:
         "recipe": store.manifest.recipe,
         "view_seed": store.manifest.view_seed,
         "views": views,
-        "complete": bool(mentors) and all(m["complete_views"] == views for m in mentors),
+        "complete": bool(mentors)
+        and not problems
+        and all(m["complete_views"] == views for m in mentors),
         "bytes": sum(m["bytes"] for m in mentors),
         "written_by": store.manifest.written_by,
         "mentors": mentors,
+        "problems": problems,
     }
 
 

@@ -55,6 +55,14 @@ class RunShape:
     def describe(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_description(cls, described: Mapping[str, Any]) -> "RunShape":
+        """Raises UsageError for what `describe` never gave."""
+        try:
+            return cls(**described)
+        except TypeError as error:
+            raise UsageError(f"{dict(described)} is no run shape of mentors ({error})") from error
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mentor:

@@ -1,23 +1,28 @@
 """What a precompute will do: how, as given or as the store has it, and which chunks are missing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from kdcache import homes
 from kdcache.datasets import ImageDataset
 from kdcache.encode import LOGITS, Encoder, find_encoder
-from kdcache.errors import UsageError
+from kdcache.errors import DamagedTargets, MissingTargets, UsageError
 from kdcache.mentors import RunShape
 from kdcache.store import (
+    METADATA,
+    ChunkReader,
     Manifest,
     MentorManifest,
     StoredMentor,
     TargetStore,
-    is_intact,
+    chunk_bytes,
+    mentor_array,
+    read_array,
+    read_mentor_manifest,
     require_equal,
+    stored_as,
 )
 from kdcache.views import Recipe, make_recipe, recipe_from_description
 
@@ -55,49 +60,37 @@ class Plan:
 
     def num_rows(self, unit: Unit) -> int:
         """Samples of a unit's block."""
-        rows = self.manifest.block_rows(unit.block)
-        return len(range(rows.start, rows.stop))
+        return self.manifest.num_rows(unit.block)
 
     @property
     def bytes_to_write(self) -> int:
-        """Size of the missing chunks' payload."""
-        chunk_bytes = self.manifest.block * row_bytes(self.manifest, self.encoder)
-        return sum(self.new.values()) * chunk_bytes
+        """Size of the missing chunks, before compression."""
+        return sum(self.new.values()) * chunk_bytes(self.manifest, self.encoder, LOGITS)
 
 
 def make_plan(
     root: Path,
     manifest: Manifest,
-    mentors: Sequence[MentorManifest],
+    mentors: Sequence[str],
     encoder: Encoder,
     views: int,
-    existing: TargetStore | None,
+    present: Mapping[str, StoredMentor],
 ) -> Plan:
-    """Compares what is wanted with what `existing` (the store at `root`, if any) has committed.
-
-    Raises StoreMismatch when the store is for other views, or holds one of these mentors from
-    another checkpoint, preprocessing, run shape or encoder.
-    """
-    stored: dict[str, StoredMentor] = {}
-    if existing is not None:
-        require_same_views(existing, manifest)
-        stored = {m.name: existing.mentor(m.name) for m in mentors if m.name in existing.mentors}
-        for mentor in mentors:
-            if mentor.name in stored:
-                require_same_mentor(existing, mentor, encoder)
-    chunk_bytes = manifest.block * row_bytes(manifest, encoder)
+    """Which chunks of these mentors are not there, or there and damaged: every byte is read."""
+    reader = ChunkReader(encoder)
     units = []
-    reused, new = ({mentor.name: 0 for mentor in mentors} for _ in range(2))
+    reused, new = (dict.fromkeys(mentors, 0) for _ in range(2))
     for view in range(views):
         for block in range(manifest.num_blocks):
             lacking = []
             for mentor in mentors:
-                present = mentor.name in stored and is_intact(
-                    stored[mentor.name], (view, block), chunk_bytes
-                )
-                (reused if present else new)[mentor.name] += 1
-                if not present:
-                    lacking.append(mentor.name)
+                stored = present.get(mentor)
+                committed = stored is not None and (view, block) in stored.commits
+                if committed and stored and stored.damage((view, block), reader) is None:
+                    reused[mentor] += 1
+                else:
+                    new[mentor] += 1
+                    lacking.append(mentor)
             if lacking:
                 units.append(Unit(view=view, block=block, mentors=tuple(lacking)))
     return Plan(
@@ -111,9 +104,40 @@ def make_plan(
     )
 
 
-def row_bytes(manifest: Manifest, encoder: Encoder) -> int:
-    """Stored bytes of one (view, sample, mentor)."""
-    return int(np.prod(LOGITS.row_shape(manifest.dataset))) * np.dtype(encoder.dtype).itemsize
+def present_mentors(
+    store: TargetStore, mentors: Sequence[MentorManifest], encoder: Encoder
+) -> dict[str, StoredMentor]:
+    """Those of the mentors that the store has; one whose documents are damaged as it must be.
+
+    Raises StoreMismatch when the store is for other views, or holds one of these mentors from
+    another checkpoint, preprocessing, run shape or encoder.
+    """
+    found = {}
+    for mentor in mentors:
+        try:
+            found[mentor.name] = store.mentor(mentor.name)
+        except MissingTargets:
+            continue
+        except DamagedTargets:
+            found[mentor.name] = _despite_damage(store, mentor, encoder)
+        _require_same_mentor(store, found[mentor.name], mentor, encoder)
+    return found
+
+
+def _despite_damage(store: TargetStore, mentor: MentorManifest, encoder: Encoder) -> StoredMentor:
+    """A mentor with the wanted documents in place of damaged ones.
+
+    Its commit records state what they are records of, so only those of this very mentor count.
+    """
+    array = mentor_array(store.root, mentor, store.manifest, store.kind)
+    views = 0
+    with suppress(DamagedTargets):
+        mentor = read_mentor_manifest(array.group / METADATA)
+    with suppress(DamagedTargets):
+        encoder, views = read_array(array, store.manifest, store.kind)
+    stored = stored_as(mentor, encoder, views, store.manifest, store.kind, array)
+    known = max((view + 1 for view, _ in stored.commits), default=0)
+    return replace(stored, declared_views=max(views, known))
 
 
 def require_same_views(store: TargetStore, wanted: Manifest) -> None:
@@ -132,7 +156,12 @@ def require_same_views(store: TargetStore, wanted: Manifest) -> None:
 
 def require_same_mentor(store: TargetStore, wanted: MentorManifest, encoder: Encoder) -> None:
     """Raises StoreMismatch unless the stored mentor is made exactly as the wanted one."""
-    stored = store.mentor(wanted.name)
+    _require_same_mentor(store, store.mentor(wanted.name), wanted, encoder)
+
+
+def _require_same_mentor(
+    store: TargetStore, stored: StoredMentor, wanted: MentorManifest, encoder: Encoder
+) -> None:
     sides = [
         {**mentor.to_json(), "encoder": encoder_.name}
         for mentor, encoder_ in ((stored.manifest, stored.encoder), (wanted, encoder))
@@ -146,13 +175,13 @@ def require_same_mentor(store: TargetStore, wanted: MentorManifest, encoder: Enc
     )
 
 
-def num_views(asked: int | None, recipe: Recipe, existing: TargetStore | None) -> int:
-    """How many views to have: as asked, else the store's, else the recipe's, else 40.
+def num_views(asked: int | None, recipe: Recipe, stored: int) -> int:
+    """How many views to have: as asked, else as are `stored`, else the recipe's, else 40.
 
     Raises UsageError for more than the recipe has.
     """
     if asked is None:
-        return (existing.num_views if existing else 0) or recipe.num_views or DEFAULT_VIEWS
+        return stored or recipe.num_views or DEFAULT_VIEWS
     most = recipe.num_views
     if asked < 1 or (most is not None and asked > most):
         allowed = "1 and up" if most is None else f"1 to {most}"
@@ -180,7 +209,7 @@ def choose_recipe(
 
 def choose_encoder(name: str | None, existing: TargetStore | None) -> Encoder:
     """As named; else the one all the store's mentors share; else float16. UsageError if unknown."""
-    used = {existing.mentor(m).encoder.name for m in existing.mentors} if existing else set()
+    used = {mentor.encoder.name for mentor in existing.sound_mentors} if existing else set()
     return find_encoder(name or (used.pop() if len(used) == 1 else "float16"))
 
 
@@ -193,10 +222,11 @@ def choose_run_shape(
     """As given; else as these mentors are stored; else as all the store's mentors are."""
     base = RunShape()
     if existing is not None:
-        ours = set(mentors) & set(existing.mentors)
-        shapes = [existing.mentor(name).manifest.run_shape for name in ours or existing.mentors]
+        sound = existing.sound_mentors
+        ours = [mentor for mentor in sound if mentor.manifest.name in mentors]
+        shapes = [mentor.manifest.run_shape for mentor in ours or sound]
         if shapes and all(shape == shapes[0] for shape in shapes):
-            base = RunShape(**shapes[0])
+            base = RunShape.from_description(shapes[0])
     return RunShape(
         precision=precision or base.precision,
         batch=batch_size or base.batch,

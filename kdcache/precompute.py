@@ -6,11 +6,12 @@
 What is committed is never computed again; what is missing is.
 """
 
+import errno
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,21 +33,27 @@ from kdcache.plan import (
     default_store,
     make_plan,
     num_views,
+    present_mentors,
     require_same_mentor,
     require_same_views,
 )
 from kdcache.store import (
+    Manifest,
     MentorManifest,
     TargetStore,
-    add_mentor,
+    chunk_payload,
     commit_chunk,
-    create_store,
-    grow_views,
+    ensure_mentor,
+    ensure_store,
+    index_damage,
+    is_damaged_store,
     is_store,
     local_path,
     new_manifest,
+    open_damaged_store,
     open_store,
     write_commit_index,
+    writing,
 )
 from kdcache.views import Recipe
 
@@ -100,9 +107,8 @@ class PrecomputeJob:
         existing = _existing(local_path(store)) if store is not None else None
         self.recipe = choose_recipe(recipe, view_seed, existing, self.dataset)
         manifest = new_manifest(self.dataset, self.recipe)
-        if store is None:
-            existing = _existing(default_store(manifest))
         self.root = local_path(store) if store is not None else default_store(manifest)
+        existing = existing or _existing(self.root, manifest)
         self.pool = MentorPool(
             mentors,
             device=resolve_device(str(device)),
@@ -110,13 +116,29 @@ class PrecomputeJob:
                 precision, batch_size, existing, [mentor.name for mentor in mentors]
             ),
         )
+        chosen = choose_encoder(encoder, existing)
+        self._mentors = [
+            MentorManifest(
+                fingerprint=manifest.fingerprint,
+                **mentor.identity(),
+                run_shape=self.pool.run_shape.describe(),
+            )
+            for mentor in self.pool.mentors
+        ]
+        present, there = {}, 0
+        if existing is not None:
+            require_same_views(existing, manifest)
+            manifest = existing.manifest
+            present = present_mentors(existing, self._mentors, chosen)
+            found = [existing.num_views, *(mentor.declared_views for mentor in present.values())]
+            there = max(found)
         self.plan: Plan = make_plan(
             self.root,
             manifest,
-            self._mentor_manifests(),
-            choose_encoder(encoder, existing),
-            num_views(views, self.recipe, existing),
-            existing,
+            self.pool.names,
+            chosen,
+            num_views(views, self.recipe, there),
+            present,
         )
 
     def estimated_seconds(self) -> float:
@@ -144,11 +166,28 @@ class PrecomputeJob:
     ) -> PrecomputeResult:
         """Computes and commits what the plan lists; stops between batches when asked to.
 
-        Raises RunFailed for NaN or infinite mentor outputs. Whatever ends it, every block that was
-        finished is committed.
+        Raises RunFailed for NaN or infinite mentor outputs, a full disk, or a folder that vanished
+        or cannot be written. Whatever ends it, every block that was finished is committed.
         """
         started = time.perf_counter()
-        store = self._prepare_store()
+        with _explained(self.root):
+            store = self._prepare_store()
+            with writing(self.root) if self.plan.units else nullcontext():
+                done = self._fill(store, progress, should_stop)
+        return PrecomputeResult(
+            store=open_store(self.root),
+            stopped=done < self.plan.num_pixels,
+            num_pixels=done,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _fill(
+        self,
+        store: TargetStore,
+        progress: Progress | None,
+        should_stop: Callable[[], bool],
+    ) -> int:
+        """Computes and commits unit by unit; how many pixels the mentors were run over."""
         commits: deque[Future[None]] = deque()
         done = 0
         with ThreadPoolExecutor(1, thread_name_prefix="kdcache-commit") as writer:
@@ -162,14 +201,8 @@ class PrecomputeJob:
                     commits.popleft().result()
             finally:
                 writer.shutdown()
-                if done:
-                    self._gather_commits()
-        return PrecomputeResult(
-            store=open_store(self.root),
-            stopped=done < self.plan.num_pixels,
-            num_pixels=done,
-            seconds=time.perf_counter() - started,
-        )
+                self._gather_commits(always=done > 0)
+        return done
 
     def _run_mentors(
         self, progress: Progress | None, should_stop: Callable[[], bool]
@@ -201,54 +234,61 @@ class PrecomputeJob:
             require_finite(targets, name, unit.view)
             try:
                 encoded = encoder.encode(targets)
+                payload = chunk_payload(encoded, self.plan.manifest.block, encoder)
             except ValueError as error:
                 raise RunFailed(f"mentor {name!r}, view {unit.view}: {error}") from error
-            chunk = np.full((self.plan.manifest.block, *targets.shape[1:]), np.nan, encoded.dtype)
-            chunk[: len(encoded)] = encoded
             decoded = encoder.decode(torch.from_numpy(encoded)).numpy()
             stored = store.mentor(name)
             commit_chunk(
                 stored.array,
                 (unit.view, unit.block),
-                chunk.data.cast("B"),
+                payload,
                 rows=len(targets),
                 correct=LOGITS.num_correct(targets, labels),
                 error_sums={} if encoder.exact else LOGITS.error_sums(targets, decoded, labels),
-                replace=(unit.view, unit.block) in stored.commits,
+                identity=stored.identity,
+                encoder=encoder,
             )
 
     def _prepare_store(self) -> TargetStore:
-        """The store, with room for every planned chunk."""
-        try:
-            if not is_store(self.root):
-                create_store(self.root, self.plan.manifest, self.dataset)
-            store = open_store(self.root)
-            require_same_views(store, self.plan.manifest)
-            for mentor in self._mentor_manifests():
-                if mentor.name not in store.mentors:
-                    add_mentor(store, mentor, self.plan.encoder, store.kind, self.plan.views)
-                elif store.mentor(mentor.name).declared_views < self.plan.views:
-                    grow_views(store.mentor(mentor.name).array, self.plan.views)
-        except OSError as error:
-            raise StoreError(
-                f"cannot write to the store {self.root} ({error.strerror or error}); name a folder "
-                "you may write to with --store"
-            ) from error
+        """The store, whole but for its missing chunks, with room for every planned one."""
+        ensure_store(self.root, self.plan.manifest, self.dataset)
         store = open_store(self.root)
-        for mentor in self._mentor_manifests():  # another writer may have been first
+        require_same_views(store, self.plan.manifest)
+        for mentor in self._mentors:
+            ensure_mentor(
+                self.root, store.manifest, mentor, self.plan.encoder, store.kind, self.plan.views
+            )
+        store = open_store(self.root)
+        for mentor in self._mentors:  # another writer may have been first
             require_same_mentor(store, mentor, self.plan.encoder)
         return store
 
-    def _mentor_manifests(self) -> list[MentorManifest]:
-        run_shape = self.pool.run_shape.describe()
-        return [MentorManifest(**m.identity(), run_shape=run_shape) for m in self.pool.mentors]
-
-    def _gather_commits(self) -> None:
-        with suppress(OSError):  # only an aid, and another error may be on its way
+    def _gather_commits(self, *, always: bool) -> None:
+        """Writes each mentor's index of commits, where it lags or is damaged."""
+        with suppress(OSError, StoreError):  # only an aid, and another error may be on its way
             store = open_store(self.root)
-            for name in self.pool.names:
-                stored = store.mentor(name)
-                write_commit_index(stored.array, stored.commits)
+            for stored in map(store.mentor, self.pool.names):
+                if always or index_damage(stored.array, len(stored.commits)) is not None:
+                    write_commit_index(stored.array, stored.commits.values())
+
+
+@contextmanager
+def _explained(root: Path) -> Iterator[None]:
+    """The operating system's refusals while a store is written, as errors that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise RunFailed(
+                f"{root} cannot take more: {reason}. Every finished block is committed; free some "
+                "space and run the same command again"
+            ) from error
+        raise StoreError(
+            f"cannot write to the store {root} ({reason}); every finished block is committed. "
+            "Check its permissions, or name a folder you may write to with --store"
+        ) from error
 
 
 def precompute_targets(
@@ -274,5 +314,10 @@ def precompute_targets(
     return job.run(progress=progress, should_stop=should_stop).store
 
 
-def _existing(root: Path) -> TargetStore | None:
-    return open_store(root) if is_store(root) else None
+def _existing(root: Path, manifest: Manifest | None = None) -> TargetStore | None:
+    """The store at `root`; one with a damaged manifest only where another may take its place."""
+    if is_store(root):
+        return open_store(root)
+    if manifest is not None and is_damaged_store(root):
+        return open_damaged_store(root, manifest)
+    return None

@@ -22,7 +22,14 @@ from kdcache.devices import resolve_device
 from kdcache.encode import Encoder
 from kdcache.errors import MissingTargets, UsageError
 from kdcache.sources import ViewCycle
-from kdcache.store import TargetStore, open_store, require_equal, require_replay
+from kdcache.store import (
+    ChunkReader,
+    TargetStore,
+    healing_command,
+    open_store,
+    require_equal,
+    require_replay,
+)
 from kdcache.versions import library_versions
 from kdcache.views import recipe_from_description
 
@@ -71,7 +78,8 @@ class TargetStream:
         if number not in self.views:
             raise MissingTargets(
                 f"{self.store.root}: view {number} is not complete for {', '.join(self.mentors)}; "
-                f"usable views: {_ranges(self.views)}. Compute it with `kdcache precompute`"
+                f"usable views: {_ranges(self.views)}. Compute it with: "
+                f"{healing_command(self.store, self.mentors)}"
             )
         slot = self._request(number)
         try:
@@ -89,8 +97,9 @@ class TargetStream:
             slot.readers -= 1
 
     def _choose_views(self, wanted: Sequence[int] | None) -> tuple[int, ...]:
-        usable = tuple(self.store.usable_views(self.mentors))
+        usable = tuple(self.store.usable_views(self.mentors, wanted))
         if wanted is None:
+            self.store.require_files(self.mentors, usable[0])
             return usable
         lacking = [view for view in wanted if view not in usable]
         if lacking or not wanted:
@@ -99,6 +108,7 @@ class TargetStream:
                 f"for {', '.join(self.mentors)} are {_ranges(usable)}. Ask for fewer with --views, "
                 "or compute the others with `kdcache precompute --views`"
             )
+        self.store.require_files(self.mentors, wanted[0])
         return tuple(wanted)
 
     def require_dataset(self, dataset: ImageDataset, *, narrow: bool = True) -> ImageDataset:
@@ -225,6 +235,7 @@ class _EncodedRows:
     ) -> None:
         self.columns = list(columns)
         self._store, self._encoder, self._mentors, self._device = store, encoder, mentors, device
+        self._reader = ChunkReader(encoder)
         manifest = store.manifest
         self._padded_samples = manifest.block * manifest.num_blocks
         self._rows = torch.empty(
@@ -241,7 +252,8 @@ class _EncodedRows:
         position = 0
         for mentor in self._mentors:
             for block in range(manifest.num_blocks):
-                self._store.read_block(mentor, view, block, bytes_of[position : position + chunk])
+                rows = bytes_of[position : position + chunk]
+                self._store.read_block(mentor, view, block, rows, self._reader)
                 position += chunk
 
     def gather(self, positions_B: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,9 @@ from kdcache.cli.stores import print_mentors
 @click.option("--views", type=int, help="Views a sample.  [default: the store's, else 40]")
 @click.option("--recipe", help="crop-flip or none.  [default: the store's, else crop-flip]")
 @click.option("--view-seed", type=int, help="Of the views.  [default: the store's, else 0]")
-@click.option("--encoder", help="float16 or float32.  [default: the store's, else float16]")
+@click.option(
+    "--encoder", help="float16, float32, sqrt8 or sqrt8-zstd.  [default: the store's, else float16]"
+)
 @click.option(
     "--store", type=click.Path(), help="The store's folder.  [default: under $KDCACHE_HOME/stores]"
 )

@@ -54,7 +54,7 @@ def print_mentors(store: "TargetStore") -> None:
             f"{readable_bytes(mentor['bytes']):>9}  {mentor['encoder']['name']:<8}  "
             f"{mentor['checkpoint_sha256'][:12]}"
         )
-    for warning in near_chance(found):
+    for warning in [*found["problems"], *near_chance(found)]:
         click.echo(f"warning: {warning}", err=True)
 
 

@@ -4,10 +4,19 @@ from kdcache.encode.encoder import Encoder
 from kdcache.encode.float16 import Float16
 from kdcache.encode.float32 import Float32
 from kdcache.encode.logits import Logits
+from kdcache.encode.sqrt8 import Sqrt8
 from kdcache.encode.target_kind import TargetKind
 from kdcache.errors import unknown_name
 
-ENCODERS: dict[str, Encoder] = {encoder.name: encoder for encoder in (Float32(), Float16())}
+ENCODERS: dict[str, Encoder] = {
+    encoder.name: encoder
+    for encoder in (
+        Float32(),
+        Float16(),
+        Sqrt8(),
+        Sqrt8(name="sqrt8-zstd", compression="zstd"),
+    )
+}
 KINDS: dict[str, TargetKind] = {kind.name: kind for kind in (Logits(),)}
 LOGITS = KINDS["logits"]
 
@@ -27,6 +36,7 @@ __all__ = [
     "Float16",
     "Float32",
     "Logits",
+    "Sqrt8",
     "TargetKind",
     "find_encoder",
 ]

@@ -15,12 +15,13 @@ from kdcache.encode.encoder import Encoder
 LARGEST = float(np.finfo(np.float16).max)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Float16(Encoder):
     """Round to nearest: half a unit in the last of 11 bits, or half the smallest subnormal."""
 
-    name = "float16"
+    name: str = "float16"
     dtype = "float16"
+    fill = float("nan")
     relative_error = 2.0**-11
     absolute_error = 2.0**-25
     arithmetic = "target = float32(stored)"

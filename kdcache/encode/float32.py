@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from kdcache.encode.encoder import Encoder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Float32(Encoder):
     """Exact. Training from the store then equals training with the mentors online bit for bit."""
 
-    name = "float32"
+    name: str = "float32"
     dtype = "float32"
+    fill = float("nan")
     relative_error = 0.0
     absolute_error = 0.0
     arithmetic = "target = stored"

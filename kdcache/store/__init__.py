@@ -1,38 +1,65 @@
-"""The store: layout, manifest, commits. The only code that writes chunks."""
+"""The store: layout, manifest, commits, verify. The only code that writes chunks."""
 
-from kdcache.store.commits import CommitRecord, commit_chunk, write_commit_index
-from kdcache.store.layout import FORMAT, ArrayLocation
-from kdcache.store.manifest import Manifest, MentorManifest, read_manifest, require_equal
-from kdcache.store.replay_proof import require_replay
-from kdcache.store.store_writer import add_mentor, create_store, grow_views, new_manifest
-from kdcache.store.target_store import (
-    StoredMentor,
-    TargetStore,
-    is_intact,
-    is_store,
-    local_path,
-    open_store,
+from kdcache.store.chunks import ChunkReader, chunk_payload
+from kdcache.store.commits import CommitRecord, commit_chunk, index_damage, write_commit_index
+from kdcache.store.healing import healing_command
+from kdcache.store.layout import FORMAT, METADATA, ArrayLocation
+from kdcache.store.manifest import (
+    Manifest,
+    MentorManifest,
+    read_manifest,
+    read_mentor_manifest,
+    require_equal,
 )
+from kdcache.store.replay_proof import require_replay
+from kdcache.store.store_writer import (
+    ensure_mentor,
+    ensure_store,
+    is_damaged_store,
+    is_store,
+    new_manifest,
+    open_damaged_store,
+)
+from kdcache.store.stored_mentor import (
+    StoredMentor,
+    chunk_bytes,
+    mentor_array,
+    read_array,
+    stored_as,
+)
+from kdcache.store.target_store import TargetStore, local_path, open_store
+from kdcache.store.writers import writing
 
 __all__ = [
     "FORMAT",
+    "METADATA",
     "ArrayLocation",
+    "ChunkReader",
     "CommitRecord",
     "Manifest",
     "MentorManifest",
     "StoredMentor",
     "TargetStore",
-    "add_mentor",
+    "chunk_bytes",
+    "chunk_payload",
     "commit_chunk",
-    "create_store",
-    "grow_views",
-    "is_intact",
+    "ensure_mentor",
+    "ensure_store",
+    "healing_command",
+    "index_damage",
+    "is_damaged_store",
     "is_store",
     "local_path",
+    "mentor_array",
     "new_manifest",
+    "open_damaged_store",
     "open_store",
+    "read_array",
     "read_manifest",
+    "read_mentor_manifest",
     "require_equal",
     "require_replay",
+    "stored_as",
     "write_commit_index",
+    "writing",
 ]

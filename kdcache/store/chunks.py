@@ -1,36 +1,150 @@
-"""Reading one chunk into memory that is already there."""
+"""Chunk files: how rows become one, and reading one into memory that is already there."""
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
-from kdcache.errors import DamagedTargets
-from kdcache.store.commits import CHECKSUM_BYTES, CommitRecord, crc32c
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from kdcache import untrusted
+from kdcache.durable import Bytes
+from kdcache.encode import Encoder
+from kdcache.store.zarr_metadata import ZSTD_LEVEL
+
+CHECKSUM_BYTES = 4
 
 
-def read_chunk_into(buffer: memoryview, path: Path, record: CommitRecord, *, mentor: str) -> None:
-    """Fills `buffer` (bytes, exactly the payload's size) from a chunk file and checks it.
+def crc32c(payload: Bytes) -> int:
+    """CRC32C (Castagnoli), in hardware."""
+    # The library takes numpy arrays but not memoryviews; this is a view, nothing is copied.
+    return int(google_crc32c.value(np.frombuffer(payload, dtype=np.uint8)))
 
-    Raises DamagedTargets when the file is gone, has another size, or another CRC32C than committed.
+
+def chunk_payload(rows: NDArray[np.generic], block: int, encoder: Encoder) -> Bytes:
+    """A chunk file's content before its CRC32C: `rows` padded to `block`, then compressed."""
+    chunk = np.full((block, *rows.shape[1:]), encoder.fill, rows.dtype)
+    chunk[: len(rows)] = rows
+    if encoder.compression is None:
+        return chunk.data.cast("B")
+    from numcodecs import zstd
+
+    compressed: bytes = zstd.compress(chunk, ZSTD_LEVEL)
+    if not can_hold(len(compressed), chunk.nbytes, encoder):
+        raise ValueError(
+            f"{chunk.nbytes} bytes of targets became {len(compressed)}: the mentor says the same "
+            "of every sample. Check its checkpoint, or use --encoder sqrt8"
+        )
+    return compressed
+
+
+def can_hold(payload_bytes: int, raw_bytes: int, encoder: Encoder) -> bool:
+    """Whether a payload of that size can be a chunk of `raw_bytes`.
+
+    A thousandfold compression is taken for a decompression bomb: targets of real mentors unpack to
+    1.2 times their size, easy ones to 10.
     """
+    if encoder.compression is None:
+        return payload_bytes == raw_bytes
+    most_payload = raw_bytes + raw_bytes // 128 + 1024  # above Zstandard's own worst case
+    return payload_bytes <= most_payload and raw_bytes <= 2**16 + 1000 * payload_bytes
+
+
+class ChunkReader:
+    """Reads chunk files of one encoder, each checked; keeps one buffer for what is compressed.
+
+    Not for two threads at once.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._compression = encoder.compression
+        self._payload = bytearray()
+
+    def read_into(self, buffer: memoryview, path: Path, payload_bytes: int, checksum: int) -> None:
+        """Fills `buffer` (bytes, exactly a raw chunk's size) from a chunk file.
+
+        Raises DamagedChunk when the file is gone, is no regular file, has another size or another
+        CRC32C than committed, or does not decompress to a whole chunk.
+        """
+        if self._compression is None:
+            if payload_bytes != len(buffer):
+                raise DamagedChunk(f"{payload_bytes} bytes committed, a chunk has {len(buffer)}")
+            read_payload(buffer, path, checksum)
+            return
+        payload = self.check(path, payload_bytes, checksum)
+        _decompress(payload, buffer)
+
+    def check(self, path: Path, payload_bytes: int, checksum: int) -> memoryview:
+        """A chunk's payload as it lies in the file, every byte checked; valid until the next call.
+
+        Raises DamagedChunk.
+        """
+        if payload_bytes > len(self._payload):
+            _require_size(path, payload_bytes)  # before memory is taken for it
+            self._payload = bytearray(payload_bytes)
+        payload = memoryview(self._payload)[:payload_bytes]
+        read_payload(payload, path, checksum)
+        return payload
+
+
+def read_payload(buffer: memoryview, path: Path, checksum: int) -> None:
+    """Reads a whole chunk file: the payload into `buffer`, then its CRC32C. Raises DamagedChunk."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            got = file.readinto(buffer)
-            trailer = file.read(CHECKSUM_BYTES + 1)
+        descriptor = untrusted.open_regular(path)
     except FileNotFoundError:
-        raise damaged(mentor, record, path, "the file is gone") from None
-    if got != record.bytes or len(trailer) != CHECKSUM_BYTES:
-        size = path.stat().st_size
-        expected = record.bytes + CHECKSUM_BYTES
-        raise damaged(mentor, record, path, f"{size} bytes instead of {expected}")
-    checksums = {crc32c(buffer), struct.unpack("<I", trailer)[0], int(record.crc32c, 16)}
-    if len(checksums) != 1:
-        raise damaged(mentor, record, path, "its CRC32C differs from the committed one")
+        raise DamagedChunk("the file is gone") from None
+    except (OSError, ValueError) as error:
+        raise DamagedChunk(str(error)) from None
+    try:
+        with open(descriptor, "rb", buffering=0) as file:
+            got = 0
+            while got < len(buffer) and (more := file.readinto(buffer[got:])):
+                got += more
+            trailer = file.read(CHECKSUM_BYTES + 1)
+    except OSError as error:
+        raise DamagedChunk(f"it cannot be read ({error.strerror})") from None
+    if got != len(buffer) or len(trailer) != CHECKSUM_BYTES:
+        _require_size(path, len(buffer))
+        raise DamagedChunk("it changed while it was read")
+    if not crc32c(buffer) == struct.unpack("<I", trailer)[0] == checksum:
+        raise DamagedChunk("its CRC32C differs from the committed one")
 
 
-def damaged(mentor: str, record: CommitRecord, path: Path, reason: str) -> DamagedTargets:
-    """The error for a chunk that is not what was committed."""
-    return DamagedTargets(
-        f"targets of mentor {mentor!r}, view {record.view}, block {record.block} are damaged: "
-        f"{reason} ({path}). Run the store's `kdcache precompute` command again: it recomputes "
-        "exactly what is missing or damaged"
-    )
+class DamagedChunk(Exception):
+    """A chunk file is not what was committed; the message says in what way."""
+
+
+def _require_size(path: Path, payload_bytes: int) -> None:
+    try:
+        size = path.lstat().st_size
+    except OSError:
+        raise DamagedChunk("the file is gone") from None
+    if size != payload_bytes + CHECKSUM_BYTES:
+        raise DamagedChunk(f"{size} bytes instead of {payload_bytes + CHECKSUM_BYTES}")
+
+
+def _decompress(payload: memoryview, buffer: memoryview) -> None:
+    """One Zstandard frame of exactly the buffer's size; what it claims is checked first."""
+    from numcodecs import zstd
+
+    decompress: Callable[[memoryview, memoryview], object] = zstd.decompress
+    claimed = _frame_content_bytes(payload)
+    if claimed != len(buffer):
+        raise DamagedChunk(f"it unpacks to {claimed} bytes, a chunk has {len(buffer)}")
+    try:
+        decompress(payload, buffer)
+    except (RuntimeError, ValueError) as error:
+        raise DamagedChunk(f"it does not unpack ({error})") from None
+
+
+def _frame_content_bytes(payload: memoryview) -> int | None:
+    """The content size a Zstandard frame states (RFC 8878, section 3.1.1.1); None without one."""
+    if len(payload) < 5 or bytes(payload[:4]) != b"\x28\xb5\x2f\xfd":
+        return None
+    descriptor = payload[4]
+    single_segment = descriptor >> 5 & 1
+    field_bytes = (1 if single_segment else 0, 2, 4, 8)[descriptor >> 6]
+    start = 5 + (not single_segment) + (0, 1, 2, 4)[descriptor & 3]
+    value = int.from_bytes(payload[start : start + field_bytes], "little")
+    return None if not field_bytes else value + 256 * (field_bytes == 2)

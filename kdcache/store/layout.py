@@ -8,16 +8,21 @@ STORE/mentors/<m>/<kind>/zarr.json           array (views, N, *row); attributes:
 STORE/mentors/<m>/<kind>/c/<v>/<b>/0...      chunks, one a (view, block of samples)
 STORE/mentors/<m>/<kind>/commits/<v>.<b>.<crc>.json   what exists, and its checksums
 STORE/mentors/<m>/<kind>/commits.json        the commit records gathered; may lag, can be rebuilt
+STORE/.lock, .writers                        locks: held for moments; held by every writer
 """
 
+import os
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
-from kdcache.errors import UsageError
+from kdcache.errors import StoreError, UsageError
 
 FORMAT = 1
 TARGET_BLOCK = 8192
+METADATA = "zarr.json"
+LISTS = ("index", "labels")
+MEMBERS = frozenset({METADATA, *LISTS, "mentors"})
 
 
 def block_size(num_samples: int) -> int:
@@ -38,6 +43,19 @@ def member_name(mentor: str) -> str:
 _MEMBER_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
+def require_inside(root: Path, path: Path) -> None:
+    """Raises StoreError when a link below `root` leads `path` somewhere else.
+
+    A store from a stranger could otherwise make us write over any file of ours.
+    """
+    inside = path.relative_to(root)
+    if os.path.realpath(path) != str(Path(os.path.realpath(root)) / inside):
+        raise StoreError(
+            f"{path} lies behind a symbolic link inside the store {root}; a store holds no links. "
+            "Put the files themselves there"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ArrayLocation:
     """The array of one mentor's targets of one kind."""
@@ -48,12 +66,16 @@ class ArrayLocation:
     row_rank: int = 1
 
     @property
+    def group(self) -> Path:
+        return self.root / "mentors" / member_name(self.mentor)
+
+    @property
     def folder(self) -> Path:
-        return self.root / "mentors" / member_name(self.mentor) / self.kind
+        return self.group / self.kind
 
     @property
     def metadata(self) -> Path:
-        return self.folder / "zarr.json"
+        return self.folder / METADATA
 
     @property
     def commits(self) -> Path:

@@ -1,14 +1,16 @@
 """What a store says about itself: which views it is for, and who its mentors are."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from kdcache.canonical import json_sha256
+from kdcache.encode import Encoder, TargetKind
 from kdcache.errors import StoreError, StoreMismatch, both_sides, differences
-from kdcache.store.layout import FORMAT
+from kdcache.store.layout import FORMAT, METADATA
+from kdcache.store.sealed import BLANK, SEAL, read_sealed
+from kdcache.store.zarr_metadata import group_metadata
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +42,24 @@ class Manifest:
         """The positions (in the store's index list) of a block's samples."""
         return slice(block * self.block, min((block + 1) * self.block, self.num_samples))
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    def num_rows(self, block: int) -> int:
+        """Samples of a block; the last may have fewer."""
+        return min(self.block, self.num_samples - block * self.block)
+
+    def document(self) -> dict[str, Any]:
+        """The root group's zarr.json, to be sealed."""
+        return group_metadata({**asdict(self), SEAL: BLANK})
 
 
 @dataclass(frozen=True, kw_only=True)
 class MentorManifest:
     """A mentor group's `attributes.kdcache`: everything that decides what the mentor says.
 
-    `run_shape`: precision, memory format and padded batch of its forward passes.
+    `fingerprint`: of the views its targets are for. `run_shape`: precision, memory format and
+    padded batch of its forward passes.
     """
 
+    fingerprint: str
     name: str
     architecture: str
     num_classes: int
@@ -61,31 +70,49 @@ class MentorManifest:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def document(self) -> dict[str, Any]:
+        """The mentor group's zarr.json, to be sealed."""
+        return group_metadata({**asdict(self), SEAL: BLANK})
+
 
 def fingerprint(dataset: Mapping[str, Any], recipe: Mapping[str, Any], view_seed: int) -> str:
     """Names the views: hex SHA-256 of the canonical JSON of (dataset identity, recipe, seed)."""
     return json_sha256({"dataset": dict(dataset), "recipe": dict(recipe), "view_seed": view_seed})
 
 
+def targets_identity(mentor: MentorManifest, kind: TargetKind, encoder: Encoder) -> str:
+    """Names what a chunk's targets are: of which views, by which mentor, in which encoding.
+
+    Every commit record states it, so that no chunk is ever taken for another store's or mentor's.
+    """
+    return json_sha256(
+        {"mentor": mentor.to_json(), "kind": kind.name, "encoder": encoder.describe()}
+    )
+
+
 def read_attributes(metadata: Path) -> dict[str, Any]:
-    """`attributes.kdcache` of a zarr.json. Raises StoreError when it is not ours."""
+    """`attributes.kdcache` of a sealed zarr.json, without its seal.
+
+    Raises StoreError when there is none, DamagedTargets when it is not what was written.
+    """
     try:
-        attributes = json.loads(metadata.read_bytes())["attributes"]["kdcache"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        attributes = read_sealed(metadata).get("attributes")
+    except (FileNotFoundError, NotADirectoryError):
         raise StoreError(
-            f"{metadata.parent} is not (part of) a kdcache store: {metadata.name} is missing or "
-            f"lacks attributes.kdcache ({type(error).__name__}). Make one with `kdcache precompute`"
-        ) from error
-    if not isinstance(attributes, dict):
-        raise StoreError(f"{metadata}: attributes.kdcache must be an object")
-    return attributes
+            f"{metadata.parent} is not (part of) a kdcache store: it has no {metadata.name}. Make "
+            "one with `kdcache precompute`"
+        ) from None
+    found = attributes.get("kdcache") if isinstance(attributes, dict) else None
+    if not isinstance(found, dict) or found.pop(SEAL, None) is None:
+        raise StoreError(f"{metadata}: attributes.kdcache must be an object with a seal")
+    return found
 
 
 def read_manifest(root: Path) -> Manifest:
-    """The manifest of the store at `root`, its format and fingerprint checked."""
-    attributes = read_attributes(root / "zarr.json")
+    """The manifest of the store at `root`, its seal, format and fingerprint checked."""
+    attributes = read_attributes(root / METADATA)
     found = attributes.get("format")
-    if found != FORMAT:
+    if found != FORMAT or type(found) is not int:
         raise StoreError(
             f"{root} has store format {found!r}, this version of kdcache reads format {FORMAT}; "
             "use the version that wrote it"
@@ -107,6 +134,7 @@ def read_manifest(root: Path) -> Manifest:
 def _check_types(manifest: Manifest) -> None:
     """Raises TypeError, KeyError or ValueError for a manifest that no writer wrote."""
     for name, kind in (
+        ("fingerprint", str),
         ("dataset", dict),
         ("recipe", dict),
         ("written_by", dict),
@@ -115,31 +143,46 @@ def _check_types(manifest: Manifest) -> None:
         if not isinstance(getattr(manifest, name), kind):
             raise TypeError(f"{name} must be a {kind.__name__}")
     counts = {
-        "block": manifest.block,
-        "num_samples": manifest.dataset["num_samples"],
-        "num_classes": manifest.dataset["num_classes"],
-        "view_seed": manifest.view_seed,
+        "num_samples": (manifest.dataset["num_samples"], 1, 2**40),
+        "num_classes": (manifest.dataset["num_classes"], 1, 2**24),
+        "view_seed": (manifest.view_seed, 0, 2**64 - 1),
     }
-    for name, value in counts.items():
-        if type(value) is not int or value < (0 if name == "view_seed" else 1):
+    for name, (value, least, most) in counts.items():
+        if type(value) is not int or not least <= value <= most:
             raise ValueError(f"{name} cannot be {value!r}")
+    if type(manifest.block) is not int or not 1 <= manifest.block <= manifest.num_samples:
+        raise ValueError(f"block cannot be {manifest.block!r}")
     for name in ("name", "split", "index_sha256", "labels_sha256", "pixels_sha256"):
         if not isinstance(manifest.dataset[name], str):
             raise TypeError(f"dataset.{name} must be a string")
+    if not all(isinstance(version, str) for version in manifest.written_by.values()):
+        raise TypeError("written_by must map libraries to versions")
     if not manifest.replay_proof:
         raise ValueError("replay_proof is empty")
     for sampled in manifest.replay_proof:
-        if not (isinstance(sampled, dict) and {"view", "index", "sha256"} <= sampled.keys()):
-            raise TypeError(f"replay_proof holds {sampled!r}")
+        if not _is_sampled_view(sampled):
+            raise TypeError(f"replay_proof holds {str(sampled)[:80]}")
+
+
+def _is_sampled_view(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"view", "index", "sha256"}
+        and all(type(value[key]) is int and 0 <= value[key] < 2**62 for key in ("view", "index"))
+        and isinstance(value["sha256"], str)
+    )
 
 
 def read_mentor_manifest(group_metadata: Path) -> MentorManifest:
-    """The identity of a stored mentor."""
+    """The identity of a stored mentor. Errors as `read_attributes`'s."""
     attributes = read_attributes(group_metadata)
     try:
         manifest = MentorManifest(**attributes)
-        if not (isinstance(manifest.name, str) and isinstance(manifest.run_shape, dict)):
-            raise TypeError("name must be a string and run_shape an object")
+        texts = (manifest.fingerprint, manifest.name, manifest.architecture)
+        if not all(isinstance(text, str) for text in (*texts, manifest.checkpoint_sha256)):
+            raise TypeError("fingerprint, name, architecture and checkpoint_sha256 must be strings")
+        if not all(isinstance(x, dict) for x in (manifest.preprocessing, manifest.run_shape)):
+            raise TypeError("preprocessing and run_shape must be objects")
         return manifest
     except TypeError as error:
         raise StoreError(f"{group_metadata}: not a mentor of format {FORMAT} ({error})") from error

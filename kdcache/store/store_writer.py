@@ -1,25 +1,46 @@
-"""Making and growing stores. Every step appears whole or not at all; arrays only grow."""
+"""Making, growing and healing a store's documents: one way for all three.
 
-import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+Every document is written whole or not at all, under the store's lock, and only where it is missing
+or damaged. So a store that was half made, or lost a document, is completed by the same call that
+makes a new one. Its group's zarr.json comes last: from then on the folder is a store.
+"""
+
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec
 
 from kdcache import durable
 from kdcache.datasets import ImageDataset
 from kdcache.encode import Encoder, TargetKind
-from kdcache.errors import StoreError
+from kdcache.errors import DamagedTargets, StoreError, StoreMismatch
+from kdcache.store.chunks import crc32c
 from kdcache.store.commits import store_lock
-from kdcache.store.layout import FORMAT, ArrayLocation, block_size, member_name
-from kdcache.store.manifest import Manifest, MentorManifest, fingerprint
+from kdcache.store.layout import (
+    FORMAT,
+    LISTS,
+    MEMBERS,
+    METADATA,
+    ArrayLocation,
+    block_size,
+    require_inside,
+)
+from kdcache.store.manifest import (
+    Manifest,
+    MentorManifest,
+    fingerprint,
+    read_attributes,
+    read_manifest,
+    read_mentor_manifest,
+)
 from kdcache.store.replay_proof import replay_checksums
-from kdcache.store.target_store import TargetStore, array_shape, is_store
+from kdcache.store.sample_lists import list_damage, list_path
+from kdcache.store.sealed import BLANK, SEAL, write_sealed
+from kdcache.store.stored_mentor import mentor_array, read_array, stored_as
+from kdcache.store.target_store import TargetStore
+from kdcache.store.zarr_metadata import group_metadata, list_metadata, targets_metadata
 from kdcache.versions import library_versions
 from kdcache.views import Recipe
 
@@ -39,82 +60,164 @@ def new_manifest(dataset: ImageDataset, recipe: Recipe) -> Manifest:
     )
 
 
-def create_store(root: Path, manifest: Manifest, dataset: ImageDataset) -> None:
-    """Makes an empty store. Whoever is second of two at once finds the first one's.
+def ensure_store(root: Path, manifest: Manifest, dataset: ImageDataset) -> None:
+    """Makes a store without mentors, or what an existing one of these views lacks.
 
-    Raises StoreError when `root` is a folder with something else in it.
+    A store of other views is left as it is. Raises StoreError when `root` holds something else,
+    StoreMismatch when its manifest is damaged and its mentors were run over other views.
     """
-    if root.exists() and not is_store(root) and (not root.is_dir() or any(root.iterdir())):
-        raise StoreError(
-            f"{root} exists and is not a kdcache store; name a new or empty folder with --store"
-        )
-    with _published_tree(root.resolve()) as folder:  # a link to an empty folder is filled there
-        zarr.create_group(store=folder, attributes={"kdcache": manifest.to_json()})
-        zarr.create_group(store=folder / "mentors")
-        for name, values_N in (
-            ("index", dataset.index_N),
-            ("labels", dataset.labels(dataset.index_N)),
-        ):
-            _write_small_array(folder / name, values_N)
+    refuse_foreign(root)
+    if not _lacking(root, manifest):
+        return  # without the lock, which a reader's folder does not take
+    durable.make_folder(root.resolve())  # a link to an empty folder is filled there
+    with store_lock(root):
+        lacking = _lacking(root, manifest)
+        if METADATA in lacking:
+            _require_mentors_of(root, manifest)
+        lists = {"index": dataset.index_N, "labels": dataset.labels(dataset.index_N)}
+        for name in LISTS:
+            if name in lacking:
+                _write_list(root, name, lists[name])
+        if "mentors" in lacking:
+            _write_document(root, root / "mentors" / METADATA, group_metadata({SEAL: BLANK}))
+        if METADATA in lacking:
+            _write_document(root, root / METADATA, manifest.document())
 
 
-def add_mentor(
-    store: TargetStore, mentor: MentorManifest, encoder: Encoder, kind: TargetKind, views: int
-) -> None:
-    """Makes an empty array for a new mentor (or finds the one a second writer just made)."""
-    array = ArrayLocation(
-        root=store.root, mentor=mentor.name, kind=kind.name, row_rank=len(store.row_shape)
-    )
-    with _published_tree(store.root / "mentors" / member_name(mentor.name)) as folder:
-        zarr.create_group(store=folder, attributes={"kdcache": mentor.to_json()})
-        zarr.create_array(
-            store=folder / array.kind,
-            shape=(views, store.num_samples, *store.row_shape),
-            chunks=(1, store.manifest.block, *store.row_shape),
-            dtype=encoder.dtype,
-            compressors=[Crc32cCodec()],
-            filters=None,
-            fill_value=float("nan"),
-            dimension_names=("view", "sample", *kind.dimension_names),
-            attributes={"kdcache": {"kind": kind.name, "encoder": encoder.describe()}},
-        )
-
-
-def grow_views(array: ArrayLocation, views: int) -> None:
-    """Declares at least `views` views; never fewer than before."""
-    with store_lock(array.root):
-        if views <= array_shape(array)[0]:
-            return
-        metadata = json.loads(array.metadata.read_bytes())
-        metadata["shape"][0] = views
-        durable.write_file(array.metadata, json.dumps(metadata, indent=2).encode())
-
-
-def _write_small_array(folder: Path, values_N: NDArray[np.int64]) -> None:
-    array = zarr.create_array(
-        store=folder,
-        shape=values_N.shape,
-        chunks=values_N.shape,
-        dtype="int64",
-        compressors=[Crc32cCodec()],
-        filters=None,
-        dimension_names=("sample",),
-    )
-    array[:] = values_N
-
-
-@contextmanager
-def _published_tree(destination: Path) -> Iterator[Path]:
-    """A folder built aside that appears as `destination` at the end, unless that came first."""
-    durable.make_folder(destination.parent)
-    building = durable.aside(destination)
+def _lacking(root: Path, manifest: Manifest) -> set[str]:
+    """Members of a store of these views that are missing or damaged; none of another store's."""
+    lacking = set()
     try:
-        yield building
-        durable.fsync_tree(building)
+        if read_manifest(root).fingerprint != manifest.fingerprint:
+            return set()
+    except DamagedTargets:
+        lacking.add(METADATA)
+    except StoreError:
+        if (root / METADATA).exists():
+            raise
+        lacking.add(METADATA)
+    lacking |= {name for name in LISTS if list_damage(root, name, manifest) is not None}
+    if _is_damaged(root / "mentors" / METADATA):
+        lacking.add("mentors")
+    return lacking
+
+
+def ensure_mentor(
+    root: Path,
+    manifest: Manifest,
+    mentor: MentorManifest,
+    encoder: Encoder,
+    kind: TargetKind,
+    views: int,
+) -> None:
+    """Makes an empty array for a mentor, heals its documents, or declares more views.
+
+    Arrays only grow. A mentor that is there and sound stays as it is, whatever it is.
+    """
+    array = mentor_array(root, mentor, manifest, kind)
+    if _views_declared(array, manifest, kind) >= views:
+        return  # without the lock, which a reader's folder does not take
+    with store_lock(root):
+        if _is_damaged(array.group / METADATA):
+            _write_document(root, array.group / METADATA, mentor.document())
         try:
-            durable.publish(building, destination)
-        except OSError:
-            if not (destination / "zarr.json").exists():
-                raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+            stated, there = read_array(array, manifest, kind)
+            if there >= views:
+                return
+        except DamagedTargets:
+            found = stored_as(mentor, encoder, views, manifest, kind, array)
+            stated, views = encoder, max([views, *(view + 1 for view, _ in found.commits)])
+        attributes = {"kind": kind.name, "encoder": stated.describe(), SEAL: BLANK}
+        shape = (views, manifest.num_samples, *kind.row_shape(manifest.dataset))
+        document = targets_metadata(stated, kind, shape, manifest.block, attributes)
+        _write_document(root, array.metadata, document)
+
+
+def _views_declared(array: ArrayLocation, manifest: Manifest, kind: TargetKind) -> int:
+    """Views of a mentor whose documents are sound; 0 for another."""
+    if _is_damaged(array.group / METADATA):
+        return 0
+    try:
+        return read_array(array, manifest, kind)[1]
+    except DamagedTargets:
+        return 0
+
+
+def refuse_foreign(root: Path) -> None:
+    """Raises StoreError when `root` is a file, or a folder with something else than a store."""
+    if not root.exists() or is_store(root) or _sound_mentors(root):
+        return
+    names = (
+        {name for name in os.listdir(root) if not name.startswith(".")} if root.is_dir() else {"-"}
+    )
+    if names <= MEMBERS and (METADATA not in names or b"kdcache" in (root / METADATA).read_bytes()):
+        return
+    raise StoreError(
+        f"{root} exists and is not a kdcache store; name a new or empty folder with --store"
+    )
+
+
+def is_store(path: Path) -> bool:
+    """Whether `path` is one of our stores, of any format, with a sound manifest."""
+    try:
+        return "format" in read_attributes(path / METADATA)
+    except StoreError:
+        return False
+
+
+def is_damaged_store(path: Path) -> bool:
+    """Whether `path` is a store whose manifest is missing or damaged."""
+    return not is_store(path) and bool(_sound_mentors(path))
+
+
+def open_damaged_store(root: Path, manifest: Manifest) -> TargetStore:
+    """A store whose own manifest is missing or damaged, read as if it had this one.
+
+    Raises StoreMismatch when its mentors were run over other views.
+    """
+    _require_mentors_of(root, manifest)
+    return TargetStore(root, manifest)
+
+
+def _sound_mentors(root: Path) -> list[MentorManifest]:
+    found = []
+    for metadata in sorted((root / "mentors").glob(f"*/{METADATA}")):
+        try:
+            found.append(read_mentor_manifest(metadata))
+        except StoreError:
+            continue
+    return found
+
+
+def _require_mentors_of(root: Path, manifest: Manifest) -> None:
+    """A manifest may only be made anew for the views that the mentors there were run over."""
+    for mentor in _sound_mentors(root):
+        if mentor.fingerprint != manifest.fingerprint:
+            raise StoreMismatch(
+                f"the manifest of the store {root} is damaged, and this command cannot make it "
+                f"anew: mentor {mentor.name!r} there was run over the views {mentor.fingerprint}, "
+                f"this command's are {manifest.fingerprint}. Give the options the store was made "
+                "with (--dataset, --split, --samples, --recipe, --view-seed)"
+            )
+
+
+def _is_damaged(metadata: Path) -> bool:
+    try:
+        read_attributes(metadata)
+    except StoreError:
+        return True
+    return False
+
+
+def _write_document(root: Path, path: Path, document: dict[str, Any]) -> None:
+    require_inside(root, path.parent)
+    write_sealed(path, document)
+
+
+def _write_list(root: Path, name: str, values_N: NDArray[np.int64]) -> None:
+    content = values_N.astype("<i8").tobytes()
+    chunk = list_path(root, name)
+    require_inside(root, chunk.parent)
+    durable.write_file(chunk, content, crc32c(content).to_bytes(4, "little"))
+    document = list_metadata(len(values_N), {SEAL: BLANK})
+    _write_document(root, root / name / METADATA, document)

@@ -1,9 +1,7 @@
 """Opening a store and reading from it."""
 
-import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -11,51 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdcache.canonical import array_sha256
-from kdcache.encode import ENCODERS, LOGITS, Encoder, TargetKind
+from kdcache.encode import LOGITS, TargetKind
 from kdcache.errors import DamagedTargets, MissingTargets, StoreError
-from kdcache.store.chunks import read_chunk_into
-from kdcache.store.commits import ChunkKey, CommitRecord, load_commits
-from kdcache.store.layout import ArrayLocation, member_name
-from kdcache.store.manifest import (
-    Manifest,
-    MentorManifest,
-    read_attributes,
-    read_manifest,
-    read_mentor_manifest,
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredMentor:
-    """One mentor's array: who it is, how it is encoded, what is committed."""
-
-    manifest: MentorManifest
-    array: ArrayLocation
-    encoder: Encoder
-    declared_views: int
-    commits: Mapping[ChunkKey, CommitRecord]
-
-    def complete_views(self, num_blocks: int) -> list[int]:
-        """Views of which every block is committed, ascending."""
-        return [
-            view
-            for view in range(self.declared_views)
-            if all((view, block) in self.commits for block in range(num_blocks))
-        ]
-
-
-def is_intact(stored: StoredMentor, key: ChunkKey, chunk_bytes: int) -> bool:
-    """Whether a chunk is committed, and its file still is what was committed (every byte)."""
-    record = stored.commits.get(key)
-    if record is None or record.bytes != chunk_bytes:
-        return False
-    buffer = memoryview(bytearray(chunk_bytes))
-    try:
-        read_chunk_into(buffer, stored.array.chunk(*key), record, mentor=stored.manifest.name)
-    except DamagedTargets:
-        return False
-    return True
+from kdcache.store.chunks import CHECKSUM_BYTES, ChunkReader, DamagedChunk
+from kdcache.store.commits import ChunkKey, CommitRecord, read_record
+from kdcache.store.healing import healing_command
+from kdcache.store.layout import LISTS
+from kdcache.store.manifest import Manifest, read_manifest
+from kdcache.store.sample_lists import read_list
+from kdcache.store.stored_mentor import StoredMentor, chunk_bytes, open_mentor
 
 
 class TargetStore:
@@ -64,16 +26,21 @@ class TargetStore:
     Attributes: `root`, `manifest`, `fingerprint`, `kind`, `mentors` (names, alphabetical),
     `num_samples`, `num_views` (the most any mentor was given), `index_N` (int64, the samples'
     permanent integers, ascending).
+
+    `manifest`: given where the store's own is damaged and this one is to take its place.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, manifest: Manifest | None = None) -> None:
         self.root = root
-        self.manifest: Manifest = read_manifest(root)
+        self.manifest: Manifest = manifest or read_manifest(root)
         self.kind: TargetKind = LOGITS
-        self._mentors = {
-            mentor.manifest.name: mentor
-            for mentor in _open_mentors(root, self.kind, (self.num_samples, *self.row_shape))
-        }
+        self._mentors: dict[str, StoredMentor | StoreError] = {}
+        for group in _mentor_folders(root):
+            try:
+                mentor = open_mentor(group, self.manifest, self.kind)
+                self._mentors[mentor.manifest.name] = mentor
+            except StoreError as error:
+                self._mentors[group.name] = error
 
     @property
     def fingerprint(self) -> str:
@@ -83,13 +50,23 @@ class TargetStore:
     def mentors(self) -> list[str]:
         return list(self._mentors)
 
+    @property
+    def sound_mentors(self) -> list[StoredMentor]:
+        """The mentors that can be opened."""
+        return [mentor for mentor in self._mentors.values() if isinstance(mentor, StoredMentor)]
+
+    @property
+    def mentor_errors(self) -> dict[str, StoreError]:
+        """Why the others cannot be opened; by name, or folder where the name is not known."""
+        return {n: mentor for n, mentor in self._mentors.items() if isinstance(mentor, StoreError)}
+
     @cached_property
     def num_samples(self) -> int:
         return self.manifest.num_samples
 
     @property
     def num_views(self) -> int:
-        return max((m.declared_views for m in self._mentors.values()), default=0)
+        return max((m.declared_views for m in self.sound_mentors), default=0)
 
     @cached_property
     def row_shape(self) -> tuple[int, ...]:
@@ -97,55 +74,47 @@ class TargetStore:
 
     @cached_property
     def index_N(self) -> NDArray[np.int64]:
-        return self._sample_list("index")
+        return read_list(self.root, LISTS[0], self.manifest)
 
     @cached_property
     def labels_N(self) -> NDArray[np.int64]:
-        return self._sample_list("labels")
+        return read_list(self.root, LISTS[1], self.manifest)
 
     @cached_property
     def _is_range(self) -> bool:
         """Whether the samples are 0 to N - 1, so that an index is its own position."""
         return bool(self.index_N[-1] == self.num_samples - 1)
 
-    def _sample_list(self, name: str) -> NDArray[np.int64]:
-        """`index` or `labels`, proven by the hash in the manifest (Zarr reads lost chunks as 0)."""
-        import zarr
-
-        folder = self.root / name
-        try:
-            values_N = np.asarray(zarr.open_array(folder, mode="r")[:])
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise StoreError(f"{folder}: the array is missing or damaged ({error})") from error
-        if (
-            values_N.dtype != np.int64
-            or values_N.shape != (self.num_samples,)
-            or array_sha256(values_N) != self.manifest.dataset[f"{name}_sha256"]
-        ):
-            raise StoreError(
-                f"{folder} is not the list the manifest was made with (SHA-256 differs); fetch the "
-                "store again from where it came"
-            )
-        return values_N
-
     def mentor(self, name: str) -> StoredMentor:
-        """One mentor. Raises MissingTargets, naming those that are there."""
-        if name not in self._mentors:
+        """One mentor. Raises MissingTargets, naming those that are there; DamagedTargets."""
+        found = self._mentors.get(name) or self._mentors.get(name.replace(":", "."))
+        if found is None:
             raise MissingTargets(
                 f"{self.root} has no mentor {name!r}; it has {', '.join(self.mentors) or 'none'}. "
-                f"Add it with: kdcache precompute --mentors {name} --dataset "
-                f"{self.manifest.dataset['name']} --store {self.root}"
+                f"Add it with: {healing_command(self, [name])}"
             )
-        return self._mentors[name]
+        if isinstance(found, StoreError):
+            raise found
+        return found
 
-    def usable_views(self, mentors: Sequence[str]) -> list[int]:
-        """Views complete for all these mentors. Raises MissingTargets when there is none."""
+    def usable_views(
+        self, mentors: Sequence[str], wanted: Sequence[int] | None = None
+    ) -> list[int]:
+        """Views complete for all these mentors, among the `wanted` ones (None: all).
+
+        Raises MissingTargets when there is none, DamagedTargets when one lost a commit record:
+        it is not passed over in silence.
+        """
+        for name in mentors:
+            for wrong in self.mentor(name).broken:
+                if wanted is None or wrong.key[0] in wanted:
+                    raise self._damaged(name, wrong.key, wrong.path, wrong.reason)
         complete = [set(self.mentor(m).complete_views(self.manifest.num_blocks)) for m in mentors]
         usable = sorted(set.intersection(*complete)) if complete else []
         if not usable:
             raise MissingTargets(
                 f"{self.root} has no view complete for {', '.join(mentors) or 'no mentor'}; "
-                "finish it by running its `kdcache precompute` command again"
+                f"finish it with: {healing_command(self, mentors)}"
             )
         return usable
 
@@ -168,25 +137,49 @@ class TargetStore:
             )
         return positions_B
 
-    def read_block(self, mentor: str, view: int, block: int, buffer: memoryview) -> None:
+    def chunk_bytes(self, mentor: str) -> int:
+        """Bytes of one of a mentor's chunks in memory, still encoded."""
+        return chunk_bytes(self.manifest, self.mentor(mentor).encoder, self.kind)
+
+    def require_files(self, mentors: Sequence[str], view: int) -> None:
+        """Raises unless every chunk of a view has a file of the committed size.
+
+        Called before memory is taken for a view, so that none is taken for what is only claimed.
+        """
+        for name in mentors:
+            stored = self.mentor(name)
+            for block in range(self.manifest.num_blocks):
+                record = self._record(name, (view, block))
+                path = stored.array.chunk(view, block)
+                expected = record.bytes + CHECKSUM_BYTES
+                try:
+                    size = path.lstat().st_size
+                except OSError:
+                    raise self._damaged(name, record.key, path, "the file is gone") from None
+                if size != expected:
+                    reason = f"{size} bytes instead of {expected}"
+                    raise self._damaged(name, record.key, path, reason)
+
+    def read_block(
+        self, mentor: str, view: int, block: int, buffer: memoryview, reader: ChunkReader
+    ) -> None:
         """One chunk, still encoded, into `buffer` (bytes; a whole chunk, padding included).
 
         Raises MissingTargets when it was never committed, DamagedTargets when it was and is broken.
         """
-        stored = self.mentor(mentor)
-        record = stored.commits.get((view, block))
-        if record is None:
-            raise MissingTargets(
-                f"{self.root} has no targets of mentor {mentor!r} for view {view}, block {block} "
-                f"({len(stored.commits)} chunks are committed); compute them by running its "
-                "`kdcache precompute` command again"
-            )
-        if record.bytes != len(buffer):
-            raise StoreError(
-                f"{self.root}: mentor {mentor!r}, view {view}, block {block}: the commit record "
-                f"states {record.bytes} bytes, a chunk has {len(buffer)}"
-            )
-        read_chunk_into(buffer, stored.array.chunk(view, block), record, mentor=mentor)
+        record = self._record(mentor, (view, block))
+        array = self.mentor(mentor).array
+        path = array.chunk(view, block)
+        try:
+            reader.read_into(buffer, path, record.bytes, record.checksum)
+        except DamagedChunk as error:
+            healed = read_record(array, record.key)  # by somebody else, since the store was opened
+            if healed is not None and healed != record and healed.identity == record.identity:
+                try:
+                    return reader.read_into(buffer, path, healed.bytes, healed.checksum)
+                except DamagedChunk:
+                    pass
+            raise self._damaged(mentor, record.key, path, str(error)) from error
 
     def targets(
         self, view: int, index: NDArray[np.int64], mentors: Sequence[str] | None = None
@@ -197,17 +190,39 @@ class TargetStore:
         """
         positions_B = self.positions(index)
         names = self.mentors if mentors is None else list(mentors)
+        self.require_files(names, view)
         rows_BMC = np.empty((len(positions_B), len(names), *self.row_shape), dtype=np.float32)
         block_B = positions_B // self.manifest.block
         for column, name in enumerate(names):
             encoder = self.mentor(name).encoder
+            reader = ChunkReader(encoder)
             chunk = np.empty((self.manifest.block, *self.row_shape), dtype=encoder.dtype)
             for block in np.unique(block_B).tolist():
-                self.read_block(name, view, block, chunk.data.cast("B"))
+                self.read_block(name, view, block, chunk.data.cast("B"), reader)
                 wanted = block_B == block
                 rows = chunk[positions_B[wanted] - block * self.manifest.block]
                 rows_BMC[wanted, column] = encoder.decode(torch.from_numpy(rows)).numpy()
         return rows_BMC
+
+    def _record(self, mentor: str, key: ChunkKey) -> CommitRecord:
+        stored = self.mentor(mentor)
+        if key in stored.commits:
+            return stored.commits[key]
+        for wrong in stored.broken:
+            if wrong.key == key:
+                raise self._damaged(mentor, key, wrong.path, wrong.reason)
+        raise MissingTargets(
+            f"{self.root} has no targets of mentor {mentor!r} for view {key[0]}, block {key[1]} "
+            f"({len(stored.commits)} chunks are committed); compute them with: "
+            f"{healing_command(self, [mentor])}"
+        )
+
+    def _damaged(self, mentor: str, key: ChunkKey, path: Path, reason: str) -> DamagedTargets:
+        return DamagedTargets(
+            f"targets of mentor {mentor!r}, view {key[0]}, block {key[1]} are damaged: {reason} "
+            f"({path}). Compute exactly what is missing or damaged again with: "
+            f"{healing_command(self, [mentor])}"
+        )
 
 
 def open_store(path: str | os.PathLike[str]) -> TargetStore:
@@ -228,63 +243,11 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     return Path(path).expanduser()
 
 
-def is_store(path: Path) -> bool:
-    """Whether `path` looks like one of our stores, of any format."""
+def _mentor_folders(root: Path) -> list[Path]:
+    """The folders of mentors, alphabetical; hidden ones are none."""
     try:
-        return "format" in read_attributes(path / "zarr.json")
-    except StoreError:
-        return False
-
-
-def _open_mentors(root: Path, kind: TargetKind, rows: tuple[int, ...]) -> list[StoredMentor]:
-    """Every stored mentor; `rows` is the shape (N, *row) its array must have in each view."""
-    mentors = []
-    for group in sorted((root / "mentors").glob("[!.]*/zarr.json")):  # hidden: being built
-        manifest = read_mentor_manifest(group)
-        if member_name(manifest.name) != group.parent.name:
-            raise StoreError(f"{group} describes the mentor {manifest.name!r}, not its folder's")
-        array = ArrayLocation(
-            root=root, mentor=manifest.name, kind=kind.name, row_rank=len(rows) - 1
-        )
-        views, *shape = array_shape(array)
-        if tuple(shape) != rows:
-            raise StoreError(
-                f"{array.metadata}: a view has the shape {tuple(shape)}, the manifest says {rows}"
-            )
-        mentors.append(
-            StoredMentor(
-                manifest=manifest,
-                array=array,
-                encoder=_encoder(array),
-                declared_views=views,
-                commits=load_commits(array),
-            )
-        )
-    return mentors
-
-
-def array_shape(array: ArrayLocation) -> tuple[int, ...]:
-    """An array's shape (views, N, *row), from its metadata."""
-    try:
-        shape = json.loads(array.metadata.read_bytes())["shape"]
-        if not (isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)):
-            raise TypeError(f"shape {shape!r}")
-        if len(shape) != array.row_rank + 2:
-            raise ValueError(f"shape {shape!r}")
-        return tuple(shape)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{array.metadata} is not the Zarr v3 array it should be ({error})"
-        ) from error
-
-
-def _encoder(array: ArrayLocation) -> Encoder:
-    described = read_attributes(array.metadata).get("encoder")
-    name = described.get("name") if isinstance(described, dict) else None
-    encoder = ENCODERS.get(name) if isinstance(name, str) else None
-    if encoder is None or encoder.describe() != described:
-        raise StoreError(
-            f"{array.metadata}: targets were encoded by {described}, which this version of kdcache "
-            f"cannot decode (it knows {', '.join(sorted(ENCODERS))}); use the version that wrote it"
-        )
-    return encoder
+        names = sorted(os.listdir(root / "mentors"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    folders = [root / "mentors" / name for name in names if not name.startswith(".")]
+    return [folder for folder in folders if folder.is_dir()]

@@ -76,7 +76,7 @@ def _without_store(config: TrainConfig, train: ImageDataset, device: torch.devic
     config = replace(config, recipe=recipe.name, view_seed=recipe.seed, samples=len(chosen))
     views = config.views
     if isinstance(views, int):
-        views = tuple(range(num_views(views, recipe, None)))
+        views = tuple(range(num_views(views, recipe, stored=0)))
     if config.method == "ce":
         return config, chosen, LabelsOnly(recipe, views)
     if not config.mentors:
@@ -101,7 +101,7 @@ def _live_mentors(
     shapes = []
     for mentor in mentors:
         stored = store.mentor(mentor.name).manifest
-        theirs = {key: value for key, value in stored.to_json().items() if key != "run_shape"}
+        theirs = {key: getattr(stored, key) for key in mentor.identity()}
         require_equal(
             f"mentor {mentor.name!r}",
             (f"store {store.root}", theirs),
@@ -114,7 +114,7 @@ def _live_mentors(
             "these mentors were precomputed in different run shapes, so they cannot run online "
             f"together: {dict(zip(names, shapes, strict=True))}; choose some with --mentors"
         )
-    return MentorPool(mentors, device=device, run_shape=RunShape(**shapes[0]))
+    return MentorPool(mentors, device=device, run_shape=RunShape.from_description(shapes[0]))
 
 
 def _require_agreement(config: TrainConfig, store: TargetStore) -> None:

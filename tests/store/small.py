@@ -17,9 +17,10 @@ from kdcache.store import (
     CommitRecord,
     MentorManifest,
     TargetStore,
-    add_mentor,
+    chunk_payload,
     commit_chunk,
-    create_store,
+    ensure_mentor,
+    ensure_store,
     new_manifest,
     open_store,
 )
@@ -48,8 +49,9 @@ def small_dataset(
     return dataset if index_N is None else dataset.subset(np.array(index_N))
 
 
-def mentor_manifest(name: str, num_classes: int) -> MentorManifest:
+def mentor_manifest(name: str, num_classes: int, fingerprint: str) -> MentorManifest:
     return MentorManifest(
+        fingerprint=fingerprint,
         name=name,
         architecture="resnet8",
         num_classes=num_classes,
@@ -90,26 +92,19 @@ def block_of(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
 
 
 def commit_rows(
-    store: TargetStore,
-    mentor: str,
-    key: ChunkKey,
-    rows: NDArray[np.float32],
-    *,
-    replace: bool = False,
+    store: TargetStore, mentor: str, key: ChunkKey, rows: NDArray[np.float32]
 ) -> CommitRecord:
     """Encodes and commits one block's rows as precompute does."""
     stored = store.mentor(mentor)
-    encoded = stored.encoder.encode(rows)
-    chunk = np.full((store.manifest.block, *store.row_shape), np.nan, encoded.dtype)
-    chunk[: len(rows)] = encoded
     return commit_chunk(
         stored.array,
         key,
-        chunk.data.cast("B"),
+        chunk_payload(stored.encoder.encode(rows), store.manifest.block, stored.encoder),
         rows=len(rows),
         correct=0,
         error_sums={},
-        replace=replace,
+        identity=stored.identity,
+        encoder=stored.encoder,
     )
 
 
@@ -126,11 +121,13 @@ def make_store(
 ) -> SmallStore:
     """A store of random targets; the (mentor, view, block)s of `skip` are not committed."""
     dataset = small_dataset(num_samples, num_classes, index_N)
-    create_store(root, new_manifest(dataset, RECIPE), dataset)
+    manifest = new_manifest(dataset, RECIPE)
+    ensure_store(root, manifest, dataset)
     decoded = {}
     for number, name in enumerate(mentors):
         chosen = find_encoder(encoder)
-        add_mentor(open_store(root), mentor_manifest(name, num_classes), chosen, LOGITS, views)
+        mentor = mentor_manifest(name, num_classes, manifest.fingerprint)
+        ensure_mentor(root, manifest, mentor, chosen, LOGITS, views)
         store = open_store(root)
         targets = random_targets(views, len(dataset), num_classes, seed=number)
         encoded = torch.from_numpy(chosen.encode(targets))

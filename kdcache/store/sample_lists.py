@@ -1,0 +1,79 @@
+"""A store's two lists of samples: `index` (their permanent integers) and `labels`."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdcache.canonical import array_sha256
+from kdcache.errors import DamagedTargets, StoreError
+from kdcache.store.chunks import CHECKSUM_BYTES
+from kdcache.store.layout import METADATA, require_inside
+from kdcache.store.manifest import Manifest
+from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, read_sealed
+from kdcache.store.zarr_metadata import list_metadata
+
+
+def list_path(root: Path, name: str) -> Path:
+    """The one chunk of a list."""
+    return root / name / "c" / "0"
+
+
+def read_list(root: Path, name: str, manifest: Manifest) -> NDArray[np.int64]:
+    """`index` or `labels`, int64 (N,), proven by the hash in the manifest.
+
+    Raises DamagedTargets (a DamagedDocument, with path and reason).
+    """
+    import zarr
+
+    metadata, chunk = root / name / METADATA, list_path(root, name)
+    require_inside(root, chunk)
+    try:
+        document = read_sealed(metadata)
+        document["attributes"]["kdcache"][SEAL] = BLANK
+    except FileNotFoundError:
+        raise DamagedDocument(metadata, "the file is gone") from None
+    except (KeyError, TypeError) as error:
+        raise DamagedDocument(metadata, "it is not the array it should be") from error
+    if document != list_metadata(manifest.num_samples, {SEAL: BLANK}):
+        raise DamagedDocument(metadata, "it is not the array it should be")
+    expected = 8 * manifest.num_samples + CHECKSUM_BYTES
+    try:
+        found = chunk.lstat()
+    except OSError:
+        raise DamagedDocument(chunk, "the file is gone") from None
+    if found.st_size != expected:  # before memory is taken for it
+        raise DamagedDocument(chunk, f"{found.st_size} bytes instead of {expected}")
+    try:
+        values_N = np.asarray(zarr.open_array(root / name, mode="r")[:])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DamagedDocument(chunk, f"it cannot be read ({error})") from error
+    if array_sha256(values_N) != manifest.dataset[f"{name}_sha256"]:
+        raise DamagedDocument(chunk, "it is not the list the manifest was made with")
+    _require_plausible(chunk, name, values_N, manifest)
+    return values_N.astype(np.int64, copy=False)
+
+
+def _require_plausible(
+    chunk: Path, name: str, values_N: NDArray[np.int64], manifest: Manifest
+) -> None:
+    """Rows are found and labels are used as positions by what these lists say."""
+    if name == "index" and not (values_N[0] >= 0 and (np.diff(values_N) > 0).all()):
+        raise StoreError(f"{chunk}: sample integers must ascend from 0 up. No writer wrote this")
+    if name == "labels" and not (0 <= values_N.min() <= values_N.max() < _classes(manifest)):
+        raise StoreError(
+            f"{chunk}: labels must lie below {_classes(manifest)}. No writer wrote this"
+        )
+
+
+def _classes(manifest: Manifest) -> int:
+    return int(manifest.dataset["num_classes"])
+
+
+def list_damage(root: Path, name: str, manifest: Manifest) -> DamagedTargets | None:
+    """What is wrong with a list; None when it is sound."""
+    try:
+        read_list(root, name, manifest)
+    except DamagedTargets as error:
+        return error
+    return None

@@ -1,0 +1,68 @@
+"""Sealed documents: JSON files that carry the SHA-256 of their own bytes.
+
+Every zarr.json, commit record and index of a store is one. The seal is 64 hex digits under the key
+"seal"; it is the SHA-256 of the file's bytes with these digits replaced by zeros. So one altered
+byte anywhere in the file is noticed before the file is parsed, in any language, whatever that byte
+means. A seal proves that nothing happened to a file, not who wrote it.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from kdcache import durable, untrusted
+from kdcache.errors import DamagedTargets
+
+SEAL = "seal"
+BLANK = "0" * 64
+MOST_BYTES = 2**22  # of one document; a manifest has 4 kB, an index has its own limit
+_SEAL_PATTERN = re.compile(rb'"seal": ?"([0-9a-f]{64})"')
+
+
+def seal(document: dict[str, Any]) -> bytes:
+    """A JSON document's bytes, with the blank seal that is somewhere in it filled in."""
+    blank = json.dumps(document, indent=2, allow_nan=False).encode()
+    (found,) = _SEAL_PATTERN.finditer(blank)
+    digest = hashlib.sha256(blank).hexdigest().encode()
+    return blank[: found.start(1)] + digest + blank[found.end(1) :]
+
+
+def write_sealed(path: Path, document: dict[str, Any]) -> None:
+    """Seals a document and writes it durably, replacing what was there."""
+    durable.write_file(path, seal(document))
+
+
+def read_sealed(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
+    """A sealed document. Raises FileNotFoundError, or DamagedDocument with the reason."""
+    try:
+        content = untrusted.read_bytes(path, most_bytes=most_bytes, follow_links=False)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise DamagedDocument(path, str(error)) from error
+    seals = _SEAL_PATTERN.findall(content)
+    if len(seals) != 1:
+        raise DamagedDocument(path, f"{len(content)} bytes without a seal")
+    if hashlib.sha256(content.replace(seals[0], BLANK.encode())).hexdigest().encode() != seals[0]:
+        raise DamagedDocument(path, "its content is not what was sealed")
+    try:
+        document = untrusted.parse_json(content)
+    except ValueError as error:
+        raise DamagedDocument(path, str(error)) from error
+    if not isinstance(document, dict):
+        raise DamagedDocument(path, "not a JSON object")
+    return document
+
+
+class DamagedDocument(DamagedTargets):
+    """A document of a store is not what was written: `path`, `reason`."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path} is damaged: {reason}. Run the store's `kdcache precompute` command again: it "
+            "makes anew exactly what is missing or damaged"
+        )
+        self.path = path
+        self.reason = reason

@@ -1,0 +1,179 @@
+"""One mentor of a store: its documents, what of its targets is committed, and what is wrong."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from kdcache.encode import ENCODERS, Encoder, TargetKind
+from kdcache.errors import StoreError
+from kdcache.store.chunks import ChunkReader, DamagedChunk, can_hold
+from kdcache.store.commits import BrokenRecord, ChunkKey, CommitRecord, Commits, read_commits
+from kdcache.store.layout import METADATA, ArrayLocation, member_name, require_inside
+from kdcache.store.manifest import (
+    Manifest,
+    MentorManifest,
+    read_mentor_manifest,
+    targets_identity,
+)
+from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, read_sealed
+from kdcache.store.zarr_metadata import targets_metadata
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredMentor:
+    """One mentor's array: who it is, how it is encoded, what is committed.
+
+    `broken`: chunks whose commit record is gone, damaged or of something else.
+    """
+
+    manifest: MentorManifest
+    kind: TargetKind
+    array: ArrayLocation
+    encoder: Encoder
+    declared_views: int
+    commits: Mapping[ChunkKey, CommitRecord]
+    broken: Sequence[BrokenRecord] = ()
+
+    @cached_property
+    def identity(self) -> str:
+        """What every commit record of this array states."""
+        return targets_identity(self.manifest, self.kind, self.encoder)
+
+    def complete_views(self, num_blocks: int) -> list[int]:
+        """Views of which every block is committed, ascending."""
+        return [
+            view
+            for view in range(self.declared_views)
+            if all((view, block) in self.commits for block in range(num_blocks))
+        ]
+
+    def damage(self, key: ChunkKey, reader: ChunkReader) -> str | None:
+        """Why a committed chunk is not what was committed (every byte is read); None if it is."""
+        record = self.commits[key]
+        try:
+            reader.check(self.array.chunk(*key), record.bytes, record.checksum)
+        except DamagedChunk as error:
+            return str(error)
+        return None
+
+
+def open_mentor(group: Path, manifest: Manifest, kind: TargetKind) -> StoredMentor:
+    """The mentor in the folder `group` of a store with that manifest.
+
+    Raises DamagedTargets for documents that are not what was written, StoreError for a mentor of
+    another store or an encoder unknown here.
+    """
+    require_inside(group.parent.parent, group / kind.name / "commits")
+    try:
+        mentor = read_mentor_manifest(group / METADATA)
+    except StoreError as error:
+        if (group / METADATA).exists():
+            raise
+        raise DamagedDocument(group / METADATA, "the file is gone") from error
+    if member_name(mentor.name) != group.name:
+        raise StoreError(f"{group} describes the mentor {mentor.name!r}, not its folder's")
+    if mentor.fingerprint != manifest.fingerprint:
+        raise StoreError(
+            f"{group}: its targets are for the views {mentor.fingerprint}, this store's are "
+            f"{manifest.fingerprint}. Remove the folder, and precompute that mentor here"
+        )
+    array = mentor_array(group.parent.parent, mentor, manifest, kind)
+    encoder, views = read_array(array, manifest, kind)
+    return stored_as(mentor, encoder, views, manifest, kind, array)
+
+
+def mentor_array(
+    root: Path, mentor: MentorManifest, manifest: Manifest, kind: TargetKind
+) -> ArrayLocation:
+    """Where a mentor's targets of one kind lie."""
+    rank = len(kind.row_shape(manifest.dataset))
+    return ArrayLocation(root=root, mentor=mentor.name, kind=kind.name, row_rank=rank)
+
+
+def stored_as(
+    mentor: MentorManifest,
+    encoder: Encoder,
+    views: int,
+    manifest: Manifest,
+    kind: TargetKind,
+    array: ArrayLocation,
+) -> StoredMentor:
+    """What is committed of exactly these targets, whatever the mentor's documents say."""
+    found = read_commits(array, targets_identity(mentor, kind, encoder))
+    sound, unfit = _fit_to_array(found, encoder, manifest, kind, array)
+    return StoredMentor(
+        manifest=mentor,
+        kind=kind,
+        array=array,
+        encoder=encoder,
+        declared_views=views,
+        commits=sound,
+        broken=(*found.broken, *unfit),
+    )
+
+
+def read_array(array: ArrayLocation, manifest: Manifest, kind: TargetKind) -> tuple[Encoder, int]:
+    """The encoder and number of views of a mentor's array.
+
+    Its zarr.json must be exactly the one written for them. Raises DamagedTargets when it is not
+    what was written, StoreError for an array of another shape or an unknown encoder.
+    """
+    try:
+        document = read_sealed(array.metadata)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DamagedDocument(array.metadata, "the file is gone") from None
+    try:
+        described = document["attributes"]["kdcache"]["encoder"]
+        views, *_ = document["shape"]
+        document["attributes"]["kdcache"][SEAL] = BLANK
+        encoder = ENCODERS.get(described["name"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{array.metadata} is not an array of targets ({error})") from error
+    if encoder is None or encoder.describe() != described:
+        raise StoreError(
+            f"{array.metadata}: targets were encoded by {str(described)[:200]}, which this version "
+            f"of kdcache cannot decode (it knows {', '.join(sorted(ENCODERS))}); use the version "
+            "that wrote it"
+        )
+    if type(views) is not int or not 1 <= views < 2**40:
+        raise StoreError(f"{array.metadata} states {views!r} views")
+    shape = (views, manifest.num_samples, *kind.row_shape(manifest.dataset))
+    attributes = {"kind": kind.name, "encoder": encoder.describe(), SEAL: BLANK}
+    expected = targets_metadata(encoder, kind, shape, manifest.block, attributes)
+    different = [key for key in {*expected, *document} if expected.get(key) != document.get(key)]
+    if different:
+        key = min(different)
+        raise StoreError(
+            f"{array.metadata} is not the array the manifest is for: {key} is "
+            f"{str(document.get(key))[:200]}, expected {expected.get(key)}"
+        )
+    return encoder, views
+
+
+def chunk_bytes(manifest: Manifest, encoder: Encoder, kind: TargetKind) -> int:
+    """Bytes of one whole chunk before compression."""
+    row = int(np.prod(kind.row_shape(manifest.dataset), dtype=np.int64))
+    return manifest.block * row * np.dtype(encoder.dtype).itemsize
+
+
+def _fit_to_array(
+    found: Commits, encoder: Encoder, manifest: Manifest, kind: TargetKind, array: ArrayLocation
+) -> tuple[dict[ChunkKey, CommitRecord], list[BrokenRecord]]:
+    """Splits records into those that can be of this array's chunks, and the others."""
+    raw = chunk_bytes(manifest, encoder, kind)
+    sound, unfit = {}, []
+    for key, record in found.records.items():
+        reason = None
+        if record.block >= manifest.num_blocks or record.rows != manifest.num_rows(record.block):
+            reason = f"its record states {record.rows} rows of block {record.block}"
+        elif not can_hold(record.bytes, raw, encoder):
+            reason = f"its record states {record.bytes} bytes, a chunk has {raw}"
+        if reason is None:
+            sound[key] = record
+        else:
+            path = array.commits / record.file_name
+            unfit.append(BrokenRecord(key=key, path=path, reason=reason))
+    return sound, unfit

@@ -1,0 +1,46 @@
+"""Who writes to a store now; and what killed writers left behind is removed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from kdcache import durable
+from kdcache.store.commits import store_lock
+from kdcache.store.layout import require_inside
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Marks this process as a writer of the store at `root`, until it ends however it ends.
+
+    A writer that finds no other one alive first removes the hidden files that killed writers left.
+    The operating system drops the mark with the process, so no clock is asked.
+    """
+    if os.name != "posix":  # without shared locks nobody knows who is alive: the files stay
+        yield
+        return
+    import fcntl
+
+    with store_lock(root):
+        require_inside(root, root / ".writers")
+        mark = os.open(root / ".writers", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            with suppress(BlockingIOError):
+                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove_leftovers(root)
+            fcntl.flock(mark, fcntl.LOCK_SH)
+        except BaseException:
+            os.close(mark)
+            raise
+    try:
+        yield
+    finally:
+        os.close(mark)
+
+
+def _remove_leftovers(root: Path) -> None:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if durable.is_aside(name):
+                durable.remove(Path(folder) / name)
