@@ -56,6 +56,19 @@ def call_factory(what: str, path: str, argument: object) -> Any:
             ) from error
 
 
+def require_named(name: str, *, option: str, origin: object) -> str:
+    """`name`, unless it is a module:factory that only a file names: it would run code of others.
+
+    Raises UsageError with the option by which the user can name it.
+    """
+    if ":" in name and not name.startswith("torchvision:"):
+        raise UsageError(
+            f"{origin} says {name!r}, which would import a module and call it. If you trust where "
+            f"this file comes from, say so with {option} {name}"
+        )
+    return name
+
+
 @contextmanager
 def _current_folder_importable() -> Iterator[Path]:
     """First in the path: a console script does not look there by itself."""

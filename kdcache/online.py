@@ -8,9 +8,22 @@ import torch
 from numpy.typing import NDArray
 
 from kdcache.datasets import ImageDataset
-from kdcache.mentors import MentorPool
+from kdcache.mentors import Mentor, MentorPool
 from kdcache.sources import ViewCycle
+from kdcache.store import TargetStore, require_equal
 from kdcache.views import Recipe
+
+
+def require_stored_mentor(store: TargetStore, mentor: Mentor) -> None:
+    """Raises StoreMismatch, with both sides, unless a loaded mentor is the store's of its name."""
+    stored = store.mentor(mentor.name).manifest
+    here = mentor.identity()
+    require_equal(
+        f"mentor {mentor.name!r}",
+        (f"store {store.root}", {key: getattr(stored, key) for key in here}),
+        ("loaded here", here),
+        f"Give the checkpoint the store was made with: --checkpoint {mentor.name}=FILE",
+    )
 
 
 class OnlineTargets:

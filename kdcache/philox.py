@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     SAMPLED_PIXELS = 2
     REPLAY_PROOF = 3
     DROPOUT = 4
+    RECOMPUTED_ROWS = 5
 
 
 def words(seed: int, purpose: Purpose, major: ArrayLike, minor: int = 0) -> NDArray[np.uint32]:

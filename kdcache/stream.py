@@ -27,11 +27,8 @@ from kdcache.store import (
     TargetStore,
     healing_command,
     open_store,
-    require_equal,
-    require_replay,
+    proven_dataset,
 )
-from kdcache.versions import library_versions
-from kdcache.views import recipe_from_description
 
 
 class TargetStream:
@@ -58,8 +55,7 @@ class TargetStream:
         if len(set(self.mentors)) != len(self.mentors):
             raise UsageError(f"a mentor is named twice: {', '.join(self.mentors)}")
         self.device = resolve_device(str(device))
-        manifest = self.store.manifest
-        self.recipe = recipe_from_description(manifest.recipe, manifest.view_seed)
+        self.recipe = self.store.recipe
         self.views = self._choose_views(views)
         self._cycle = ViewCycle(self.recipe, self.views)
         self._slots = [_Slot(), _Slot()]
@@ -114,24 +110,10 @@ class TargetStream:
     def require_dataset(self, dataset: ImageDataset, *, narrow: bool = True) -> ImageDataset:
         """The store's part of `dataset`, proven to be what the mentors saw.
 
-        Content is compared (samples, labels, pixels), then sampled views are replayed. With
-        `narrow` a whole dataset is narrowed to the store's samples. Raises StoreMismatch,
-        ReplayMismatch or MissingTargets (samples that the store lacks).
+        With `narrow` a whole dataset is narrowed to the store's samples. Raises as
+        `proven_dataset`, and MissingTargets for samples that the store lacks.
         """
-        manifest = self.store.manifest
-        stored_part = dataset.subset(self.store.index_N)
-        content = {"num_classes", "image_shape", "index_sha256", "labels_sha256", "pixels_sha256"}
-        here = stored_part.identity()
-        if any(here[key] != manifest.dataset.get(key) for key in content):
-            require_equal(
-                "the dataset",
-                (f"store {self.store.root}", manifest.dataset),
-                ("dataset here", here),
-                "Use the dataset the store was made from, or precompute a store for this one",
-            )
-        require_replay(
-            manifest.replay_proof, stored_part, self.recipe, manifest.written_by, library_versions()
-        )
+        stored_part = proven_dataset(self.store, dataset)
         if narrow and dataset.is_whole:
             return stored_part
         self.store.positions(dataset.index_N)

@@ -8,7 +8,7 @@ import click
 from kdcache.cli.demo import demo
 from kdcache.cli.group import KdcacheGroup
 from kdcache.cli.precompute import precompute
-from kdcache.cli.stores import inspect
+from kdcache.cli.stores import inspect, verify
 from kdcache.cli.train import evaluate, train_mentor, train_student
 
 
@@ -22,5 +22,5 @@ def main() -> None:
     """
 
 
-for command in (precompute, train_student, train_mentor, evaluate, inspect, demo):
+for command in (precompute, train_student, train_mentor, evaluate, inspect, verify, demo):
     main.add_command(command)

@@ -103,10 +103,12 @@ def _make_job(options: dict[str, Any]) -> Any:
 def _dataset_of(store: str | None) -> str:
     """The dataset an existing store is of, else CIFAR-100."""
     from kdcache.datasets import DEFAULT_DATASET
+    from kdcache.factories import require_named
     from kdcache.store import is_store, local_path, open_store
 
     if store is not None and is_store(local_path(store)):
-        return str(open_store(store).manifest.dataset["name"])
+        name: str = open_store(store).manifest.dataset["name"]
+        return require_named(name, option="--dataset", origin=f"store {store}")
     return DEFAULT_DATASET
 
 

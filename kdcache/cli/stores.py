@@ -1,14 +1,16 @@
-"""Commands on stores: `kdcache inspect`."""
+"""Commands on stores: `kdcache inspect`, `kdcache verify`."""
 
 import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdcache.cli.progress import readable_bytes
+from kdcache.cli.options import checkpoint_option, device_option
+from kdcache.cli.progress import progress_line, readable_bytes
 
 if TYPE_CHECKING:
     from kdcache.store import TargetStore
+    from kdcache.verification import FullVerification
 
 
 @click.command()
@@ -36,6 +38,64 @@ def inspect(store: str, as_json: bool) -> None:
         f"bytes        {readable_bytes(found['bytes'])}"
     )
     print_mentors(opened)
+
+
+@click.command()
+@click.argument("store")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+@click.option(
+    "--recompute",
+    type=int,
+    default=0,
+    metavar="K",
+    help="Also run each mentor at hand over K of its rows again.",
+)
+@click.option("--dataset", help="The dataset's name.  [default: as the store says]")
+@click.option("--data-dir", help="Folder that holds the dataset.  [default: $KDCACHE_DATA]")
+@checkpoint_option
+@device_option
+def verify(store: str, as_json: bool, recompute: int, **options: Any) -> None:
+    """Check every byte of a store; and, where data and mentors are at hand, what it says.
+
+    Exit code 0: everything is as it was written. 1: something is not; it is listed, and
+    `kdcache precompute` on the store computes exactly that again.
+    """
+    from kdcache.mentors import parse_checkpoints
+    from kdcache.verification import verify as verify_all
+
+    with progress_line("bytes") as progress:
+        found = verify_all(
+            store,
+            dataset=options["dataset"],
+            data_dir=options["data_dir"],
+            recompute=recompute,
+            checkpoints=parse_checkpoints(options["checkpoint"]),
+            device=options["device"],
+            progress=progress,
+        )
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        _print_verification(store, found)
+    if not found.ok:
+        raise click.exceptions.Exit(1)
+
+
+def _print_verification(store: str, found: "FullVerification") -> None:
+    click.echo(f"{found.chunks:,} committed chunks, {readable_bytes(found.bytes)}: every byte read")
+    if found.replayed:
+        click.echo(f"{found.replayed} sampled views replayed: the dataset here is the store's")
+    if found.recomputed:
+        click.echo(f"{found.recomputed} rows of mentors computed again")
+    for skipped in found.not_checked:
+        click.echo(f"not checked: {skipped}", err=True)
+    if found.ok:
+        click.echo(f"{store} is sound")
+        return
+    for damage in found.damaged:
+        click.echo(f"damaged: {damage}")
+    if found.healing is not None:
+        click.echo(f"compute exactly what is damaged again with:\n  {found.healing}")
 
 
 def print_mentors(store: "TargetStore") -> None:

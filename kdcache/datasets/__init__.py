@@ -22,10 +22,12 @@ def open_dataset(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     samples: int | None = None,
+    download: bool = True,
 ) -> ImageDataset:
     """The dataset `name` (cifar10, cifar100, digits or module:factory), `split` train or test.
 
-    `data_dir` defaults to `$KDCACHE_DATA`; `samples` keeps the balanced part of that size.
+    `data_dir` defaults to `$KDCACHE_DATA`; `samples` keeps the balanced part of that size;
+    `download`: whether missing files may be fetched.
     Raises UsageError for an unknown name or split, DatasetError when its files are not usable.
     """
     if split not in SPLITS:
@@ -35,7 +37,7 @@ def open_dataset(
     elif name == "digits":
         dataset = open_digits(split)
     elif name in NAMES:
-        dataset = open_cifar(name, split, homes.data_dir(data_dir))
+        dataset = open_cifar(name, split, homes.data_dir(data_dir), download=download)
     else:
         raise unknown_name("dataset", name, NAMES, "Any map-style dataset: module:factory.")
     return dataset.select(samples)

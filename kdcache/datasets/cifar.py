@@ -18,11 +18,11 @@ _NUM_CLASSES = {"cifar10": 10, "cifar100": 100}
 _FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 
 
-def open_cifar(name: str, split: str, data_dir: Path) -> ImageDataset:
+def open_cifar(name: str, split: str, data_dir: Path, *, download: bool = True) -> ImageDataset:
     """`name`: cifar10 or cifar100; images uint8 (3, 32, 32), all in memory.
 
     Files are checked against the official MD5s by torchvision, which downloads them when they are
-    missing and the network allows. Raises DatasetError otherwise.
+    missing, the network allows and `download` is set. Raises DatasetError otherwise.
     """
     from torchvision.datasets import CIFAR10, CIFAR100
 
@@ -40,6 +40,8 @@ def open_cifar(name: str, split: str, data_dir: Path) -> ImageDataset:
                 f"{name}: files under {folder} are incomplete or differ from the official ones "
                 f"(MD5). Remove that folder, then {get_them}"
             ) from error
+        if not download:
+            raise DatasetError(f"{name} is not in {folder}. To get it: {get_them}") from error
         try:
             files = dataset_class(str(data_dir), train=split == "train", download=True)
         except (OSError, URLError, RuntimeError) as failure:

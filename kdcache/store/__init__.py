@@ -11,7 +11,7 @@ from kdcache.store.manifest import (
     read_mentor_manifest,
     require_equal,
 )
-from kdcache.store.replay_proof import require_replay
+from kdcache.store.replay_proof import proven_dataset, require_replay
 from kdcache.store.store_writer import (
     ensure_mentor,
     ensure_store,
@@ -28,6 +28,7 @@ from kdcache.store.stored_mentor import (
     stored_as,
 )
 from kdcache.store.target_store import TargetStore, local_path, open_store
+from kdcache.store.verify import Damage, Verification, verify_store
 from kdcache.store.writers import writing
 
 __all__ = [
@@ -36,10 +37,12 @@ __all__ = [
     "ArrayLocation",
     "ChunkReader",
     "CommitRecord",
+    "Damage",
     "Manifest",
     "MentorManifest",
     "StoredMentor",
     "TargetStore",
+    "Verification",
     "chunk_bytes",
     "chunk_payload",
     "commit_chunk",
@@ -54,12 +57,14 @@ __all__ = [
     "new_manifest",
     "open_damaged_store",
     "open_store",
+    "proven_dataset",
     "read_array",
     "read_manifest",
     "read_mentor_manifest",
     "require_equal",
     "require_replay",
     "stored_as",
+    "verify_store",
     "write_commit_index",
     "writing",
 ]

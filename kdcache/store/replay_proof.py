@@ -2,14 +2,19 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdcache import philox
 from kdcache.datasets import ImageDataset
 from kdcache.errors import ReplayMismatch
+from kdcache.store.manifest import require_equal
+from kdcache.versions import library_versions
 from kdcache.views import Recipe
+
+if TYPE_CHECKING:
+    from kdcache.store.target_store import TargetStore
 
 SAMPLED_VIEWS = 16
 VIEW_RANGE = 256  # sampled view numbers are below this; a view need not be stored to be proven
@@ -28,6 +33,29 @@ def replay_checksums(dataset: ImageDataset, recipe: Recipe) -> list[dict[str, An
         }
         for view, index in zip(views, dataset.index_N[positions], strict=True)
     ]
+
+
+def proven_dataset(store: "TargetStore", dataset: ImageDataset) -> ImageDataset:
+    """The store's part of `dataset`, proven to be what the mentors saw.
+
+    Content is compared (samples, labels, pixels), then sampled views are replayed. Raises
+    StoreMismatch, ReplayMismatch, or UsageError for samples that the dataset lacks.
+    """
+    manifest = store.manifest
+    stored_part = dataset.subset(store.index_N)
+    content = {"num_classes", "image_shape", "index_sha256", "labels_sha256", "pixels_sha256"}
+    here = stored_part.identity()
+    if any(here[key] != manifest.dataset.get(key) for key in content):
+        require_equal(
+            "the dataset",
+            (f"store {store.root}", manifest.dataset),
+            ("dataset here", here),
+            "Use the dataset the store was made from, or precompute a store for this one",
+        )
+    require_replay(
+        manifest.replay_proof, stored_part, store.recipe, manifest.written_by, library_versions()
+    )
+    return stored_part
 
 
 def require_replay(

@@ -18,6 +18,7 @@ from kdcache.store.layout import LISTS
 from kdcache.store.manifest import Manifest, read_manifest
 from kdcache.store.sample_lists import read_list
 from kdcache.store.stored_mentor import StoredMentor, chunk_bytes, open_mentor
+from kdcache.views import Recipe, recipe_from_description
 
 
 class TargetStore:
@@ -71,6 +72,11 @@ class TargetStore:
     @cached_property
     def row_shape(self) -> tuple[int, ...]:
         return self.kind.row_shape(self.manifest.dataset)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """How its views are made."""
+        return recipe_from_description(self.manifest.recipe, self.manifest.view_seed)
 
     @cached_property
     def index_N(self) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from kdcache.checkpoints import load_weights, read_metadata
 from kdcache.datasets import SPLITS, ImageDataset, Preprocessing, open_dataset
 from kdcache.devices import precision_context, resolve_device
 from kdcache.errors import CheckpointError, UsageError
+from kdcache.factories import require_named
 from kdcache.mentors import sidecar_preprocessing
 from kdcache.models import build_network, long_name
 
@@ -88,8 +89,10 @@ def evaluate_checkpoint(
                 f"{path.parent} is a run that is not finished; give its train command again"
             )
     stated = read_metadata(path)
-    architecture = long_name(network or stated.get("architecture") or path.stem)
-    dataset_name = dataset or stated.get("dataset") or path.resolve().parent.name
+    theirs = stated.get("architecture") or path.stem
+    architecture = long_name(network or require_named(theirs, option="--network", origin=path))
+    theirs = stated.get("dataset") or path.resolve().parent.name
+    dataset_name = dataset or require_named(theirs, option="--dataset", origin=path)
     try:
         images = open_dataset(dataset_name, split, data_dir=data_dir)
     except UsageError as error:

@@ -9,9 +9,10 @@ import torch
 from kdcache import homes
 from kdcache.datasets import DEFAULT_DATASET, ImageDataset, open_dataset
 from kdcache.errors import KdcacheError, UsageError
+from kdcache.factories import require_named
 from kdcache.mentors import MentorPool, RunShape, load_mentors
 from kdcache.models import short_name
-from kdcache.online import OnlineTargets
+from kdcache.online import OnlineTargets, require_stored_mentor
 from kdcache.plan import num_views
 from kdcache.sources import LabelsOnly, TargetSource
 from kdcache.store import TargetStore, is_store, open_store, require_equal
@@ -34,7 +35,7 @@ def choose_source(config: TrainConfig, device: torch.device) -> Chosen:
         config = replace(config, store=str(_find_store(config)))
     store = None if config.store is None else open_store(config.store)
     if config.dataset is None:
-        name = DEFAULT_DATASET if store is None else store.manifest.dataset["name"]
+        name = DEFAULT_DATASET if store is None else _dataset_name(store)
         config = replace(config, dataset=name)
     assert config.dataset is not None
     train = open_dataset(config.dataset, data_dir=config.data_dir)
@@ -47,6 +48,9 @@ def _with_store(
     config: TrainConfig, train: ImageDataset, device: torch.device, store: TargetStore
 ) -> Chosen:
     names = tuple(config.mentors or store.mentors)
+    if config.targets == "online" and config.mentors is None:
+        for name in names:
+            require_named(name, option="--mentors", origin=f"store {store.root}")
     _require_agreement(config, store)
     wanted = range(config.views) if isinstance(config.views, int) else config.views
     stream = TargetStream(store, names, device, views=wanted)
@@ -85,6 +89,11 @@ def _without_store(config: TrainConfig, train: ImageDataset, device: torch.devic
     return config, chosen, OnlineTargets(chosen, pool, recipe, views)
 
 
+def _dataset_name(store: TargetStore) -> str:
+    name: str = store.manifest.dataset["name"]
+    return require_named(name, option="--dataset", origin=f"store {store.root}")
+
+
 def _as_count(views: tuple[int, ...]) -> int | tuple[int, ...]:
     """The first so many views as their number, others as they are."""
     return len(views) if views == tuple(range(len(views))) else views
@@ -100,15 +109,8 @@ def _live_mentors(
         return MentorPool(mentors, device=device, run_shape=RunShape())
     shapes = []
     for mentor in mentors:
-        stored = store.mentor(mentor.name).manifest
-        theirs = {key: getattr(stored, key) for key in mentor.identity()}
-        require_equal(
-            f"mentor {mentor.name!r}",
-            (f"store {store.root}", theirs),
-            ("loaded for --targets online", mentor.identity()),
-            f"Give the checkpoint the store was made with: --checkpoint {mentor.name}=FILE",
-        )
-        shapes.append(stored.run_shape)
+        require_stored_mentor(store, mentor)
+        shapes.append(store.mentor(mentor.name).manifest.run_shape)
     if any(shape != shapes[0] for shape in shapes):
         raise UsageError(
             "these mentors were precomputed in different run shapes, so they cannot run online "

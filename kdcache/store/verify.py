@@ -1,0 +1,120 @@
+"""Verify: every byte of a store against what was written."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kdcache.errors import StoreError
+from kdcache.store.chunks import ChunkReader
+from kdcache.store.commits import index_damage, read_commits
+from kdcache.store.layout import LISTS, METADATA
+from kdcache.store.manifest import read_attributes
+from kdcache.store.sample_lists import list_damage
+from kdcache.store.sealed import DamagedDocument
+from kdcache.store.store_writer import is_damaged_store
+from kdcache.store.stored_mentor import StoredMentor
+from kdcache.store.target_store import TargetStore, local_path, open_store
+
+Progress = Callable[[int, int], None]  # (bytes read, bytes in all)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """One thing in a store that is not what was written.
+
+    `mentor`, `view` and `block` are None where it is not of one of them.
+    """
+
+    mentor: str | None = None
+    view: int | None = None
+    block: int | None = None
+    path: str
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        parts = [f"mentor {self.mentor}"] if self.mentor is not None else []
+        parts += [f"view {self.view}"] if self.view is not None else []
+        parts += [f"block {self.block}"] if self.block is not None else []
+        return ": ".join([*([", ".join(parts)] if parts else []), f"{self.path}: {self.reason}"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What verifying found: `damaged`, and how many committed chunks and bytes were read."""
+
+    damaged: tuple[Damage, ...]
+    chunks: int = 0
+    bytes: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return not self.damaged
+
+
+def verify_store(root: str | Path, progress: Progress = lambda done, total: None) -> Verification:
+    """Reads every document, record and chunk of a store and checks it. Writes nothing.
+
+    Chunks that were never committed are no damage. Raises StoreError for a folder that is no
+    store, or one of another format.
+    """
+    try:
+        store = open_store(root)
+    except StoreError as error:
+        metadata = local_path(root) / METADATA
+        if not (isinstance(error, DamagedDocument) or is_damaged_store(local_path(root))):
+            raise
+        return Verification(damaged=(_damage(error, metadata),))
+    damaged = list(_damaged_documents(store))
+    total = sum(r.bytes for mentor in store.sound_mentors for r in mentor.commits.values())
+    chunks = done = 0
+    for stored in store.sound_mentors:
+        damaged += _damaged_records(stored)
+        reader = ChunkReader(stored.encoder)
+        for (view, block), record in sorted(stored.commits.items()):
+            reason_ = stored.damage((view, block), reader)
+            if reason_ is not None:
+                path = str(stored.array.chunk(view, block))
+                name = stored.manifest.name
+                damaged.append(
+                    Damage(mentor=name, view=view, block=block, path=path, reason=reason_)
+                )
+            chunks, done = chunks + 1, done + record.bytes
+            progress(done, total)
+    return Verification(damaged=tuple(damaged), chunks=chunks, bytes=done)
+
+
+def _damaged_documents(store: TargetStore) -> Iterator[Damage]:
+    """Sample lists, groups, and mentors that cannot be opened."""
+    for name in LISTS:
+        damage = list_damage(store.root, name, store.manifest)
+        if damage is not None:
+            yield _damage(damage, store.root / name)
+    try:
+        read_attributes(store.root / "mentors" / METADATA)
+    except StoreError as error:
+        yield _damage(error, store.root / "mentors" / METADATA)
+    for name, reason in store.mentor_errors.items():
+        yield _damage(reason, store.root / "mentors" / name, mentor=name)
+
+
+def _damage(error: StoreError, path: Path, mentor: str | None = None) -> Damage:
+    if isinstance(error, DamagedDocument):
+        return Damage(mentor=mentor, path=str(error.path), reason=error.reason)
+    return Damage(mentor=mentor, path=str(path), reason=str(error))
+
+
+def _damaged_records(stored: StoredMentor) -> Iterator[Damage]:
+    """Commit records that are gone or cannot be believed, and an index that cannot be used."""
+    name = stored.manifest.name
+    on_disk = read_commits(stored.array, stored.identity, use_index=False)
+    broken = {wrong.path: wrong for wrong in (*stored.broken, *on_disk.broken)}
+    for wrong in broken.values():
+        view, block = wrong.key
+        yield Damage(mentor=name, view=view, block=block, path=str(wrong.path), reason=wrong.reason)
+    reason = index_damage(stored.array, len(on_disk.records))
+    if reason is not None:
+        yield Damage(mentor=name, path=str(stored.array.commit_index), reason=reason)
