@@ -18,7 +18,11 @@ from kdcache.store import (
     StoredMentor,
     TargetStore,
     chunk_bytes,
+    is_damaged_store,
+    is_store,
     mentor_array,
+    open_damaged_store,
+    open_store,
     read_array,
     read_mentor_manifest,
     require_equal,
@@ -239,3 +243,12 @@ def default_store(manifest: Manifest) -> Path:
     dataset = manifest.dataset
     name = f"{dataset['name']}-{dataset['split']}-{manifest.recipe['name']}-s{manifest.view_seed}"
     return homes.stores() / f"{name.replace(':', '.')}-{manifest.fingerprint[:12]}"
+
+
+def existing_store(root: Path, manifest: Manifest | None = None) -> TargetStore | None:
+    """The store at `root`; one with a damaged manifest only where another may take its place."""
+    if is_store(root):
+        return open_store(root)
+    if manifest is not None and is_damaged_store(root):
+        return open_damaged_store(root, manifest)
+    return None

@@ -6,12 +6,11 @@
 What is committed is never computed again; what is missing is.
 """
 
-import errno
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from kdcache.plan import (
     choose_recipe,
     choose_run_shape,
     default_store,
+    existing_store,
     make_plan,
     num_views,
     present_mentors,
@@ -38,19 +38,16 @@ from kdcache.plan import (
     require_same_views,
 )
 from kdcache.store import (
-    Manifest,
     MentorManifest,
     TargetStore,
     chunk_payload,
     commit_chunk,
     ensure_mentor,
     ensure_store,
+    explained,
     index_damage,
-    is_damaged_store,
-    is_store,
     local_path,
     new_manifest,
-    open_damaged_store,
     open_store,
     write_commit_index,
     writing,
@@ -67,10 +64,15 @@ def _never() -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class PrecomputeResult:
-    """What a precompute did. `stopped`: it was asked to stop before its plan was done."""
+    """What a precompute did.
+
+    `stopped`: it was asked to stop before its plan was done. `healed`: damaged or lost documents of
+    the store that were made anew.
+    """
 
     store: TargetStore
     stopped: bool
+    healed: Sequence[Path]
     num_pixels: int
     seconds: float
 
@@ -104,11 +106,11 @@ class PrecomputeJob:
         if not mentors:
             raise UsageError("name at least one mentor")
         self.dataset: ImageDataset = as_image_dataset(dataset)
-        existing = _existing(local_path(store)) if store is not None else None
+        existing = existing_store(local_path(store)) if store is not None else None
         self.recipe = choose_recipe(recipe, view_seed, existing, self.dataset)
         manifest = new_manifest(self.dataset, self.recipe)
         self.root = local_path(store) if store is not None else default_store(manifest)
-        existing = existing or _existing(self.root, manifest)
+        existing = existing or existing_store(self.root, manifest)
         self.pool = MentorPool(
             mentors,
             device=resolve_device(str(device)),
@@ -170,13 +172,14 @@ class PrecomputeJob:
         or cannot be written. Whatever ends it, every block that was finished is committed.
         """
         started = time.perf_counter()
-        with _explained(self.root):
-            store = self._prepare_store()
+        with explained(self.root):
+            store, healed = self._prepare_store()
             with writing(self.root) if self.plan.units else nullcontext():
                 done = self._fill(store, progress, should_stop)
         return PrecomputeResult(
             store=open_store(self.root),
             stopped=done < self.plan.num_pixels,
+            healed=healed,
             num_pixels=done,
             seconds=time.perf_counter() - started,
         )
@@ -250,19 +253,19 @@ class PrecomputeJob:
                 encoder=encoder,
             )
 
-    def _prepare_store(self) -> TargetStore:
-        """The store, whole but for its missing chunks, with room for every planned one."""
-        ensure_store(self.root, self.plan.manifest, self.dataset)
+    def _prepare_store(self) -> tuple[TargetStore, list[Path]]:
+        """The store, with room for every planned chunk; and which documents it had to heal."""
+        healed = ensure_store(self.root, self.plan.manifest, self.dataset)
         store = open_store(self.root)
         require_same_views(store, self.plan.manifest)
         for mentor in self._mentors:
-            ensure_mentor(
+            healed += ensure_mentor(
                 self.root, store.manifest, mentor, self.plan.encoder, store.kind, self.plan.views
             )
         store = open_store(self.root)
         for mentor in self._mentors:  # another writer may have been first
             require_same_mentor(store, mentor, self.plan.encoder)
-        return store
+        return store, healed
 
     def _gather_commits(self, *, always: bool) -> None:
         """Writes each mentor's index of commits, where it lags or is damaged."""
@@ -271,24 +274,6 @@ class PrecomputeJob:
             for stored in map(store.mentor, self.pool.names):
                 if always or index_damage(stored.array, len(stored.commits)) is not None:
                     write_commit_index(stored.array, stored.commits.values())
-
-
-@contextmanager
-def _explained(root: Path) -> Iterator[None]:
-    """The operating system's refusals while a store is written, as errors that say what to do."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise RunFailed(
-                f"{root} cannot take more: {reason}. Every finished block is committed; free some "
-                "space and run the same command again"
-            ) from error
-        raise StoreError(
-            f"cannot write to the store {root} ({reason}); every finished block is committed. "
-            "Check its permissions, or name a folder you may write to with --store"
-        ) from error
 
 
 def precompute_targets(
@@ -312,12 +297,3 @@ def precompute_targets(
     ]
     job = PrecomputeJob(dataset, loaded, **options)
     return job.run(progress=progress, should_stop=should_stop).store
-
-
-def _existing(root: Path, manifest: Manifest | None = None) -> TargetStore | None:
-    """The store at `root`; one with a damaged manifest only where another may take its place."""
-    if is_store(root):
-        return open_store(root)
-    if manifest is not None and is_damaged_store(root):
-        return open_damaged_store(root, manifest)
-    return None

@@ -57,6 +57,8 @@ def precompute(**options: Any) -> None:
             return
         with progress_line("views") as progress:
             result = job.run(progress=progress, should_stop=stop)
+        for path in result.healed:
+            click.echo(f"made anew: {path}")
         if result.stopped:
             raise Stopped(
                 f"stopped; every finished block is committed in {job.root}. Run the same command "

@@ -29,7 +29,7 @@ from kdcache.store.stored_mentor import (
 )
 from kdcache.store.target_store import TargetStore, local_path, open_store
 from kdcache.store.verify import Damage, Verification, verify_store
-from kdcache.store.writers import writing
+from kdcache.store.writers import explained, writing
 
 __all__ = [
     "FORMAT",
@@ -48,6 +48,7 @@ __all__ = [
     "commit_chunk",
     "ensure_mentor",
     "ensure_store",
+    "explained",
     "healing_command",
     "index_damage",
     "is_damaged_store",

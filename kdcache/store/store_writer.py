@@ -60,15 +60,16 @@ def new_manifest(dataset: ImageDataset, recipe: Recipe) -> Manifest:
     )
 
 
-def ensure_store(root: Path, manifest: Manifest, dataset: ImageDataset) -> None:
-    """Makes a store without mentors, or what an existing one of these views lacks.
+def ensure_store(root: Path, manifest: Manifest, dataset: ImageDataset) -> list[Path]:
+    """Makes a store without mentors, or what an existing one of these views lacks: the healed.
 
     A store of other views is left as it is. Raises StoreError when `root` holds something else,
     StoreMismatch when its manifest is damaged and its mentors were run over other views.
     """
     refuse_foreign(root)
+    is_new = not ((root / METADATA).exists() or _sound_mentors(root))
     if not _lacking(root, manifest):
-        return  # without the lock, which a reader's folder does not take
+        return []  # without the lock, which a reader's folder does not take
     durable.make_folder(root.resolve())  # a link to an empty folder is filled there
     with store_lock(root):
         lacking = _lacking(root, manifest)
@@ -82,6 +83,7 @@ def ensure_store(root: Path, manifest: Manifest, dataset: ImageDataset) -> None:
             _write_document(root, root / "mentors" / METADATA, group_metadata({SEAL: BLANK}))
         if METADATA in lacking:
             _write_document(root, root / METADATA, manifest.document())
+    return [] if is_new else [root / name for name in sorted(lacking)]
 
 
 def _lacking(root: Path, manifest: Manifest) -> set[str]:
@@ -109,28 +111,33 @@ def ensure_mentor(
     encoder: Encoder,
     kind: TargetKind,
     views: int,
-) -> None:
-    """Makes an empty array for a mentor, heals its documents, or declares more views.
+) -> list[Path]:
+    """Makes an empty array for a mentor, or declares more views, or heals documents: the healed.
 
     Arrays only grow. A mentor that is there and sound stays as it is, whatever it is.
     """
     array = mentor_array(root, mentor, manifest, kind)
     if _views_declared(array, manifest, kind) >= views:
-        return  # without the lock, which a reader's folder does not take
+        return []  # without the lock, which a reader's folder does not take
+    is_new = not array.group.exists()
+    healed = []
     with store_lock(root):
         if _is_damaged(array.group / METADATA):
             _write_document(root, array.group / METADATA, mentor.document())
+            healed.append(array.group / METADATA)
         try:
             stated, there = read_array(array, manifest, kind)
             if there >= views:
-                return
+                return healed
         except DamagedTargets:
+            healed.append(array.metadata)
             found = stored_as(mentor, encoder, views, manifest, kind, array)
             stated, views = encoder, max([views, *(view + 1 for view, _ in found.commits)])
         attributes = {"kind": kind.name, "encoder": stated.describe(), SEAL: BLANK}
         shape = (views, manifest.num_samples, *kind.row_shape(manifest.dataset))
         document = targets_metadata(stated, kind, shape, manifest.block, attributes)
         _write_document(root, array.metadata, document)
+    return [] if is_new else healed
 
 
 def _views_declared(array: ArrayLocation, manifest: Manifest, kind: TargetKind) -> int:

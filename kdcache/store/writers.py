@@ -1,11 +1,13 @@
-"""Who writes to a store now; and what killed writers left behind is removed."""
+"""Who writes to a store now, what killed writers left behind, and what stops a writer."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kdcache import durable
+from kdcache.errors import RunFailed, StoreError
 from kdcache.store.commits import store_lock
 from kdcache.store.layout import require_inside
 
@@ -37,6 +39,24 @@ def writing(root: Path) -> Iterator[None]:
         yield
     finally:
         os.close(mark)
+
+
+@contextmanager
+def explained(root: Path) -> Iterator[None]:
+    """The operating system's refusals while a store is written, as errors that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise RunFailed(
+                f"{root} cannot take more: {reason}. Every finished block is committed; free some "
+                "space and run the same command again"
+            ) from error
+        raise StoreError(
+            f"cannot write to the store {root} ({reason}); every finished block is committed. "
+            "Check its permissions, or name a folder you may write to with --store"
+        ) from error
 
 
 def _remove_leftovers(root: Path) -> None:
