@@ -15,7 +15,7 @@ ROOT = Path(kdcache.__file__).parent
 # Each part may import those on the lines above it, never those on its own line or below.
 LAYERS = (
     ("errors", "versions"),
-    ("canonical", "philox", "homes", "durable"),
+    ("canonical", "philox", "homes", "durable", "untrusted"),
     ("config", "devices", "factories"),
     ("datasets", "views", "models", "encode", "classroom", "checkpoints"),
     ("mentors", "store"),
