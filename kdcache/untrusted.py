@@ -10,12 +10,13 @@ Memory: `read_bytes` takes the file's size, `read_json` at most 64 times that (3
 
 import codecs
 import errno
+import io
 import json
 import math
 import os
 import stat
 from collections.abc import Iterable
-from typing import Any, BinaryIO
+from typing import Any
 
 MOST_NESTED = 100  # lists and objects inside one another
 MOST_DIGITS = 20  # of an integer: 2**64 has as many
@@ -60,7 +61,7 @@ def read_bytes(
         os.close(descriptor)
 
 
-def open_file(path: str | os.PathLike[str], *, follow_links: bool = True) -> BinaryIO:
+def open_file(path: str | os.PathLike[str], *, follow_links: bool = True) -> io.BufferedReader:
     """A regular file of any size, open for reading. Raises as `read_bytes` does."""
     return os.fdopen(_open(path, follow_links)[0], "rb")
 
@@ -103,6 +104,14 @@ def refuse_deep(value: Any) -> None:
             return
         level = [item for inner in level for item in _items(inner)]
     raise ValueError(_TOO_DEEP)
+
+
+def finite_float(text: str) -> float:
+    """A number's text as a float. Raises ValueError for NaN and infinity, however spelt."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it has a number that is not finite: {text[:40]}")
+    return value
 
 
 def refuse_half_characters(value: Any) -> None:
@@ -169,13 +178,6 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _float(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"it has a number beyond float64: {text[:40]}")
-    return value
-
-
 def _constant(text: str) -> Any:
     raise ValueError(f"it has {text}, which is not JSON")
 
@@ -184,6 +186,6 @@ def _constant(text: str) -> Any:
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object,
     parse_int=_integer,
-    parse_float=_float,
+    parse_float=finite_float,
     parse_constant=_constant,
 )

@@ -170,7 +170,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "control character": (b'"\n"', "not JSON: Invalid control character"),
     "NaN": (b'{"a": NaN}', "it has NaN, which is not JSON"),
     "infinity": (b"[-Infinity]", "it has -Infinity, which is not JSON"),
-    "overflow": (b"[-1e999]", "a number beyond float64: -1e999"),
+    "overflow": (b"[-1e999]", "a number that is not finite: -1e999"),
     "digits": (b"[" + b"1" * 21 + b"]", "an integer of more than 20 digits"),
     "negative digits": (b"-" + b"1" * 21, "an integer of more than 20 digits"),
     "a million digits": (b"9" * 1_000_000, "an integer of more than 20 digits"),

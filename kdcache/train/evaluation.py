@@ -1,6 +1,5 @@
 """Accuracy of a network on a dataset's images, unaugmented."""
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from kdcache.devices import precision_context, resolve_device
 from kdcache.errors import CheckpointError, UsageError
 from kdcache.mentors import sidecar_preprocessing
 from kdcache.models import build_network, long_name
+from kdcache.untrusted import parse_json
 
 BATCH = 256
 
@@ -75,7 +75,8 @@ def evaluate_checkpoint(
     """Accuracy of a student (a run folder or its student.safetensors) or a mentor's checkpoint.
 
     What is not given comes from the file: our safetensors carry network, dataset and
-    preprocessing; a mentor's are its file name, its folder's name and its sidecar. Returns
+    preprocessing; a mentor's are its file name, its folder's name and its sidecar. A
+    `module:factory` runs code, so it is only taken from the caller, never from a file. Returns
     network, dataset, split, and `Accuracy`'s fields. Raises CheckpointError or UsageError.
     """
     if split not in SPLITS:
@@ -88,18 +89,22 @@ def evaluate_checkpoint(
                 f"{path.parent} is a run that is not finished; give its train command again"
             )
     stated = read_metadata(path)
-    architecture = long_name(network or stated.get("architecture") or path.stem)
-    dataset_name = dataset or stated.get("dataset") or path.resolve().parent.name
+    said = network or _said(path, "network", stated.get("architecture") or path.stem)
+    architecture = long_name(said)
+    dataset_name = dataset or _said(
+        path, "dataset", stated.get("dataset") or path.resolve().parent.name
+    )
     try:
         images = open_dataset(dataset_name, split, data_dir=data_dir)
     except UsageError as error:
         if dataset or "dataset" in stated:
             raise
         raise UsageError(f"{path} does not say its dataset; give --dataset. ({error})") from error
+    channels = len(images.preprocessing.mean)
     preprocessing = (
-        Preprocessing.from_description(json.loads(stated["preprocessing"]))
+        _stated_preprocessing(path, stated["preprocessing"], channels)
         if "preprocessing" in stated
-        else sidecar_preprocessing(path) or images.preprocessing
+        else sidecar_preprocessing(path, channels) or images.preprocessing
     )
     module = build_network(architecture, images.num_classes)
     load_weights(module, path)
@@ -107,3 +112,22 @@ def evaluate_checkpoint(
     module.to(target)
     accuracy = evaluate_network(module, images, preprocessing, target, precision)
     return {"network": architecture, "dataset": dataset_name, "split": split, **asdict(accuracy)}
+
+
+def _said(path: Path, what: str, name: str) -> str:
+    """A name that the file gives. Raises UsageError for one that would import and run code."""
+    if ":" in name and not name.startswith("torchvision:"):
+        raise UsageError(
+            f"{path} says that its {what} is {name!r:.100}, which would run code from there. If you "
+            f"trust it, name it yourself with --{what}"
+        )
+    return name
+
+
+def _stated_preprocessing(path: Path, text: str, channels: int) -> Preprocessing:
+    try:
+        return Preprocessing.from_description(parse_json(text.encode()), channels)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} states its preprocessing wrongly ({error}). Take it from where it was made"
+        ) from error
