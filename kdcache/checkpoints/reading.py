@@ -1,6 +1,6 @@
 """Reading weights from disk without running code from the file.
 
-Memory: at most 3 times the file plus 512 MiB, whatever the file claims; `pickled`, `torch_files`
+Memory: at most 3 times the file plus 256 MiB, whatever the file claims; `pickled`, `torch_files`
 and `safetensors_files` say where each limit lies.
 """
 

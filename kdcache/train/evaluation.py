@@ -118,7 +118,7 @@ def _said(path: Path, what: str, name: str) -> str:
     """A name that the file gives. Raises UsageError for one that would import and run code."""
     if ":" in name and not name.startswith("torchvision:"):
         raise UsageError(
-            f"{path} says that its {what} is {name!r:.100}, which would run code from there. If you "
+            f"{path} says that its {what} is {name!r:.100}, which would run code. If you "
             f"trust it, name it yourself with --{what}"
         )
     return name
