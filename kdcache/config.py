@@ -26,7 +26,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise ValueError(f"it has a line with more than {_MOST_DOTS:,} dots")
         values = tomllib.loads(data.decode(), parse_float=finite_float)
         refuse_deep(values)
-        _refuse_large(values)
+        _refuse_odd(values)
         return values
     except OSError as error:
         raise UsageError(
@@ -39,12 +39,14 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise UsageError(f"{path} is no config: {reason}. Give a TOML file of options") from error
 
 
-def _refuse_large(value: Any) -> None:
+def _refuse_odd(value: Any) -> None:
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
-            _refuse_large(item)
+            _refuse_odd(item)
     elif isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:
         raise ValueError(f"it has an integer of more than {MOST_DIGITS} digits")
+    elif isinstance(value, str) and "\0" in value:  # no path and no name can have one
+        raise ValueError(f"it has a NUL character in {value[:40]!r}")
 
 
 def write_toml(path: Path, values: dict[str, Any]) -> None:
