@@ -14,6 +14,16 @@ import pickletools
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
+from kdcache.checkpoints.described import (
+    DTYPES_BY_NAME,
+    IGNORED,
+    Broken,
+    Described,
+    Opaque,
+    Refused,
+    Storage,
+)
+
 MOST_PICKLED = 4 * 2**20  # bytes
 MOST_STEPS = 1_000_000
 _MOST_ARGUMENTS = 16
@@ -22,94 +32,8 @@ _MOST_LARGE = 100
 _MOST_COPIED = 100_000  # items of the lists and dicts that OrderedDicts are made of
 
 
-class Refused(Exception):
-    """The pickle names something that is not in the tables: `str(error)` is its name."""
-
-
-class Broken(ValueError):
-    """Not a pickle of weights; the text says why."""
-
-
-class Storage(NamedTuple):
-    """What a file says of one run of numbers: `numel` of `dtype`, found under `key`."""
-
-    dtype: str
-    key: str
-    numel: int
-
-
-class Described(NamedTuple):
-    """What a file says of one tensor: a strided view of a storage."""
-
-    storage: Any
-    offset: Any
-    size: Any
-    stride: Any
-    dtype: Any = None  # None: the storage's
-
-
-class Opaque(NamedTuple):
-    """Something that is no weight, and was not made."""
-
-    what: str
-
-
 class _Named(NamedTuple):
     name: str
-
-
-_STORAGES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-    "ComplexDoubleStorage": "complex128",
-    "ComplexFloatStorage": "complex64",
-}
-_DTYPES = {
-    **{f"torch.{storage}": dtype for storage, dtype in _STORAGES.items()},
-    **{f"torch.cuda.{storage}": dtype for storage, dtype in _STORAGES.items()},
-    "torch.storage.UntypedStorage": "uint8",
-    **{
-        f"torch.{dtype}": dtype
-        for dtype in (
-            *_STORAGES.values(),
-            *("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2"),
-            *("float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"),
-        )
-    },
-}
-DTYPES = frozenset(_DTYPES.values())
-
-# Never made and never called: what stands beside the weights, and tensors that no network here has.
-_IGNORED = {
-    "argparse.Namespace",  # a run's options (CRD's `opt`)
-    "numpy.core.multiarray.scalar",  # a run's accuracy; numpy before 2
-    "numpy._core.multiarray.scalar",
-    "numpy.core.multiarray._reconstruct",
-    "numpy._core.multiarray._reconstruct",
-    "numpy.dtype",
-    "numpy.ndarray",
-    "_codecs.encode",  # how protocol 2 spells a numpy scalar's bytes
-    "pathlib.PosixPath",
-    "pathlib._local.PosixPath",
-    "torch.device",
-    "torch.serialization._get_layout",
-    "torch._utils._rebuild_sparse_tensor",
-    "torch._utils._rebuild_qtensor",
-    "torch._utils._rebuild_meta_tensor_no_storage",
-    "torch._utils._rebuild_wrapper_subclass",
-    "torch.QInt8Storage",
-    "torch.QUInt8Storage",
-    "torch.QInt32Storage",
-    *(f"torch.{name}" for name in ("qint8", "quint8", "qint32", "per_tensor_affine")),
-}
 
 
 class Pickled(NamedTuple):
@@ -235,17 +159,12 @@ class _Machine:
     def on_proto(self, version: int) -> None:
         pass
 
-    def on_frame(self, size: int) -> None:
-        pass
+    on_frame = on_proto
 
     def on_mark(self) -> None:
         self.marks.append(len(self.stack))
 
-    def on_pop(self) -> None:
-        self.pop()
-
-    def on_pop_mark(self) -> None:
-        self.pop_to_mark()
+    on_pop, on_pop_mark = pop, pop_to_mark
 
     def on_dup(self) -> None:
         self.stack.append(self.stack[-1])
@@ -306,9 +225,9 @@ class _Machine:
 
     def name(self, name: str) -> None:
         name = name.replace("__builtin__.", "builtins.")
-        if name in _DTYPES:
-            self.stack.append(_DTYPES[name])
-        elif name in _IGNORED or name in self.calls:
+        if name in DTYPES_BY_NAME:
+            self.stack.append(DTYPES_BY_NAME[name])
+        elif name in IGNORED or name in self.calls:
             self.stack.append(_Named(name))
         else:
             raise Refused(name[:200])
@@ -317,7 +236,7 @@ class _Machine:
         called, arguments = self.pop_many(2)
         if type(called) is not _Named or type(arguments) is not tuple:
             raise Broken("its pickle calls what is no name")
-        if called.name in _IGNORED:
+        if called.name in IGNORED:
             self.stack.append(Opaque(called.name))
             return
         if len(arguments) > _MOST_ARGUMENTS:
@@ -329,7 +248,7 @@ class _Machine:
 
     def on_newobj(self) -> None:
         made, _ = self.pop_many(2)
-        if type(made) is not _Named or made.name not in _IGNORED:
+        if type(made) is not _Named or made.name not in IGNORED:
             raise Broken("its pickle makes what is no weight")
         self.stack.append(Opaque(made.name))
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from kdcache.checkpoints.pickled import Described, Refused
+from kdcache.checkpoints.described import Described, Refused
 from kdcache.checkpoints.safetensors_files import safetensors_file, safetensors_metadata
 from kdcache.checkpoints.state_dict import (
     MOST_LISTED,

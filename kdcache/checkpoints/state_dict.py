@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from kdcache.checkpoints.pickled import Opaque
+from kdcache.checkpoints.described import Opaque
 from kdcache.errors import CheckpointError
 
 if TYPE_CHECKING:

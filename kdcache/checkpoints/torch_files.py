@@ -10,16 +10,8 @@ import zipfile
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from kdcache.checkpoints.pickled import (
-    DTYPES,
-    MOST_PICKLED,
-    Broken,
-    Described,
-    Pickled,
-    Refused,
-    Storage,
-    unpickled,
-)
+from kdcache.checkpoints.described import DTYPES, Broken, Described, Refused, Storage
+from kdcache.checkpoints.pickled import MOST_PICKLED, Pickled, unpickled
 
 if TYPE_CHECKING:
     import torch
