@@ -70,7 +70,9 @@ def unknown_name(kind: str, given: str, known: Iterable[str], hint: str = "") ->
     near = difflib.get_close_matches(given, names, n=3)
     did_you_mean = f" Did you mean {' or '.join(near)}?" if near else ""
     tail = f" {hint}" if hint else ""
-    return UsageError(f"unknown {kind} {given!r}.{did_you_mean} Known: {', '.join(names)}.{tail}")
+    return UsageError(
+        f"unknown {kind} {given!r:.100}.{did_you_mean} Known: {', '.join(names)}.{tail}"
+    )
 
 
 def differences(

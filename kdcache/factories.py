@@ -63,8 +63,8 @@ def require_named(name: str, *, option: str, origin: object) -> str:
     """
     if ":" in name and not name.startswith("torchvision:"):
         raise UsageError(
-            f"{origin} says {name!r}, which would import a module and call it. If you trust where "
-            f"this file comes from, say so with {option} {name}"
+            f"{origin} names {name!r:.100}, which would run code: a module is imported and called. "
+            f"If you trust it, name it yourself with {option}"
         )
     return name
 

@@ -5,7 +5,6 @@ by up to 2e-5 for other shapes, memory formats or devices. So precompute and onl
 one function, `MentorPool.run`, and one `RunShape`.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,9 +22,11 @@ from kdcache.devices import PRECISIONS, precision_context
 from kdcache.encode import LOGITS, TargetKind
 from kdcache.errors import CheckpointError, RunFailed, UsageError, unknown_name
 from kdcache.models import build_network, checked_forward, long_name, short_name
+from kdcache.untrusted import read_json
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th")
 SMALLEST_RUN = 64
+_MOST_SIDECAR = 2**20  # bytes
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
@@ -104,7 +105,8 @@ def load_mentor(
         architecture=long_name(name),
         network=network,
         num_classes=dataset.num_classes,
-        preprocessing=sidecar_preprocessing(path) or dataset.preprocessing,
+        preprocessing=sidecar_preprocessing(path, len(dataset.preprocessing.mean))
+        or dataset.preprocessing,
         checkpoint_sha256=file_sha256(path),
     )
 
@@ -155,21 +157,27 @@ def sidecar_path(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(".json")
 
 
-def sidecar_preprocessing(checkpoint: Path) -> Preprocessing | None:
+def sidecar_preprocessing(checkpoint: Path, channels: int) -> Preprocessing | None:
     """The preprocessing a checkpoint's sidecar states; None without a sidecar.
 
-    Raises CheckpointError for a sidecar that cannot be read.
+    Raises CheckpointError for a sidecar that cannot be read, is not strict JSON (`untrusted`), has
+    more than 1 MiB, or states anything else than a mean and a std for each of `channels` channels.
     """
     path = sidecar_path(checkpoint)
     try:
-        stated = json.loads(path.read_bytes())
+        stated = read_json(path, most_bytes=_MOST_SIDECAR)
+        if not isinstance(stated, dict):
+            raise ValueError(f"it is a {type(stated).__name__}")
         described = stated.get("preprocessing")
-        return None if described is None else Preprocessing.from_description(described)
+        if described is None:
+            return None
+        return Preprocessing.from_description(described, channels)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} must be a JSON object with an optional preprocessing entry ({error})"
+            f"{path} must be a JSON object with an optional preprocessing entry ({error}). "
+            "Correct it, or remove it: the dataset's preprocessing is then used"
         ) from error
 
 

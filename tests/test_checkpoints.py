@@ -137,11 +137,14 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda p: None, "there is no checkpoint"),
     "pipe": (os.mkfifo, "is not a regular file"),
     "network": (lambda p: write_torch(p, small()), r"asks to run torch\.nn\.modules\.container"),
-    "options": (lambda p: write_torch(p, argparse.Namespace()), r"asks to run argparse\.Namespace"),
+    "options": (lambda p: write_torch(p, argparse.Namespace()), r"of the type argparse\.Namespace"),
     "program": (torch_script, "asks to run a TorchScript program"),
     "packed": (packed, "unpacks to more bytes than it has"),
     "tensor": (lambda p: write_torch(p, torch.ones(2)), "is one tensor, expected a state dict"),
-    "list": (lambda p: write_torch(p, [torch.ones(2)]), "is a list, expected a state dict"),
+    "list": (
+        lambda p: write_torch(p, [torch.ones(2)]),
+        "is of the type list, expected a state dict",
+    ),
     "nothing": (lambda p: write_torch(p, {}), "without any tensor"),
     "wrapped nothing": (lambda p: write_torch(p, {"model": {}}), "without any tensor"),
     "optimizer": (

@@ -6,13 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdcache.checkpoints.reading import read_file
-from kdcache.checkpoints.state_dict import (
-    all_prefixed,
-    is_plain_tensor,
-    listed,
-    refuse_non_finite,
-    without_module_prefix,
-)
+from kdcache.checkpoints.renaming import renamed
+from kdcache.checkpoints.state_dict import is_plain_tensor, listed, refuse_non_finite
 from kdcache.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -22,8 +17,9 @@ if TYPE_CHECKING:
 def load_weights(network: "nn.Module", path: str | os.PathLike[str]) -> None:
     """Loads the checkpoint into the network: the same keys and shapes on both sides, or an error.
 
-    Only BatchNorm's `num_batches_tracked` may be missing: files from before PyTorch 0.4.1 lack it
-    and inference does not read it. Values are cast to the network's dtypes and copied to its
+    Names of other repositories for the same network are known (`renaming`). Only BatchNorm's
+    `num_batches_tracked` may be missing: files from before PyTorch 0.4.1 lack it and inference
+    does not read it. Values are cast to the network's dtypes and copied to its
     device.
 
     Raises `CheckpointError` as `read_state_dict` does, and for a checkpoint of another network; the
@@ -33,8 +29,7 @@ def load_weights(network: "nn.Module", path: str | os.PathLike[str]) -> None:
     found = read_file(path)
     state = network.state_dict()  # an OrderedDict that keeps the modules' version numbers
     expected = {key: value for key, value in state.items() if is_plain_tensor(value)}
-    if not all_prefixed(expected):
-        found = without_module_prefix(found)
+    found = renamed(found, expected)
     _refuse_mismatch(path, type(network).__name__, found, expected)
     cast = {key: value.to(expected[key].dtype) for key, value in found.items()}
     refuse_non_finite(str(path), cast)  # a float64 value may overflow float32

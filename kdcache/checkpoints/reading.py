@@ -1,20 +1,29 @@
-"""Reading weights from disk without running code from the file."""
+"""Reading weights from disk without running code from the file.
 
+Memory: at most 3 times the file plus 256 MiB, whatever the file claims; `pickled`, `torch_files`
+and `safetensors_files` say where each limit lies.
+"""
+
+import errno
 import hashlib
+import io
 import os
-import re
-import warnings
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from kdcache.checkpoints.described import Described, Refused
+from kdcache.checkpoints.safetensors_files import safetensors_file, safetensors_metadata
 from kdcache.checkpoints.state_dict import (
     MOST_LISTED,
     SAVE_AGAIN,
     checked_state_dict,
+    unwrapped,
     without_module_prefix,
 )
+from kdcache.checkpoints.torch_files import Packed, TorchFile
 from kdcache.errors import CheckpointError
+from kdcache.untrusted import open_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,9 +35,9 @@ _SUFFIXES = (".safetensors", *_TORCH_SUFFIXES)
 def read_state_dict(path: str | os.PathLike[str]) -> "dict[str, Tensor]":
     """The named tensors of a checkpoint, on the CPU, in the file's dtypes.
 
-    A `{"state_dict": ...}` or `{"model": ...}` wrapper and a `module.` before every key
-    (DataParallel) are taken off. Pickled files are read by torch's weights-only reader: whatever
-    else they ask for is refused.
+    A wrapper such as `{"state_dict": ...}` or `{"model": ...}` and a `module.` before every key
+    (DataParallel) are taken off. A pickle's names are never looked up (`pickled`): a run's options
+    and numpy numbers beside the weights are passed over, whatever else it asks for is refused.
 
     Raises `CheckpointError`: missing, a folder, empty, of another kind, truncated or damaged, with
     code to run, not a state dict, or with values that are not finite.
@@ -42,12 +51,11 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     Raises `CheckpointError` where the file cannot be read.
     """
     path = Path(path)
-    _refuse_unreadable(path)
-    try:
-        with path.open("rb") as file:
+    with _opened(path) as file:
+        try:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+        except OSError as error:
+            raise _unreadable(path, error) from error
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -58,113 +66,98 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises `CheckpointError`: missing, a folder, empty, of another kind, truncated or damaged.
     """
     path = Path(path)
-    _refuse_unreadable(path)
-    _refuse_empty_or_foreign(path)
-    if path.suffix in _TORCH_SUFFIXES:
-        return {}
-    import safetensors
-
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # a foreign header can raise anything
-        raise _damaged(path, "safetensors", error) from error
+    with _opened(path, checkpoint=True) as file:
+        if path.suffix in _TORCH_SUFFIXES:
+            return {}
+        try:
+            return safetensors_metadata(file)
+        except Exception as error:  # a foreign header can raise anything
+            _explain(path, "safetensors", error)
 
 
 def read_file(path: Path) -> "dict[str, Tensor]":
     """The file's tensors under the file's own keys."""
-    _refuse_unreadable(path)
-    _refuse_empty_or_foreign(path)
-    content = _read_torch(path) if path.suffix in _TORCH_SUFFIXES else _read_safetensors(path)
+    kind = "PyTorch" if path.suffix in _TORCH_SUFFIXES else "safetensors"
+    with _opened(path, checkpoint=True) as file:
+        try:
+            content = _torch(path, file) if kind == "PyTorch" else safetensors_file(file)
+        except CheckpointError:
+            raise
+        except Exception as error:  # a foreign file can raise anything
+            _explain(path, kind, error)
     return checked_state_dict(str(path), content)
 
 
-def _refuse_empty_or_foreign(path: Path) -> None:
-    if path.suffix not in _SUFFIXES:
+def _torch(path: Path, file: io.BufferedReader) -> object:
+    """The state dict with its tensors made; what lies beside it stays undone."""
+    read = TorchFile(file)
+    content = unwrapped(str(path), read.content, Described)
+    if isinstance(content, Mapping):
+        return {key: read.made(value) for key, value in content.items()}
+    return read.made(content)
+
+
+def _opened(path: Path, *, checkpoint: bool = False) -> io.BufferedReader:
+    try:
+        file = open_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"there is no checkpoint {path}. Check the path for a typing mistake."
+        ) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except ValueError as error:
+        if path.is_dir():
+            raise _folder(path) from None
+        raise CheckpointError(f"{path} is not a regular file: {error}. Name a file.") from error
+    if checkpoint and path.suffix not in _SUFFIXES:
+        file.close()
         raise CheckpointError(
             f"{path}: weights are read from {', '.join(_SUFFIXES)} files, this is "
             f"{path.suffix or 'without a suffix'}. Rename it if it is one of these."
         )
-    if path.stat().st_size == 0:
+    if checkpoint and not os.fstat(file.fileno()).st_size:
+        file.close()
         raise CheckpointError(f"{path} is empty (0 bytes). Download or copy it again.")
+    return file
 
 
-def _refuse_unreadable(path: Path) -> None:
-    if path.is_file():
-        return
-    if path.is_dir():
+def _folder(path: Path) -> CheckpointError:
+    try:
         inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in _SUFFIXES)
-        hint = (
-            f"Name a file in it: {', '.join(inside[:MOST_LISTED])}." if inside else "Name a file."
-        )
-        raise CheckpointError(f"{path} is a folder, expected a checkpoint file. {hint}")
-    if path.exists():
-        raise CheckpointError(f"{path} is not a regular file.")
-    raise CheckpointError(f"there is no checkpoint {path}. Check the path for a typing mistake.")
-
-
-def _read_safetensors(path: Path) -> object:
-    import safetensors.torch
-
-    try:
-        # Bytes, not a memory map: a file that shrinks under a map kills the process.
-        # The library returns the tensors in a random order.
-        return dict(sorted(safetensors.torch.load(path.read_bytes()).items()))
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # a foreign header can raise anything
-        raise _damaged(path, "safetensors", error) from error
+        return _unreadable(path, error)
+    hint = f"Name a file in it: {', '.join(inside[:MOST_LISTED])}." if inside else "Name a file."
+    return CheckpointError(f"{path} is a folder, expected a checkpoint file. {hint}")
 
 
-def _read_torch(path: Path) -> object:
-    import torch
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"cannot read {path}: {error.strerror or error}. Check the path and its permissions."
+    )
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # about pickle protocols and old storages: nothing to act on
-            inflated = _unpacked_bytes(path) > path.stat().st_size
-            content = None if inflated else torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # a foreign pickle can raise anything
-        text = str(error)
-        asked = re.search(r"GLOBAL (\S+)|Unsupported class (\S+)|type (\S+) to the unpickler", text)
-        if asked or "TorchScript" in text:
-            what = next(filter(None, asked.groups())) if asked else "a TorchScript program"
-            raise CheckpointError(
-                f"{path} was not loaded: it asks to run {what}, which weights alone never need. "
-                f"{SAVE_AGAIN}"
-            ) from error
-        raise _damaged(path, "PyTorch", error) from error
-    if inflated:  # torch stores weights as they are, so a packed file was made elsewhere
+
+def _explain(path: Path, kind: str, error: Exception) -> NoReturn:
+    """Raises what the person at the terminal reads for a file that is no checkpoint."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # a wild seek
+        raise _unreadable(path, error) from error
+    if isinstance(error, Refused):
+        raise CheckpointError(
+            f"{path} was not loaded: it asks to run {error}, which weights alone never need. "
+            f"{SAVE_AGAIN}"
+        ) from error
+    if isinstance(error, Packed):
         raise CheckpointError(
             f"{path} was not loaded: it unpacks to more bytes than it has. {SAVE_AGAIN}"
-        )
-    return content
-
-
-def _unpacked_bytes(path: Path) -> int:
-    if not zipfile.is_zipfile(path):
-        return 0  # torch's older format, or damaged
-    with zipfile.ZipFile(path) as archive:
-        return sum(entry.file_size for entry in archive.infolist())
-
-
-def _damaged(path: Path, kind: str, error: Exception) -> CheckpointError:
-    with path.open("rb") as file:
-        head = file.read(64).lstrip()
+        ) from error
+    with _opened(path) as file:
+        head, size = file.read(64).lstrip(), os.fstat(file.fileno()).st_size
     if head.startswith(b"version https://git-lfs"):
-        return CheckpointError(f"{path} is a Git LFS pointer, not the weights. Run git lfs pull.")
+        raise CheckpointError(f"{path} is a Git LFS pointer, not the weights. Run git lfs pull.")
     if head.startswith(b"<"):
-        return CheckpointError(f"{path} is a web page, not weights. Download the file itself.")
-    # torch's own message advises reading without the safety; only its reason is passed on.
-    lines = str(error).partition("WeightsUnpickler error:")[2] or str(error)
-    reason = (lines.strip() or type(error).__name__).splitlines()[0].split(". ")[0][:200]
-    return CheckpointError(
-        f"{path} ({path.stat().st_size:,} bytes) is not a whole {kind} checkpoint: it is "
-        f"truncated, damaged or of another kind ({reason}). Download or copy it again."
-    )
+        raise CheckpointError(f"{path} is a web page, not weights. Download the file itself.")
+    reason = ((str(error).strip() or type(error).__name__).splitlines()[0])[:200]
+    raise CheckpointError(
+        f"{path} ({size:,} bytes) is not a whole {kind} checkpoint: it is truncated, damaged or of "
+        f"another kind ({reason}). Download or copy it again."
+    ) from error

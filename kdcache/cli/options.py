@@ -72,7 +72,7 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: str | None) 
     options = {parameter.name: parameter for parameter in ctx.command.params if parameter.name}
     for key, entry in list(given.items()):
         if key in options:
-            _check_type(value, key, entry, options[key].type.name)
+            _check_type(value, key, entry, options[key])
         elif is_record:
             del given[key]  # an option of another command, such as a mentor's `student`
         else:
@@ -84,15 +84,21 @@ _TOML_TYPES: dict[str, tuple[type, ...]] = {
     "integer": (int,),
     "float": (int, float),
     "boolean": (bool,),
+    "text": (str,),
+    "path": (str,),
+    "number|word": (int, float, str),
 }
 
 
-def _check_type(path: str, key: str, entry: Any, kind: str) -> None:
-    """Refuses what click would convert in silence, such as 2.7 epochs to 2."""
+def _check_type(path: str, key: str, entry: Any, option: click.Parameter) -> None:
+    """Refuses what click would convert in silence, such as 2.7 epochs to 2, or trip over."""
+    kind = option.type.name
     allowed = _TOML_TYPES.get(kind)
-    is_bool = isinstance(entry, bool)
-    if allowed and (not isinstance(entry, allowed) or is_bool != (kind == "boolean")):
-        raise UsageError(f"{path}: {key} must be of type {kind}, got {entry!r}")
+    listed = option.multiple if isinstance(option, click.Option) else False
+    for value in entry if listed and isinstance(entry, list) else [entry]:
+        is_bool = isinstance(value, bool)
+        if allowed and (not isinstance(value, allowed) or is_bool != (kind == "boolean")):
+            raise UsageError(f"{path}: {key} must be of type {kind}, got {repr(value)[:100]}")
 
 
 config_option = click.option(

@@ -15,10 +15,13 @@ class Preprocessing:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
-            raise ValueError(
-                f"mean and std need one number a channel and std > 0, got {self.mean}, {self.std}"
-            )
+        # Bounds far beyond any pixel: a std of 1e-50 would be 0 in float32.
+        usable = all(1e-30 < v < 1e30 for v in self.std) and all(
+            -1e30 < v < 1e30 for v in self.mean
+        )
+        if len(self.mean) != len(self.std) or not self.mean or not usable:
+            got = f"{self.mean}, {self.std}"
+            raise ValueError(f"mean and std need one number a channel and std > 0, got {got:.200}")
 
     def __call__(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """uint8 (B, C, H, W) to float32 of the same shape, memory format and device."""
@@ -34,15 +37,25 @@ class Preprocessing:
         return {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
-    def from_description(cls, description: Any) -> "Preprocessing":
-        """The inverse of `describe`. Raises ValueError for anything else."""
+    def from_description(cls, description: Any, channels: int | None = None) -> "Preprocessing":
+        """The inverse of `describe`. Raises ValueError for anything else, or other channels."""
         try:
-            mean, std = (tuple(float(v) for v in description[key]) for key in ("mean", "std"))
-        except (TypeError, KeyError, ValueError):
+            mean, std = (tuple(_number(v) for v in description[key]) for key in ("mean", "std"))
+        except (TypeError, KeyError, ValueError, OverflowError):
             raise ValueError(
-                f'preprocessing must look like {{"mean": [...], "std": [...]}}, got {description!r}'
+                'preprocessing must look like {"mean": [...], "std": [...]}, got '
+                f"{repr(description)[:200]}"
             ) from None
-        return cls(mean=mean, std=std)
+        found = cls(mean=mean, std=std)
+        if channels not in (None, len(mean)):
+            raise ValueError(f"preprocessing has {len(mean):,} channels, the images {channels}")
+        return found
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool | str):  # which float would take
+        raise TypeError
+    return float(value)
 
 
 @lru_cache(maxsize=64)

@@ -91,13 +91,13 @@ class ChunkReader:
 def read_payload(buffer: memoryview, path: Path, checksum: int) -> None:
     """Reads a whole chunk file: the payload into `buffer`, then its CRC32C. Raises DamagedChunk."""
     try:
-        descriptor = untrusted.open_regular(path)
+        file = untrusted.open_file(path, follow_links=False)
     except FileNotFoundError:
         raise DamagedChunk("the file is gone") from None
     except (OSError, ValueError) as error:
         raise DamagedChunk(str(error)) from None
     try:
-        with open(descriptor, "rb", buffering=0) as file:
+        with file:
             got = 0
             while got < len(buffer) and (more := file.readinto(buffer[got:])):
                 got += more

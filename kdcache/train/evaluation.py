@@ -1,6 +1,5 @@
 """Accuracy of a network on a dataset's images, unaugmented."""
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from kdcache.errors import CheckpointError, UsageError
 from kdcache.factories import require_named
 from kdcache.mentors import sidecar_preprocessing
 from kdcache.models import build_network, long_name
+from kdcache.untrusted import parse_json
 
 BATCH = 256
 
@@ -76,7 +76,8 @@ def evaluate_checkpoint(
     """Accuracy of a student (a run folder or its student.safetensors) or a mentor's checkpoint.
 
     What is not given comes from the file: our safetensors carry network, dataset and
-    preprocessing; a mentor's are its file name, its folder's name and its sidecar. Returns
+    preprocessing; a mentor's are its file name, its folder's name and its sidecar. A
+    `module:factory` runs code, so it is only taken from the caller, never from a file. Returns
     network, dataset, split, and `Accuracy`'s fields. Raises CheckpointError or UsageError.
     """
     if split not in SPLITS:
@@ -99,10 +100,11 @@ def evaluate_checkpoint(
         if dataset or "dataset" in stated:
             raise
         raise UsageError(f"{path} does not say its dataset; give --dataset. ({error})") from error
+    channels = len(images.preprocessing.mean)
     preprocessing = (
-        Preprocessing.from_description(json.loads(stated["preprocessing"]))
+        _stated_preprocessing(path, stated["preprocessing"], channels)
         if "preprocessing" in stated
-        else sidecar_preprocessing(path) or images.preprocessing
+        else sidecar_preprocessing(path, channels) or images.preprocessing
     )
     module = build_network(architecture, images.num_classes)
     load_weights(module, path)
@@ -110,3 +112,12 @@ def evaluate_checkpoint(
     module.to(target)
     accuracy = evaluate_network(module, images, preprocessing, target, precision)
     return {"network": architecture, "dataset": dataset_name, "split": split, **asdict(accuracy)}
+
+
+def _stated_preprocessing(path: Path, text: str, channels: int) -> Preprocessing:
+    try:
+        return Preprocessing.from_description(parse_json(text.encode()), channels)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} states its preprocessing wrongly ({error}). Take it from where it was made"
+        ) from error
