@@ -10,6 +10,7 @@ run is decided by its config, so from its first epoch it ends the same.
 
 import hashlib
 import io
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,9 @@ def load_state(path: Path) -> object:
         with zipfile.ZipFile(io.BytesIO(archive)) as entries:
             packed = sum(entry.file_size for entry in entries.infolist()) > len(archive)
         if not packed:
-            return torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about kinds of tensors that are refused later
+                return torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign archive can raise anything
         raise unusable(path, f"it cannot be read: {type(error).__name__}") from error
     raise unusable(path, "it is compressed")
@@ -59,9 +62,9 @@ def load_state(path: Path) -> object:
 def unusable(path: Path, reason: str) -> CheckpointError:
     """The error for a checkpoint that a run cannot go on from, and what to do about it."""
     return CheckpointError(
-        f"{path} is damaged, or no checkpoint of this run ({reason}). Put a good copy in its place "
-        "if you have one; or delete it and give the same command again: the run then starts over, "
-        "and ends as it would have"
+        f"{path} is damaged, or of another run or version of kdcache ({reason}). Put a good copy "
+        "in its place if you have one; or delete it and give the same command again: the run then "
+        "starts over, and ends as it would have"
     )
 
 

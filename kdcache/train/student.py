@@ -113,10 +113,10 @@ def _require_suitable(
             remedy="Choose another --student",
         )
     mentors_BMC = torch.zeros(2, len(source.mentors), train.num_classes) if source.mentors else None
+    trial_loss = copy.deepcopy(loss)  # of one that learns, too: a trial teaches it nothing
     try:
-        # A copy, as of the network: a trial teaches a loss that learns nothing.
-        trial_loss = copy.deepcopy(loss)
-        trial_loss(output.float(), torch.zeros(2, dtype=torch.int64), mentors_BMC)
+        with torch.random.fork_rng(devices=[]):
+            trial_loss(output.float(), torch.zeros(2, dtype=torch.int64), mentors_BMC)
     except ValueError as error:
         raise UsageError(
             f"method {config.method!r} with the mentors {', '.join(source.mentors) or '(none)'}: "
