@@ -1,4 +1,4 @@
-"""A loss that learns: one trained weight a mentor, and a count of the batches it saw."""
+"""A loss that learns: a trained weight a mentor, one without effect, and a count of batches."""
 
 import dataclasses
 
@@ -16,6 +16,7 @@ class LearningLoss(nn.Module):
     def __init__(self, mentors: int) -> None:
         super().__init__()
         self.scale_M = nn.Parameter(torch.ones(mentors))
+        self.idle = nn.Parameter(torch.ones(()))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self._average = AverageLoss()
 
@@ -27,5 +28,6 @@ class LearningLoss(nn.Module):
         kept_M = nn.functional.dropout(self.scale_M, 0.3, self.training)
         out = self._average(student_logits_BC, labels_B, mentor_logits_BMC)
         softened = (mentor_logits_BMC.exp() * kept_M[: mentor_logits_BMC.shape[1], None]).mean(1)
-        mentor = out.mentor + ((student_logits_BC.softmax(1) - softened) ** 2).sum(1).mean()
+        apart_B = ((student_logits_BC.softmax(1) - softened) ** 2).sum(1)
+        mentor = out.mentor + apart_B.mean() + 0 * self.idle
         return dataclasses.replace(out, total=out.task + mentor, mentor=mentor)

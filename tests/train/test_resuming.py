@@ -135,6 +135,7 @@ def test_a_loss_learns_beside_the_student_without_its_weight_decay(
     assert isinstance(state, dict)
     assert state["loss"]["seen"] == 18  # not 19: the trial before the first step taught nothing
     assert not torch.equal(state["loss"]["scale_M"], torch.ones(2))
+    assert state["loss"]["idle"] == 1
     list(train("average", student=DROPOUT, method="average"))
     assert not same_weights(tmp_path / "learned", tmp_path / "average")
 
@@ -146,7 +147,7 @@ def test_a_loss_without_its_state_is_told(
         with pytest.raises(Stopped):
             list(train(name, **options, should_stop=stop_at(3)))
     monkeypatch.setattr("kdcache.train.student.build_loss", lambda method, **_: LearningLoss(2))
-    with pytest.raises(CheckpointError, match=r"state.loss lacks '(scale_M|seen)'"):
+    with pytest.raises(CheckpointError, match=r"state.loss lacks '(scale_M|idle|seen)'"):
         next(train("plain", **RUNS["dropout"]))
     monkeypatch.setattr("kdcache.train.student.build_loss", lambda method, **_: LearningLoss(3))
     with pytest.raises(CheckpointError, match=r"state.loss.scale_M is .*\(2,\), expected .*\(3,\)"):
