@@ -62,8 +62,8 @@ def test_campaign_of_random_steps_and_times(
             options, tmp_path / f"steps-{seed}", steps=STEPS, kills=20, runs=2, seed=seed
         )
         assert report == KillReport(kills=40, runs_equal=2, runs_different=0)
-    report = kill_at_random_times(options, tmp_path / "times", kills=20, runs=2, seed=3)
-    assert report.kills > 10
+    report = kill_at_random_times(options, tmp_path / "times", kills=1, runs=20, seed=3)
+    assert report.kills >= 10  # the others had ended by then
     assert report.runs_different == 0
 
 
