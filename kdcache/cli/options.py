@@ -176,6 +176,13 @@ loop_options = stack(
         show_default=True,
         help="Epochs between evaluations on the test split; the last is always evaluated.",
     ),
+    click.option(
+        "--checkpoint-every",
+        type=int,
+        metavar="STEPS",
+        help="Steps between checkpoints within an epoch, for a run that may be killed.  "
+        "[default: only after each epoch]",
+    ),
     click.option("--recipe", help="crop-flip or none.  [default: the store's, else crop-flip]"),
     click.option("--view-seed", type=int, help="Of the views.  [default: the store's, else 0]"),
     click.option(

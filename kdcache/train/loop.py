@@ -15,8 +15,10 @@ from kdcache.datasets import ImageDataset
 from kdcache.devices import precision_context, repeatable_convolutions
 from kdcache.errors import RunFailed, Stopped
 from kdcache.loader import Batch, ReplayLoader
+from kdcache.train.checkpoint_file import unusable
 from kdcache.train.evaluation import evaluate_network
 from kdcache.train.run_folder import RunFolder
+from kdcache.train.run_state import bad_records, misfits
 from kdcache.train.schedule import learning_rate
 from kdcache.train.tally import Tally
 from kdcache.train.train_config import TrainConfig
@@ -25,7 +27,11 @@ Progress = Callable[[int, int], None]  # (steps done, steps an epoch)
 
 
 class TrainingLoop:
-    """A student, its optimiser, where its loader stands, and the running epoch's sums."""
+    """A student, its optimiser, where its loader stands, the records so far, the epoch's sums.
+
+    A loss that is a `torch.nn.Module` may learn too: its parameters are trained beside the
+    student's, and its state is part of every checkpoint.
+    """
 
     def __init__(
         self,
@@ -45,27 +51,45 @@ class TrainingLoop:
             torch.channels_last if config.channels_last else torch.contiguous_format
         )
         self.network = network.to(device=self.device, memory_format=self._memory_format)  # type: ignore[call-overload]
+        self._learning_loss = loss.to(self.device) if isinstance(loss, torch.nn.Module) else None
+        groups: list[dict[str, Any]] = [{"params": list(self.network.parameters())}]
+        if self._learning_loss is not None and (learned := [*self._learning_loss.parameters()]):
+            # Weight decay is the student's; how a method regularises its own is its loss's affair.
+            groups.append({"params": learned, "weight_decay": 0.0})
         self._optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
+            groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
+        self._trained = [weight for group in groups for weight in group["params"]]
         self._scaler = torch.amp.GradScaler(
             self.device.type, enabled=config.precision == "fp16" and self.device.type == "cuda"
         )
         self._epoch = 0
         self._seconds = 0.0
         self._tally = Tally(loader.source.mentors, self.device)
+        self.records: list[dict[str, Any]] = []
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from a checkpoint's state."""
-        self.network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs are behind."""
+        return self._epoch
+
+    def restore(self, state: object) -> None:
+        """Goes on from a checkpoint's state. Raises CheckpointError when it does not fit."""
+        self._require_fit(state)
+        assert isinstance(state, dict)
+        _load(self.network, state["network"])
+        if self._learning_loss is not None:
+            _load(self._learning_loss, state["loss"])
+        # Momentum alone: rates and decay are the config's, whatever a file says.
+        for weight, momentum in zip(self._trained, state["momentum"], strict=True):
+            if momentum is not None:
+                own = torch.empty_like(weight, requires_grad=False).copy_(momentum)
+                self._optimizer.state[weight]["momentum_buffer"] = own
         self._scaler.load_state_dict(state["scaler"])
         self.loader.load_state_dict(state["loader"])
         self._epoch, self._seconds = state["epoch"], state["seconds"]
         self._tally.sums.copy_(state["tally"])
+        self.records = state["records"]
 
     def run(self, should_stop: Callable[[], bool], progress: Progress) -> Iterator[dict[str, Any]]:
         """Trains to the last epoch, yielding each epoch's record once it is on disk.
@@ -75,6 +99,7 @@ class TrainingLoop:
         """
         while self._epoch < self.config.epochs:
             record = self._run_epoch(should_stop, progress)
+            self.records.append(record)
             self.folder.append_record(record)
             self.folder.save_checkpoint(self._state())
             yield record
@@ -90,9 +115,14 @@ class TrainingLoop:
         for batch in self.loader:
             self._step(batch)
             self._seconds = time.perf_counter() - started
-            progress(self.loader.state_dict()["done"], len(self.loader))
+            done = self.loader.state_dict()["done"]
+            progress(done, len(self.loader))
             if should_stop():
                 self._stop()
+            # Not after the last step: the epoch's own checkpoint follows.
+            every = self.config.checkpoint_every
+            if every is not None and done % every == 0 and done < len(self.loader):
+                self.folder.save_checkpoint(self._state())
         record = {
             "epoch": epoch,
             "view": self.loader.source.view_of_epoch(epoch),
@@ -126,12 +156,10 @@ class TrainingLoop:
     def _step(self, batch: Batch) -> None:
         images = batch.images.contiguous(memory_format=self._memory_format)
         with repeatable_convolutions(self.device, self.config.precision):
-            with (
-                self._addressed_randomness(batch),
-                precision_context(self.device, self.config.precision),
-            ):
-                logits_BC = self.network(images)
-            out = self.loss(logits_BC, batch.labels, batch.logits)
+            with self._addressed_randomness(batch):
+                with precision_context(self.device, self.config.precision):
+                    logits_BC = self.network(images)
+                out = self.loss(logits_BC, batch.labels, batch.logits)
             self._optimizer.zero_grad(set_to_none=True)
             self._scaler.scale(out.total).backward()  # type: ignore[no-untyped-call]
         self._scaler.step(self._optimizer)
@@ -162,9 +190,39 @@ class TrainingLoop:
         return {
             "epoch": self._epoch,
             "seconds": self._seconds,
+            "records": self.records,
             "tally": self._tally.sums,
             "loader": self.loader.state_dict(),
             "network": self.network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "loss": {} if self._learning_loss is None else self._learning_loss.state_dict(),
+            "momentum": [
+                self._optimizer.state[weight].get("momentum_buffer")
+                if weight in self._optimizer.state
+                else None
+                for weight in self._trained
+            ],
             "scaler": self._scaler.state_dict(),
         }
+
+    def _require_fit(self, state: object) -> None:
+        expected = {**self._state(), "momentum": [weight.detach() for weight in self._trained]}
+        expected.pop("records")
+        if not isinstance(state, dict):
+            raise unusable(self.folder.checkpoint, f"it holds a {type(state).__name__}")
+        found = {key: value for key, value in state.items() if key != "records"}
+        wrong = next(misfits(found, expected), None)
+        if wrong is None and not (
+            0 <= state["epoch"] == state["loader"]["epoch"] <= self.config.epochs
+            and 0 <= state["loader"]["done"] <= len(self.loader)
+        ):
+            wrong = f"it stands in epoch {state['epoch']} at {state['loader']}"
+        if wrong is None:
+            wrong = next(bad_records(state.get("records"), state["epoch"]), None)
+        if wrong is not None:
+            raise unusable(self.folder.checkpoint, wrong)
+
+
+def _load(module: torch.nn.Module, state: dict[str, Any]) -> None:
+    own = module.state_dict()  # an OrderedDict that keeps the modules' version numbers
+    own.update(state)
+    module.load_state_dict(own)

@@ -1,6 +1,6 @@
 """Which views and targets a run trains on: from its store, from live mentors, or labels only."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,26 @@ from kdcache.plan import num_views
 from kdcache.sources import LabelsOnly, TargetSource
 from kdcache.store import TargetStore, is_store, open_store, require_equal
 from kdcache.stream import TargetStream
+from kdcache.train.beginnings import Description, describe_pool, describe_store
 from kdcache.train.train_config import TrainConfig
 from kdcache.views import Recipe, make_recipe
 
-Chosen = tuple[TrainConfig, ImageDataset, TargetSource]
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The resolved config (no view or mentor left to a store's growth), samples, targets.
+
+    `taught_by` says which store and mentors these targets are of.
+    """
+
+    config: TrainConfig
+    train: ImageDataset
+    source: TargetSource
+    taught_by: Description
 
 
 def choose_source(config: TrainConfig, device: torch.device) -> Chosen:
-    """The resolved config (no view or mentor left to a store's growth), the samples, the targets.
+    """What the run of this config trains on.
 
     Dataset, recipe, view seed, views and mentors come from the store where there is one, for live
     mentors and for labels only too. Raises UsageError for options that contradict it.
@@ -64,12 +76,14 @@ def _with_store(
         views=_as_count(stream.views),
     )
     source: TargetSource = stream
+    taught_by = describe_store(store, names)
     if config.method == "ce":
         source = LabelsOnly(stream.recipe, stream.views)
+        taught_by = describe_store(store, ())
     elif config.targets == "online":
         pool = _live_mentors(config, chosen, device, store)
         source = OnlineTargets(chosen, pool, stream.recipe, stream.views)
-    return config, chosen, source
+    return Chosen(config=config, train=chosen, source=source, taught_by=taught_by)
 
 
 def _without_store(config: TrainConfig, train: ImageDataset, device: torch.device) -> Chosen:
@@ -82,11 +96,17 @@ def _without_store(config: TrainConfig, train: ImageDataset, device: torch.devic
     if isinstance(views, int):
         views = tuple(range(num_views(views, recipe, stored=0)))
     if config.method == "ce":
-        return config, chosen, LabelsOnly(recipe, views)
+        source = LabelsOnly(recipe, views)
+        return Chosen(config=config, train=chosen, source=source, taught_by={})
     if not config.mentors:
         raise UsageError("--targets online without --store needs --mentors")
     pool = _live_mentors(config, chosen, device, None)
-    return config, chosen, OnlineTargets(chosen, pool, recipe, views)
+    return Chosen(
+        config=config,
+        train=chosen,
+        source=OnlineTargets(chosen, pool, recipe, views),
+        taught_by=describe_pool(pool),
+    )
 
 
 def _dataset_name(store: TargetStore) -> str:

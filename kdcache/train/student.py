@@ -13,15 +13,16 @@ from kdcache.checkpoints import save_weights
 from kdcache.classroom import MentorLoss, build_loss
 from kdcache.datasets import ImageDataset, open_dataset
 from kdcache.devices import resolve_device
-from kdcache.errors import UsageError
+from kdcache.errors import StoreError, UsageError
 from kdcache.loader import ReplayLoader
 from kdcache.models import build_network, checked_forward, long_name
 from kdcache.sources import TargetSource
+from kdcache.store import is_store, local_path
+from kdcache.train.beginnings import describe_samples, running_environment, tell_changes
 from kdcache.train.loop import Progress, TrainingLoop
 from kdcache.train.run_folder import RunFolder
 from kdcache.train.run_source import choose_source
 from kdcache.train.train_config import TrainConfig
-from kdcache.versions import library_versions
 
 
 def train_student(
@@ -35,41 +36,62 @@ def train_student(
     """Trains one student and yields a record an epoch; options are `TrainConfig`'s fields.
 
     A run folder with an unfinished run of the same config is gone on with, exactly as if it had
-    never stopped; a finished one yields nothing. `notify` hears of that, and of changed library
-    versions; `progress` of each epoch's steps.
+    never stopped; a finished one yields nothing. `notify` hears of that, and of an environment
+    that is another one (library versions, device, threads); `progress` of each epoch's steps.
 
     Everything is checked before the first step: UsageError, StoreMismatch, MissingTargets,
     ReplayMismatch, CheckpointError, DatasetError. While running: Stopped, RunFailed,
     DamagedTargets.
     """
-    config = replace(config or TrainConfig(), **options)
-    folder = RunFolder(Path(config.run_folder))
-    config = folder.adopt(config)
+    given = replace(config or TrainConfig(), **options)
+    folder = RunFolder(Path(given.run_folder))
+    config = folder.adopt(given)
+    _require_store_in_place(given, config, folder)
     device = resolve_device(config.device)
     loss = build_loss(config.method, **config.switches)
     long_name(config.student)
-    config, train, source = choose_source(config, device)
+    chosen = choose_source(config, device)
+    config, train, source = chosen.config, chosen.train, chosen.source
     test = open_dataset(train.name, "test", data_dir=config.data_dir)
     loader = ReplayLoader(train, source, config.batch_size, seed=config.seed, device=device)
     network = build_network(config.student, train.num_classes, seed=config.seed)
     _require_suitable(network, loss, config, source, train)
 
-    environment = {**library_versions(), "device": str(device), "threads": torch.get_num_threads()}
-    folder.claim(config, environment)
-    loop = TrainingLoop(config, network=network, loader=loader, loss=loss, test=test, folder=folder)
-    state = folder.load_checkpoint()
-    folder.keep_records_before(state["epoch"] if state else 0)
-    if state is not None:
-        _tell_changes(folder.environment(), environment, notify)
-        loop.restore(state)
-        finished = state["epoch"] == config.epochs
-        notify(
-            f"{folder.root} is finished: nothing is left to do"
-            if finished
-            else f"going on in {folder.root} after {state['epoch']} of {config.epochs} epochs"
+    with folder.alone():
+        environment = running_environment(device)
+        trained_on = {**describe_samples(train, test), **chosen.taught_by}
+        began = folder.claim(config, environment, trained_on)
+        loop = TrainingLoop(
+            config, network=network, loader=loader, loss=loss, test=test, folder=folder
         )
-    yield from loop.run(should_stop, progress)
-    save_weights(folder.student, loop.network, _student_metadata(config, train))
+        state = folder.load_checkpoint()
+        if state is not None:
+            tell_changes(began, environment, notify)
+            loop.restore(state)
+        # The checkpoint knows them all: what else is there is an epoch that will run again.
+        folder.replace_records(loop.records)
+        finished = loop.epochs_done == config.epochs
+        if state is not None and not finished:
+            notify(f"going on in {folder.root} after {loop.epochs_done} of {config.epochs} epochs")
+        yield from loop.run(should_stop, progress)
+        as_it_was = folder.student.read_bytes() if folder.student.is_file() else None
+        save_weights(folder.student, loop.network, _student_metadata(config, train))
+        if finished:
+            notify(
+                f"{folder.root} is finished: nothing is left to do"
+                if folder.student.read_bytes() == as_it_was
+                else f"{folder.root} is finished; {folder.student.name} was missing or not what "
+                "was trained, and is written again"
+            )
+
+
+def _require_store_in_place(given: TrainConfig, config: TrainConfig, folder: RunFolder) -> None:
+    """The store that the run in the folder began with must still be where it was."""
+    if given.store is None and config.store is not None and not is_store(local_path(config.store)):
+        raise StoreError(
+            f"{folder.root} is trained from the store {config.store}, which is not there any more; "
+            "say where it is now with --store"
+        )
 
 
 def _require_suitable(
@@ -91,28 +113,15 @@ def _require_suitable(
             remedy="Choose another --student",
         )
     mentors_BMC = torch.zeros(2, len(source.mentors), train.num_classes) if source.mentors else None
+    trial_loss = copy.deepcopy(loss)  # of one that learns, too: a trial teaches it nothing
     try:
-        loss(output.float(), torch.zeros(2, dtype=torch.int64), mentors_BMC)
+        with torch.random.fork_rng(devices=[]):
+            trial_loss(output.float(), torch.zeros(2, dtype=torch.int64), mentors_BMC)
     except ValueError as error:
         raise UsageError(
             f"method {config.method!r} with the mentors {', '.join(source.mentors) or '(none)'}: "
             f"{error}. Choose mentors with --mentors"
         ) from error
-
-
-def _tell_changes(
-    began: dict[str, Any], now: dict[str, Any], notify: Callable[[str], None]
-) -> None:
-    changed = [
-        f"{key} {began[key]} -> {now[key]}"
-        for key in now
-        if key in began and began[key] != now[key]
-    ]
-    if changed:
-        notify(
-            "this run began elsewhere, so it may not end as if it had never stopped: "
-            + ", ".join(changed)
-        )
 
 
 def _student_metadata(config: TrainConfig, train: ImageDataset) -> dict[str, str]:

@@ -18,7 +18,8 @@ class TrainConfig:
     `dataset`, `mentors`, `recipe`, `view_seed`, `views`, `samples`: None means what the run in the
     folder has, else what the store says; without a store cifar100, crop-flip with seed 0, a new
     view every epoch, every sample. `views`: the first so many views, or a list of them. `switches`:
-    the method's own options. `checkpoints`: mentor name -> file, for `targets="online"`. `out`: the
+    the method's own options. `checkpoint_every`: steps between checkpoints within an epoch; None:
+    only after each. `checkpoints`: mentor name -> file, for `targets="online"`. `out`: the
     run folder; None: runs/<student>-<method>-s<seed>.
     """
 
@@ -45,6 +46,7 @@ class TrainConfig:
     precision: str = "fp32"
     channels_last: bool = True
     eval_every: int = 1
+    checkpoint_every: int | None = None
     device: str = "auto"
     out: str | None = None
 
@@ -59,6 +61,11 @@ class TrainConfig:
         for name, lowest in (("epochs", 1), ("batch_size", 1), ("eval_every", 1), ("seed", 0)):
             if getattr(self, name) < lowest:
                 raise UsageError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
+        if self.checkpoint_every is not None and self.checkpoint_every < 1:
+            raise UsageError(
+                f"checkpoint_every must be at least 1 step, got {self.checkpoint_every}; leave it "
+                "out for a checkpoint after each epoch only"
+            )
         if not 0 < self.lr < math.inf:
             raise UsageError(f"lr must be a number above 0, got {self.lr}")
         if not 0 <= self.momentum < 1:

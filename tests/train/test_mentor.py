@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ import kdcache
 from kdcache.datasets import open_dataset
 from kdcache.errors import Stopped
 from kdcache.mentors import load_mentor
+from tests.train.test_resuming import Died, die_at
 
 
 def test_a_trained_mentor_is_found_by_its_name(kdcache_home: Path) -> None:
@@ -23,6 +25,24 @@ def test_a_trained_mentor_is_found_by_its_name(kdcache_home: Path) -> None:
     store = kdcache.precompute_targets(test, ["r8"], recipe="none")
     found = kdcache.inspect_store(store)
     assert found["mentors"][0]["accuracy"] == pytest.approx(sidecar["test_top1"])
+
+
+def test_a_mentor_that_died_within_an_epoch_goes_on_there(kdcache_home: Path) -> None:
+    options: dict[str, Any] = {"dataset": "digits", "epochs": 1, "checkpoint_every": 5}
+    list(kdcache.train_mentor("r8", **options))
+    checkpoint = kdcache_home / "mentors" / "digits" / "resnet8.safetensors"
+    undisturbed = checkpoint.read_bytes()
+    checkpoint.unlink()
+    out = str(kdcache_home / "again")
+    with pytest.raises(Died):
+        list(kdcache.train_mentor("r8", **options, out=out, progress=die_at(8)))
+    steps: list[int] = []
+    again = kdcache.train_mentor(
+        "r8", **options, out=out, progress=lambda done, total: steps.append(done)
+    )
+    list(again)
+    assert steps[0] == 6
+    assert checkpoint.read_bytes() == undisturbed
 
 
 def test_a_stopped_mentor_is_not_in_the_library_until_it_is_finished(kdcache_home: Path) -> None:

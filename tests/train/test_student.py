@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import kdcache
-from kdcache.checkpoints import read_metadata, read_state_dict
+from kdcache.checkpoints import read_metadata
 from kdcache.config import read_toml
 from kdcache.datasets import ImageDataset
 from kdcache.errors import (
@@ -24,24 +24,12 @@ from kdcache.mentors import Mentor, load_mentor
 from kdcache.store import TargetStore
 from kdcache.train import TrainConfig
 from kdcache.train.run_folder import RunFolder
+from tests.train.comparing import same_weights, timeless
 from tests.train.conftest import Run
 
 
 def checkpoints(digits_checkpoint: Callable[[str], Path]) -> dict[str, str]:
     return {name: str(digits_checkpoint(name)) for name in ("r14", "r8")}
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return read_state_dict(folder / "student.safetensors")
-
-
-def same_weights(a: Path, b: Path) -> bool:
-    ours, theirs = weights(a), weights(b)
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
-
-
-def timeless(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
 
 
 @pytest.mark.parametrize("method", ["classroom", "average"])
@@ -73,23 +61,6 @@ def test_methods_and_seeds_differ(train: Run, tmp_path: Path) -> None:
             assert same_weights(tmp_path / name, tmp_path / other) == (name == other)
 
 
-@pytest.mark.parametrize("method", ["classroom", "ce"])
-@pytest.mark.parametrize("steps", [1, 5, 6, 7, 17])
-def test_stopped_at_any_step_it_goes_on_as_if_never_stopped(
-    train: Run, tmp_path: Path, method: str, steps: int
-) -> None:
-    undisturbed = list(train("undisturbed", method=method, batch_size=16))
-    polls = iter(range(steps))
-    with pytest.raises(Stopped, match="Run the same command again"):
-        list(train("stopped", method=method, should_stop=lambda: next(polls, None) is None))
-    told: list[str] = []
-    list(train("stopped", method=method, notify=told.append))
-    records = RunFolder(tmp_path / "stopped").records()
-    assert timeless(records) == timeless(undisturbed)
-    assert same_weights(tmp_path / "stopped", tmp_path / "undisturbed")
-    assert any("going on" in line for line in told)
-
-
 def test_killed_between_record_and_checkpoint_leaves_no_duplicates(
     train: Run, tmp_path: Path
 ) -> None:
@@ -119,18 +90,6 @@ def test_another_run_in_the_same_folder_is_refused_with_both_sides(train: Run) -
     list(train("mine"))
     with pytest.raises(UsageError, match=r"lr\s+0.05\s+0.1\n.*Choose another --out"):
         train("mine", lr=0.1).__next__()
-
-
-def test_changed_versions_are_told_before_it_continues(train: Run, tmp_path: Path) -> None:
-    run = train("older")
-    next(run)
-    run.close()
-    config = tmp_path / "older" / "config.toml"
-    version = torch.__version__.split("+")[0]
-    config.write_text(config.read_text().replace(f'torch = "{version}"', 'torch = "1.0.0"'))
-    told: list[str] = []
-    next(train("older", notify=told.append))
-    assert "torch 1.0.0 -> " in told[0]
 
 
 def test_the_resolved_config_reproduces_the_run(train: Run, tmp_path: Path) -> None:
@@ -249,16 +208,6 @@ def test_training_leaves_the_callers_random_state_alone(train: Run) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_dropout_resumes_exactly(train: Run, tmp_path: Path) -> None:
-    options = {"student": "tests.train.dropout_network:build", "method": "ce"}
-    list(train("undisturbed", **options))
-    polls = iter(range(8))
-    with pytest.raises(Stopped):
-        list(train("stopped", should_stop=lambda: next(polls, None) is None, **options))
-    list(train("stopped", **options))
-    assert same_weights(tmp_path / "stopped", tmp_path / "undisturbed")
-
-
 def test_a_run_that_goes_on_keeps_its_views_when_the_store_grows(
     train: Run, tmp_path: Path, store: TargetStore, digits: ImageDataset,
     digits_mentors: list[Mentor], digits_checkpoint: Callable[..., Path],
@@ -336,6 +285,7 @@ def test_students_that_do_not_suit_are_refused_at_once(
         {"lr": float("inf")},
         {"lr": float("nan")},
         {"epochs": 0},
+        {"checkpoint_every": 0},
         {"seed": -1},
     ],
     ids=str,
