@@ -51,13 +51,8 @@ def tell_changes(
 
 def describe_store(store: TargetStore, mentors: Sequence[str]) -> Description:
     """A store's views, and these mentors as they are stored: who they are and how encoded."""
-    described = {"fingerprint": store.fingerprint}
-    for name in mentors:
-        stored = store.mentor(name)
-        described[f"mentor {name}"] = _short(
-            {"mentor": stored.manifest.to_json(), "encoder": stored.encoder.describe()}
-        )
-    return described
+    identities = {f"mentor {name}": store.mentor(name).identity[:16] for name in mentors}
+    return {"fingerprint": store.fingerprint, **identities}
 
 
 def describe_pool(pool: MentorPool) -> Description:

@@ -17,7 +17,7 @@ from kdcache.errors import StoreError, UsageError
 from kdcache.loader import ReplayLoader
 from kdcache.models import build_network, checked_forward, long_name
 from kdcache.sources import TargetSource
-from kdcache.store import is_store, local_path
+from kdcache.store import local_path
 from kdcache.train.beginnings import describe_samples, running_environment, tell_changes
 from kdcache.train.loop import Progress, TrainingLoop
 from kdcache.train.run_folder import RunFolder
@@ -87,7 +87,7 @@ def train_student(
 
 def _require_store_in_place(given: TrainConfig, config: TrainConfig, folder: RunFolder) -> None:
     """The store that the run in the folder began with must still be where it was."""
-    if given.store is None and config.store is not None and not is_store(local_path(config.store)):
+    if given.store is None and config.store and not local_path(config.store).exists():
         raise StoreError(
             f"{folder.root} is trained from the store {config.store}, which is not there any more; "
             "say where it is now with --store"
