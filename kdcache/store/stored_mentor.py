@@ -123,7 +123,7 @@ def read_array(array: ArrayLocation, manifest: Manifest, kind: TargetKind) -> tu
     """
     try:
         document = read_sealed(array.metadata)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise DamagedDocument(array.metadata, "the file is gone") from None
     try:
         described = document["attributes"]["kdcache"]["encoder"]
