@@ -16,7 +16,7 @@ from filelock import FileLock
 from kdcache import durable
 from kdcache.encode import Encoder
 from kdcache.errors import StoreError
-from kdcache.store.chunks import ChunkReader, DamagedChunk, crc32c
+from kdcache.store.chunks import ChunkReader, DamagedChunk, crc32c, raw_size
 from kdcache.store.layout import ArrayLocation, require_inside
 from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, read_sealed, write_sealed
 
@@ -158,7 +158,8 @@ def commit_chunk(
     try:
         with lock:
             present = [path for path, _ in _listed_records(array, key)]
-            theirs = _intact_record(array, present, identity, encoder)
+            reader = ChunkReader(encoder, raw_size(payload, encoder))
+            theirs = _intact_record(array, present, record, reader)
             if theirs is not None:
                 return theirs
             _withdraw(array, present)
@@ -242,17 +243,18 @@ def _listed_records(
 
 
 def _intact_record(
-    array: ArrayLocation, present: list[Path], identity: str, encoder: Encoder
+    array: ArrayLocation, present: list[Path], wanted: CommitRecord, reader: ChunkReader
 ) -> CommitRecord | None:
-    """The one record among `present` whose chunk is what it says; None otherwise."""
+    """The one record among `present`, if it is of the wanted targets and its chunk is intact."""
     if len(present) != 1:
         return None
     try:
         record = _read_record(present[0])
-        ChunkReader(encoder).check(array.chunk(*record.key), record.bytes, record.checksum)
+        reader.check(array.chunk(*record.key), record.bytes, record.checksum)
     except (ValueError, FileNotFoundError, DamagedChunk):
         return None
-    return record if record.identity == identity else None
+    same = (record.identity, record.rows) == (wanted.identity, wanted.rows)
+    return record if same else None
 
 
 def _withdraw(array: ArrayLocation, present: Iterable[Path]) -> None:

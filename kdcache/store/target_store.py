@@ -198,7 +198,7 @@ class TargetStore:
         rows_BMC = np.empty((len(positions_B), len(names), *self.row_shape), dtype=np.float32)
         for column, name in enumerate(names):
             encoder = self.mentor(name).encoder
-            reader = ChunkReader(encoder)
+            reader = ChunkReader(encoder, self.chunk_bytes(name))
             chunk = np.empty((self.manifest.block, *self.row_shape), dtype=encoder.dtype)
             for block in blocks:
                 self.read_block(name, view, block, chunk.data.cast("B"), reader)
