@@ -104,11 +104,12 @@ def parse_json(data: bytes) -> Any:
 
 def refuse_deep(value: Any) -> None:
     """Raises ValueError for lists and dicts more than `MOST_NESTED` deep, however much deeper."""
-    level = [value]
+    level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(MOST_NESTED + 1):
-        level = [item for outer in level for item in _items(outer)]
         if not level:
             return
+        inside = (outer.values() if isinstance(outer, dict) else outer for outer in level)
+        level = [item for items in inside for item in items if isinstance(item, (dict, list))]
     raise ValueError(_TOO_DEEP)
 
 
@@ -149,12 +150,6 @@ def _rest(descriptor: int, data: bytes, most_bytes: int) -> bytes:
 
 def _too_large(size: int, most_bytes: int) -> str:
     return f"it has {size:,} bytes or more, at most {most_bytes:,} are read"
-
-
-def _items(value: Any) -> Any:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
