@@ -1,5 +1,6 @@
 """Stores of the right sizes made without running a mentor: reading does not care what it reads."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +12,18 @@ from kdcache.datasets import ImageDataset, Preprocessing
 from kdcache.datasets.image_dataset import array_dataset
 from kdcache.encode import LOGITS, find_encoder
 from kdcache.store import (
+    CommitRecord,
     MentorManifest,
+    StoredMentor,
     TargetStore,
-    add_mentor,
     commit_chunk,
-    create_store,
+    ensure_mentor,
+    ensure_store,
     new_manifest,
     open_store,
     write_commit_index,
 )
+from kdcache.store.sealed import BLANK, SEAL, seal
 from kdcache.views import CropFlip
 
 NUM_CLASSES = 100
@@ -58,13 +62,15 @@ def make_store(
     `same_chunks`: one chunk is committed everywhere for the first mentor, and its files are copied
     for the others; else every chunk has values of its own.
     """
+    encoder = find_encoder("float16")
     samples = dataset(num_samples)
     manifest = new_manifest(samples, CropFlip(size=8, padding=1))
     manifest = replace(manifest, block=-(-num_samples // blocks))
-    create_store(root, manifest, samples)
+    ensure_store(root, manifest, samples)
     names = [f"mentor{number}" for number in range(mentors)]
     for name in names:
-        identity = MentorManifest(
+        mentor = MentorManifest(
+            fingerprint=manifest.fingerprint,
             name=name,
             architecture="synthetic",
             num_classes=NUM_CLASSES,
@@ -72,32 +78,46 @@ def make_store(
             preprocessing=samples.preprocessing.describe(),
             run_shape={},
         )
-        add_mentor(open_store(root), identity, find_encoder("float16"), LOGITS, views)
+        ensure_mentor(root, manifest, mentor, encoder, LOGITS, views)
     store = open_store(root)
     first = store.mentor(names[0])
+    chunk = _log_probs(manifest.block, 0)
     for number, name in enumerate(names):
         stored = store.mentor(name)
+        records: list[CommitRecord] = []
         if same_chunks and number:
-            for part in ("c", "commits"):
-                shutil.copytree(first.array.folder / part, stored.array.folder / part)
-            shutil.copy(first.array.commit_index, stored.array.commit_index)
+            _copy_chunks(first, stored)
             continue
-        chunk = _log_probs(manifest.block, 0)
         for view in range(views):
             for block in range(blocks):
                 if not same_chunks:
                     chunk = _log_probs(manifest.block, hash((number, view, block)) % 2**32)
-                rows = manifest.block_rows(block)
-                commit_chunk(
+                record = commit_chunk(
                     stored.array,
                     (view, block),
                     chunk.data.cast("B"),
-                    rows=rows.stop - rows.start,
+                    rows=manifest.num_rows(block),
                     correct=0,
                     error_sums=ERROR_SUMS,
+                    identity=stored.identity,
+                    encoder=encoder,
                 )
-        write_commit_index(stored.array, open_store(root).mentor(name).commits)
+                records.append(record)
+        write_commit_index(stored.array, records)
     return open_store(root)
+
+
+def _copy_chunks(source: StoredMentor, target: StoredMentor) -> None:
+    """All that is committed of one mentor, for another one; without waiting for the disk."""
+    shutil.copytree(source.array.folder / "c", target.array.folder / "c")
+    target.array.commits.mkdir()
+    records = []
+    for path in source.array.commits.iterdir():
+        document = {**json.loads(path.read_bytes()), SEAL: BLANK, "identity": target.identity}
+        (target.array.commits / path.name).write_bytes(seal(document))
+        del document[SEAL]
+        records.append(CommitRecord(**document))
+    write_commit_index(target.array, records)
 
 
 def _log_probs(rows: int, seed: int) -> NDArray[np.float16]:

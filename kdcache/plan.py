@@ -81,7 +81,7 @@ def make_plan(
     present: Mapping[str, StoredMentor],
 ) -> Plan:
     """Which chunks of these mentors are not there, or there and damaged: every byte is read."""
-    reader = ChunkReader(encoder)
+    reader = ChunkReader(encoder, chunk_bytes(manifest, encoder, LOGITS))
     units = []
     reused, new = (dict.fromkeys(mentors, 0) for _ in range(2))
     for view in range(views):

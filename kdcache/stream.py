@@ -217,7 +217,7 @@ class _EncodedRows:
     ) -> None:
         self.columns = list(columns)
         self._store, self._encoder, self._mentors, self._device = store, encoder, mentors, device
-        self._reader = ChunkReader(encoder)
+        self._reader = ChunkReader(encoder, store.chunk_bytes(mentors[0]))
         manifest = store.manifest
         self._padded_samples = manifest.block * manifest.num_blocks
         self._rows = torch.empty(

@@ -15,7 +15,6 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterable
 from typing import Any
 
 MOST_NESTED = 100  # lists and objects inside one another
@@ -97,12 +96,12 @@ def parse_json(data: bytes) -> Any:
 
 def refuse_deep(value: Any) -> None:
     """Raises ValueError for lists and dicts more than `MOST_NESTED` deep, however much deeper."""
-    level = [value]
+    level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(MOST_NESTED + 1):
-        level = [inner for inner in level if isinstance(inner, list | dict)]
         if not level:
             return
-        level = [item for inner in level for item in _items(inner)]
+        inside = (outer.values() if isinstance(outer, dict) else outer for outer in level)
+        level = [item for items in inside for item in items if isinstance(item, (dict, list))]
     raise ValueError(_TOO_DEEP)
 
 
@@ -157,10 +156,6 @@ def _rest(descriptor: int, data: bytes, most_bytes: int) -> bytes:
 
 def _too_large(size: int, most_bytes: int) -> str:
     return f"it has {size:,} bytes or more, at most {most_bytes:,} are read"
-
-
-def _items(container: list[Any] | dict[str, Any]) -> Iterable[Any]:
-    return container.values() if isinstance(container, dict) else container
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def kdcache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with CIFAR-100 and its trained mentors."""
     if not os.environ.get("KDCACHE_DATA"):

@@ -113,9 +113,22 @@ def test_unknown_samples_views_and_mentors_are_named(store: TargetStore) -> None
 def test_views_incomplete_for_a_chosen_mentor_are_not_usable(store: TargetStore) -> None:
     stored = store.mentor("r8")
     (stored.array.commits / stored.commits[1, 3].file_name).unlink()
+    stored.array.commit_index.unlink()  # now nothing knows that it was ever committed
     reopened = kdcache.open_store(store.root)
     assert TargetStream(reopened, ["r14"]).views == (0, 1, 2)
     assert TargetStream(reopened).views == (0, 2)
+
+
+def test_a_view_that_lost_a_commit_record_is_not_passed_over_in_silence(store: TargetStore) -> None:
+    stored = store.mentor("r8")
+    (stored.array.commits / stored.commits[1, 3].file_name).unlink()
+    reopened = kdcache.open_store(store.root)
+    assert TargetStream(reopened, ["r14"]).views == (0, 1, 2)
+    with pytest.raises(DamagedTargets, match=r"'r8', view 1, block 3 .*record is gone"):
+        TargetStream(reopened)
+    assert TargetStream(reopened, views=[0, 2]).views == (0, 2)
+    with pytest.raises(DamagedTargets, match=r"'r8', view 1, block 3 .*kdcache precompute"):
+        TargetStream(reopened, views=[0, 1])
 
 
 def test_another_dataset_is_refused_with_both_sides(store: TargetStore) -> None:

@@ -51,15 +51,23 @@ def can_hold(payload_bytes: int, raw_bytes: int, encoder: Encoder) -> bool:
     return payload_bytes <= most_payload and raw_bytes <= 2**16 + 1000 * payload_bytes
 
 
-class ChunkReader:
-    """Reads chunk files of one encoder, each checked; keeps one buffer for what is compressed.
+def raw_size(payload: Bytes, encoder: Encoder) -> int:
+    """Bytes of a chunk before compression, as its payload says."""
+    view = memoryview(payload).cast("B")
+    return len(view) if encoder.compression is None else _frame(view)[0] or 0
 
-    Not for two threads at once.
+
+class ChunkReader:
+    """Reads chunk files of one encoder, each checked; keeps its buffers for what is compressed.
+
+    `raw_bytes`: of one whole chunk before compression. Not for two threads at once.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, raw_bytes: int) -> None:
         self._compression = encoder.compression
+        self._raw_bytes = raw_bytes
         self._payload = bytearray()
+        self._raw = bytearray()
 
     def read_into(self, buffer: memoryview, path: Path, payload_bytes: int, checksum: int) -> None:
         """Fills `buffer` (bytes, exactly a raw chunk's size) from a chunk file.
@@ -72,20 +80,18 @@ class ChunkReader:
                 raise DamagedChunk(f"{payload_bytes} bytes committed, a chunk has {len(buffer)}")
             read_payload(buffer, path, checksum)
             return
-        payload = self.check(path, payload_bytes, checksum)
-        _decompress(payload, buffer)
-
-    def check(self, path: Path, payload_bytes: int, checksum: int) -> memoryview:
-        """A chunk's payload as it lies in the file, every byte checked; valid until the next call.
-
-        Raises DamagedChunk.
-        """
         if payload_bytes > len(self._payload):
             _require_size(path, payload_bytes)  # before memory is taken for it
             self._payload = bytearray(payload_bytes)
         payload = memoryview(self._payload)[:payload_bytes]
         read_payload(payload, path, checksum)
-        return payload
+        _decompress(payload, buffer)
+
+    def check(self, path: Path, payload_bytes: int, checksum: int) -> None:
+        """Reads a whole chunk and keeps nothing of it. Raises DamagedChunk as `read_into` does."""
+        if len(self._raw) != self._raw_bytes:
+            self._raw = bytearray(self._raw_bytes)
+        self.read_into(memoryview(self._raw), path, payload_bytes, checksum)
 
 
 def read_payload(buffer: memoryview, path: Path, checksum: int) -> None:
@@ -129,22 +135,35 @@ def _decompress(payload: memoryview, buffer: memoryview) -> None:
     from numcodecs import zstd
 
     decompress: Callable[[memoryview, memoryview], object] = zstd.decompress
-    claimed = _frame_content_bytes(payload)
+    claimed, frame_bytes = _frame(payload)
     if claimed != len(buffer):
         raise DamagedChunk(f"it unpacks to {claimed} bytes, a chunk has {len(buffer)}")
+    if frame_bytes != len(payload):
+        raise DamagedChunk(f"its frame ends at byte {frame_bytes} of {len(payload)}")
     try:
         decompress(payload, buffer)
     except (RuntimeError, ValueError) as error:
         raise DamagedChunk(f"it does not unpack ({error})") from None
 
 
-def _frame_content_bytes(payload: memoryview) -> int | None:
-    """The content size a Zstandard frame states (RFC 8878, section 3.1.1.1); None without one."""
+def _frame(payload: memoryview) -> tuple[int | None, int]:
+    """What a Zstandard frame states (RFC 8878, sections 3.1.1 and 3.1.1.2): the size of its content
+    (None where it has none, or it is no such frame), and where the frame ends.
+
+    The library would read several frames in a row, and skip what says that it is to be skipped.
+    """
     if len(payload) < 5 or bytes(payload[:4]) != b"\x28\xb5\x2f\xfd":
-        return None
+        return None, 0
     descriptor = payload[4]
     single_segment = descriptor >> 5 & 1
     field_bytes = (1 if single_segment else 0, 2, 4, 8)[descriptor >> 6]
     start = 5 + (not single_segment) + (0, 1, 2, 4)[descriptor & 3]
-    value = int.from_bytes(payload[start : start + field_bytes], "little")
-    return None if not field_bytes else value + 256 * (field_bytes == 2)
+    end = start + field_bytes
+    value = int.from_bytes(payload[start:end], "little")
+    content_bytes = None if not field_bytes else value + 256 * (field_bytes == 2)
+    last = False
+    while not last and end < len(payload):
+        block = int.from_bytes(payload[end : end + 3], "little")
+        last, repeated = bool(block & 1), block >> 1 & 3 == 1
+        end += 3 + (1 if repeated else block >> 3)
+    return content_bytes, end + 4 * (descriptor >> 2 & 1)

@@ -16,7 +16,7 @@ from filelock import FileLock
 from kdcache import durable
 from kdcache.encode import Encoder
 from kdcache.errors import StoreError
-from kdcache.store.chunks import ChunkReader, DamagedChunk, crc32c
+from kdcache.store.chunks import ChunkReader, DamagedChunk, crc32c, raw_size
 from kdcache.store.layout import ArrayLocation, require_inside
 from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, read_sealed, write_sealed
 
@@ -62,15 +62,14 @@ class CommitRecord:
         """The record of that file name. Raises ValueError for what no writer wrote."""
         try:
             record = cls(**value)
-            counts = [getattr(record, count) for count in _COUNTS]
-            if not all(type(count) is int and 0 <= count < 2**62 for count in counts):
-                raise ValueError("counts must be integers from 0 up")
-            digests = (record.crc32c, 8), (record.sha256, 64), (record.identity, 64)
-            if not all(_is_hex(digest, length) for digest, length in digests):
+            for count in (record.view, record.block, record.rows, record.bytes, record.correct):
+                if type(count) is not int or not 0 <= count < 2**62:
+                    raise ValueError("counts must be integers from 0 up")
+            if not _DIGESTS.fullmatch(f"{record.crc32c} {record.sha256} {record.identity}"):
                 raise ValueError("checksums must be hexadecimal")
-            sums = record.error_sums
-            if not all(type(s) in (int, float) and isfinite(s) for s in sums.values()):
-                raise ValueError("error sums must be numbers")
+            for error_sum in record.error_sums.values():
+                if type(error_sum) not in (int, float) or not isfinite(error_sum):
+                    raise ValueError("error sums must be numbers")
         except (TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not a commit record of this format ({error})") from error
         if record.file_name != name:
@@ -78,11 +77,7 @@ class CommitRecord:
         return record
 
 
-_COUNTS = ("view", "block", "rows", "bytes", "correct")
-
-
-def _is_hex(text: Any, length: int) -> bool:
-    return isinstance(text, str) and bool(re.fullmatch(f"[0-9a-f]{{{length}}}", text))
+_DIGESTS = re.compile("[0-9a-f]{8} [0-9a-f]{64} [0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +152,9 @@ def commit_chunk(
     temporary = durable.write_aside(chunk, [payload, struct.pack("<I", checksum)])
     try:
         with lock:
-            present = [path for path, _ in _listed_records(array, key)]
-            theirs = _intact_record(array, present, identity, encoder)
+            present = [array.commits / name for name, _ in _listed_records(array, key)]
+            reader = ChunkReader(encoder, raw_size(payload, encoder))
+            theirs = _intact_record(array, present, record, reader)
             if theirs is not None:
                 return theirs
             _withdraw(array, present)
@@ -177,17 +173,18 @@ def read_commits(array: ArrayLocation, identity: str, *, use_index: bool = True)
     of another `identity`, is broken; so is one that the index knows and that is gone.
     """
     listed = _listed_records(array)
+    folder = array.commits
     there = {key for _, key in listed}
     gathered = _read_index(array.commit_index, len(listed)) if use_index else {}
     records: dict[ChunkKey, CommitRecord] = {}
     broken = [
-        BrokenRecord(key=record.key, path=array.commits / name, reason="the commit record is gone")
+        BrokenRecord(key=record.key, path=folder / name, reason="the commit record is gone")
         for name, record in gathered.items()
         if record.key not in there
     ]
-    for path, key in listed:
+    for name, key in listed:
         try:
-            record = gathered.get(path.name) or _read_record(path)
+            record = gathered.get(name) or _read_record(folder / name)
             if record.identity != identity:
                 raise ValueError("its record is of targets of another mentor, encoder or store")
             if key in records:
@@ -196,7 +193,7 @@ def read_commits(array: ArrayLocation, identity: str, *, use_index: bool = True)
         except FileNotFoundError:
             continue  # a writer that heals this chunk has just withdrawn it
         except ValueError as error:
-            broken.append(BrokenRecord(key=key, path=path, reason=str(error)))
+            broken.append(BrokenRecord(key=key, path=folder / name, reason=str(error)))
     for wrong in broken:
         records.pop(wrong.key, None)
     return Commits(records=records, broken=tuple(broken))
@@ -204,9 +201,9 @@ def read_commits(array: ArrayLocation, identity: str, *, use_index: bool = True)
 
 def read_record(array: ArrayLocation, key: ChunkKey) -> CommitRecord | None:
     """The record of one chunk, read anew; None where there is none to be believed."""
-    for path, _ in _listed_records(array, key):
+    for name, _ in _listed_records(array, key):
         with suppress(ValueError, FileNotFoundError):
-            return _read_record(path)
+            return _read_record(array.commits / name)
     return None
 
 
@@ -230,29 +227,30 @@ def index_damage(array: ArrayLocation, num_records: int) -> str | None:
 
 def _listed_records(
     array: ArrayLocation, key: ChunkKey | None = None
-) -> list[tuple[Path, ChunkKey]]:
-    """The record files of an array, or of one of its chunks, by name."""
+) -> list[tuple[str, ChunkKey]]:
+    """The names of an array's record files, or of one of its chunks', in order."""
     start = "" if key is None else f"{key[0]:06d}.{key[1]:06d}."
     try:
         names = sorted(name for name in os.listdir(array.commits) if name.startswith(start))
     except (FileNotFoundError, NotADirectoryError):
         return []
     matches = [match for name in names if (match := _RECORD_NAME.fullmatch(name))]
-    return [(array.commits / m[0], (int(m[1]), int(m[2]))) for m in matches]
+    return [(match[0], (int(match[1]), int(match[2]))) for match in matches]
 
 
 def _intact_record(
-    array: ArrayLocation, present: list[Path], identity: str, encoder: Encoder
+    array: ArrayLocation, present: list[Path], wanted: CommitRecord, reader: ChunkReader
 ) -> CommitRecord | None:
-    """The one record among `present` whose chunk is what it says; None otherwise."""
+    """The one record among `present`, if it is of the wanted targets and its chunk is intact."""
     if len(present) != 1:
         return None
     try:
         record = _read_record(present[0])
-        ChunkReader(encoder).check(array.chunk(*record.key), record.bytes, record.checksum)
+        reader.check(array.chunk(*record.key), record.bytes, record.checksum)
     except (ValueError, FileNotFoundError, DamagedChunk):
         return None
-    return record if record.identity == identity else None
+    same = (record.identity, record.rows) == (wanted.identity, wanted.rows)
+    return record if same else None
 
 
 def _withdraw(array: ArrayLocation, present: Iterable[Path]) -> None:

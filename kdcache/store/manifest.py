@@ -97,7 +97,7 @@ def read_attributes(metadata: Path) -> dict[str, Any]:
     """
     try:
         attributes = read_sealed(metadata).get("attributes")
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise StoreError(
             f"{metadata.parent} is not (part of) a kdcache store: it has no {metadata.name}. Make "
             "one with `kdcache precompute`"

@@ -40,11 +40,15 @@ def read_sealed(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
         content = untrusted.read_bytes(path, most_bytes=most_bytes, follow_links=False)
     except FileNotFoundError:
         raise
+    except NotADirectoryError as error:
+        raise FileNotFoundError(*error.args, str(path)) from None
     except (OSError, ValueError) as error:
         raise DamagedDocument(path, str(error)) from error
     seals = _SEAL_PATTERN.findall(content)
     if len(seals) != 1:
-        raise DamagedDocument(path, f"{len(content)} bytes without a seal")
+        raise DamagedDocument(
+            path, f"{len(content)} bytes without a seal: cut short, or not kdcache's"
+        )
     if hashlib.sha256(content.replace(seals[0], BLANK.encode())).hexdigest().encode() != seals[0]:
         raise DamagedDocument(path, "its content is not what was sealed")
     try:

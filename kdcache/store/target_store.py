@@ -1,7 +1,8 @@
 """Opening a store and reading from it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from kdcache.encode import LOGITS, TargetKind
 from kdcache.errors import DamagedTargets, MissingTargets, StoreError
-from kdcache.store.chunks import CHECKSUM_BYTES, ChunkReader, DamagedChunk
+from kdcache.store.chunks import CHECKSUM_BYTES, ChunkReader, DamagedChunk, can_hold
 from kdcache.store.commits import ChunkKey, CommitRecord, read_record
 from kdcache.store.healing import healing_command
 from kdcache.store.layout import LISTS
@@ -147,24 +148,28 @@ class TargetStore:
         """Bytes of one of a mentor's chunks in memory, still encoded."""
         return chunk_bytes(self.manifest, self.mentor(mentor).encoder, self.kind)
 
-    def require_files(self, mentors: Sequence[str], view: int) -> None:
-        """Raises unless every chunk of a view has a file of the committed size.
+    def require_files(
+        self, mentors: Sequence[str], view: int, blocks: Iterable[int] | None = None
+    ) -> None:
+        """Raises unless each of these chunks of a view (None: all) has a file of its size.
 
         Called before memory is taken for a view, so that none is taken for what is only claimed.
         """
+        chosen = range(self.manifest.num_blocks) if blocks is None else list(blocks)
         for name in mentors:
             stored = self.mentor(name)
-            for block in range(self.manifest.num_blocks):
+            for block in chosen:
                 record = self._record(name, (view, block))
                 path = stored.array.chunk(view, block)
-                expected = record.bytes + CHECKSUM_BYTES
                 try:
                     size = path.lstat().st_size
                 except OSError:
                     raise self._damaged(name, record.key, path, "the file is gone") from None
-                if size != expected:
-                    reason = f"{size} bytes instead of {expected}"
-                    raise self._damaged(name, record.key, path, reason)
+                if size != record.bytes + CHECKSUM_BYTES:
+                    healed = self._healed(stored, record)
+                    if healed is None or size != healed.bytes + CHECKSUM_BYTES:
+                        reason = f"{size} bytes instead of {record.bytes + CHECKSUM_BYTES}"
+                        raise self._damaged(name, record.key, path, reason)
 
     def read_block(
         self, mentor: str, view: int, block: int, buffer: memoryview, reader: ChunkReader
@@ -174,17 +179,14 @@ class TargetStore:
         Raises MissingTargets when it was never committed, DamagedTargets when it was and is broken.
         """
         record = self._record(mentor, (view, block))
-        array = self.mentor(mentor).array
-        path = array.chunk(view, block)
+        stored = self.mentor(mentor)
+        path = stored.array.chunk(view, block)
         try:
             reader.read_into(buffer, path, record.bytes, record.checksum)
         except DamagedChunk as error:
-            healed = read_record(array, record.key)  # by somebody else, since the store was opened
-            if healed is not None and healed != record and healed.identity == record.identity:
-                try:
+            if healed := self._healed(stored, record):
+                with suppress(DamagedChunk):
                     return reader.read_into(buffer, path, healed.bytes, healed.checksum)
-                except DamagedChunk:
-                    pass
             raise self._damaged(mentor, record.key, path, str(error)) from error
 
     def targets(
@@ -196,14 +198,15 @@ class TargetStore:
         """
         positions_B = self.positions(index)
         names = self.mentors if mentors is None else list(mentors)
-        self.require_files(names, view)
-        rows_BMC = np.empty((len(positions_B), len(names), *self.row_shape), dtype=np.float32)
         block_B = positions_B // self.manifest.block
+        blocks = np.unique(block_B).tolist()
+        self.require_files(names, view, blocks)
+        rows_BMC = np.empty((len(positions_B), len(names), *self.row_shape), dtype=np.float32)
         for column, name in enumerate(names):
             encoder = self.mentor(name).encoder
-            reader = ChunkReader(encoder)
+            reader = ChunkReader(encoder, self.chunk_bytes(name))
             chunk = np.empty((self.manifest.block, *self.row_shape), dtype=encoder.dtype)
-            for block in np.unique(block_B).tolist():
+            for block in blocks:
                 self.read_block(name, view, block, chunk.data.cast("B"), reader)
                 wanted = block_B == block
                 rows = chunk[positions_B[wanted] - block * self.manifest.block]
@@ -222,6 +225,14 @@ class TargetStore:
             f"({len(stored.commits)} chunks are committed); compute them with: "
             f"{healing_command(self, [mentor])}"
         )
+
+    def _healed(self, stored: StoredMentor, record: CommitRecord) -> CommitRecord | None:
+        """The record that now stands in this one's place, if somebody healed its chunk."""
+        found = read_record(stored.array, record.key)
+        if found is None or found == record or found.identity != record.identity:
+            return None
+        raw = chunk_bytes(self.manifest, stored.encoder, self.kind)
+        return found if can_hold(found.bytes, raw, stored.encoder) else None
 
     def _damaged(self, mentor: str, key: ChunkKey, path: Path, reason: str) -> DamagedTargets:
         return DamagedTargets(

@@ -73,7 +73,7 @@ def verify_store(root: str | Path, progress: Progress = lambda done, total: None
     chunks = done = 0
     for stored in store.sound_mentors:
         damaged += _damaged_records(stored)
-        reader = ChunkReader(stored.encoder)
+        reader = ChunkReader(stored.encoder, store.chunk_bytes(stored.manifest.name))
         for (view, block), record in sorted(stored.commits.items()):
             reason_ = stored.damage((view, block), reader)
             if reason_ is not None:

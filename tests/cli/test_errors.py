@@ -11,6 +11,7 @@ from kdcache.checkpoints import save_weights
 from kdcache.cli import main
 from kdcache.models import build_network
 from kdcache.store import TargetStore, open_store
+from tests.store.small import alter_attributes
 
 Kdcache = Callable[..., Result]
 
@@ -117,11 +118,16 @@ def test_other_formats_and_other_folders_are_not_opened(
     refused(kdcache("inspect", tmp_path / "nothing"), "does not exist", "kdcache precompute")
     refused(kdcache("inspect", tmp_path), "is not (part of) a kdcache store")
     refused(kdcache("inspect", "s3://bucket/store"), "by path only")
+    (tmp_path / "file").write_text("text")
+    refused(kdcache("inspect", tmp_path / "file"), "is not (part of) a kdcache store")
     manifest = digits_store / "zarr.json"
-    content = json.loads(manifest.read_text())
-    content["attributes"]["kdcache"]["format"] = 2
-    manifest.write_text(json.dumps(content))
+    whole = manifest.read_bytes()
+    alter_attributes(manifest, lambda attributes: attributes.update(format=2))
     refused(kdcache("inspect", digits_store), "has store format 2", "reads format 1")
+    manifest.write_bytes(whole)
+    alter_attributes(manifest, lambda attributes: attributes.update(format=2), reseal=False)
+    damaged = kdcache("inspect", digits_store)
+    refused(damaged, "zarr.json is damaged: its content is not what was sealed", exit_code=1)
 
 
 def test_damage_is_an_error_at_training_and_healed_by_precompute(

@@ -85,7 +85,24 @@ def test_only_float32_is_exact() -> None:
     assert {name: encoder.exact for name, encoder in ENCODERS.items()} == {
         "float32": True,
         "float16": False,
+        "sqrt8": False,
+        "sqrt8-zstd": False,
     }
+
+
+def test_only_the_name_says_that_it_is_compressed() -> None:
+    assert {name for name, encoder in ENCODERS.items() if encoder.compression} == {"sqrt8-zstd"}
+
+
+@pytest.mark.parametrize("encoder", ENCODERS.values())
+def test_what_fills_a_chunk_is_no_target(encoder: Encoder) -> None:
+    """So that padding is never taken for a target, in any language."""
+    targets = -np.geomspace(2.0**-30, 63, 10_000, dtype=np.float32)
+    fill = np.array(encoder.fill, dtype=encoder.dtype)
+    stored = encoder.encode(np.append(targets, np.float32(0)))
+    assert not np.array_equal(stored, np.full_like(stored, fill), equal_nan=True)
+    assert not (stored == fill).any()
+    assert not np.isnan(stored).any()
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -102,13 +119,23 @@ def test_descriptions_are_pinned() -> None:
         "arithmetic": "target = stored",
         "relative_error": 0.0,
         "absolute_error": 0.0,
+        "root_error": 0.0,
     }
     assert Float16().describe() == {
         "name": "float16",
         "arithmetic": "target = float32(stored)",
         "relative_error": 2.0**-11,
         "absolute_error": 2.0**-25,
+        "root_error": 0.0,
     }
+    for name in ("sqrt8", "sqrt8-zstd"):  # the compression is Zarr's to state
+        assert find_encoder(name).describe() == {
+            "name": name,
+            "arithmetic": "target = -(stored / 32)^2, computed in float32 (exact); 255: no target",
+            "relative_error": 0.0,
+            "absolute_error": 2.0**-12 + 2.0**-25,
+            "root_error": 2.0**-5 + 2.0**-18,
+        }
 
 
 def test_an_unknown_encoder_is_an_error_with_the_near_names() -> None:

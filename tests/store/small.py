@@ -1,8 +1,12 @@
 """Small stores filled by hand: random targets committed directly, no mentor is run."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,3 +142,37 @@ def make_store(
                     rows = store.manifest.block_rows(block)
                     commit_rows(store, name, (view, block), targets[view, rows])
     return SmallStore(root=root, dataset=dataset, decoded=decoded)
+
+
+# Forging: what somebody writes who knows the rule of the seal
+
+
+def resealed(content: bytes) -> bytes:
+    """A document with the seal that its bytes must have, by the rule alone."""
+    (seal,) = re.findall(rb'"seal": ?"([0-9a-f]{64})"', content)
+    blank = content.replace(seal, b"0" * 64)
+    return blank.replace(b"0" * 64, hashlib.sha256(blank).hexdigest().encode())
+
+
+def alter(path: Path, change: Callable[[dict[str, Any]], object], *, reseal: bool = True) -> None:
+    """Changes a JSON document; without `reseal` as an editor does, who knows of no seal."""
+    document = json.loads(path.read_bytes())
+    change(document)
+    content = json.dumps(document).encode()
+    path.write_bytes(resealed(content) if reseal else content)
+
+
+def alter_attributes(
+    path: Path, change: Callable[[dict[str, Any]], object], *, reseal: bool = True
+) -> None:
+    """Changes `attributes.kdcache` of a zarr.json."""
+    alter(path, lambda document: change(document["attributes"]["kdcache"]), reseal=reseal)
+
+
+def files_of(root: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file below a folder, with its time: what must not change where nothing is written."""
+    return {
+        str(path.relative_to(root)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
