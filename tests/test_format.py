@@ -18,7 +18,7 @@ from kdcache.canonical import canonical_json
 from kdcache.datasets import ImageDataset
 from kdcache.encode import ENCODERS
 from kdcache.mentors import Mentor
-from kdcache.store.sealed import BLANK, write_sealed
+from kdcache.store.sealed import BLANK, seal
 from tests import plain_reader
 from tests.plain_reader import PlainStore, RefusedError
 
@@ -148,7 +148,7 @@ def test_both_readers_refuse_what_the_page_refuses(
 ) -> None:
     content = json.loads((root / document).read_text())
     content["attributes"]["kdcache"] |= {**change, "seal": BLANK}
-    write_sealed(root / document, content)
+    (root / document).write_bytes(seal(content))
     with pytest.raises(RefusedError, match=refused):
         PlainStore(root)
     with pytest.raises(kdcache.errors.StoreError):

@@ -33,7 +33,7 @@ from kdcache.mentors import Mentor, load_mentor
 from kdcache.models import build_network
 from kdcache.store import TargetStore, open_store
 from kdcache.store.manifest import fingerprint
-from kdcache.store.sealed import BLANK, write_sealed
+from kdcache.store.sealed import BLANK, seal
 from kdcache.views import CropFlip
 from kdcache.views.recipe import Pixels
 
@@ -97,7 +97,7 @@ class Desk:
         shutil.copytree(self.root, desk.root)
         content = json.loads((desk.root / document).read_text())
         content["attributes"]["kdcache"] |= {**changes, "seal": BLANK}
-        write_sealed(desk.root / document, content)
+        (desk.root / document).write_bytes(seal(content))
         return desk
 
 
