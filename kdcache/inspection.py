@@ -4,14 +4,13 @@ from typing import Any
 
 from kdcache.store import StoredMentor, TargetStore
 
-CHANCE_FACTOR = 2.0
-
 
 def inspect_store(store: TargetStore) -> dict[str, Any]:
     """The store as JSON: format, fingerprint, dataset, recipe, view_seed, views, complete, bytes,
     written_by, and for each mentor its identity, encoder with the error measured on what it wrote,
     accuracy (top-1 percent on its committed views; None before the first), views and bytes.
-    `problems`: what of its documents is damaged (`verify` reads every byte)."""
+    `problems`: what of its documents is damaged (`verify` reads every byte). `warnings`: mentors
+    hardly better than guessing."""
     mentors = [_mentor(store, stored) for stored in store.sound_mentors]
     problems = [f"mentor {name}: {error}" for name, error in store.mentor_errors.items()]
     problems += [
@@ -34,28 +33,16 @@ def inspect_store(store: TargetStore) -> dict[str, Any]:
         "written_by": store.manifest.written_by,
         "mentors": mentors,
         "problems": problems,
+        "warnings": [w for stored in store.sound_mentors if (w := stored.near_chance())],
     }
-
-
-def near_chance(found: dict[str, Any]) -> list[str]:
-    """A warning for each mentor that is hardly better than guessing."""
-    chance = 100 / found["dataset"]["num_classes"]
-    return [
-        f"mentor {m['name']} is right on {m['accuracy']:.2f}% of its cached views, near chance "
-        f"({chance:.2f}%): is its class order, preprocessing or checkpoint another dataset's?"
-        for m in found["mentors"]
-        if m["accuracy"] is not None and m["accuracy"] < CHANCE_FACTOR * chance
-    ]
 
 
 def _mentor(store: TargetStore, stored: StoredMentor) -> dict[str, Any]:
     commits = stored.commits.values()
-    rows = sum(record.rows for record in commits)
-    correct = sum(record.correct for record in commits)
     measured = store.kind.combine_error_sums(record.error_sums for record in commits)
     return {
         **stored.manifest.to_json(),
-        "accuracy": 100 * correct / rows if rows else None,
+        "accuracy": stored.accuracy,
         "views": stored.declared_views,
         "complete_views": len(stored.complete_views(store.manifest.num_blocks)),
         "chunks": len(stored.commits),

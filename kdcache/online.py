@@ -22,7 +22,8 @@ def require_stored_mentor(store: TargetStore, mentor: Mentor) -> None:
         f"mentor {mentor.name!r}",
         (f"store {store.root}", {key: getattr(stored, key) for key in here}),
         ("loaded here", here),
-        f"Give the checkpoint the store was made with: --checkpoint {mentor.name}=FILE",
+        f"Give the checkpoint the store was made with, and the JSON with its preprocessing beside "
+        f"it: --checkpoint {mentor.name}=FILE",
     )
 
 

@@ -26,8 +26,10 @@ from kdcache.store import (
     read_array,
     read_mentor_manifest,
     require_equal,
+    require_replay,
     stored_as,
 )
+from kdcache.versions import library_versions
 from kdcache.views import Recipe, make_recipe, recipe_from_description
 
 DEFAULT_VIEWS = 40
@@ -144,18 +146,26 @@ def _despite_damage(store: TargetStore, mentor: MentorManifest, encoder: Encoder
     return replace(stored, declared_views=max(views, known))
 
 
-def require_same_views(store: TargetStore, wanted: Manifest) -> None:
-    """Raises StoreMismatch unless the store holds exactly these views of this dataset."""
-    sides = []
-    for manifest in (store.manifest, wanted):
-        recipe = {f"recipe {key}": value for key, value in manifest.recipe.items()}
-        sides.append({**manifest.dataset, **recipe, "view_seed": manifest.view_seed})
+def require_same_views(store: TargetStore, dataset: ImageDataset, recipe: Recipe) -> None:
+    """Raises StoreMismatch unless the store holds exactly these views of this dataset.
+
+    And ReplayMismatch where these libraries make other pixels of them than those that wrote it.
+    """
+    manifest = store.manifest
+    sides = [
+        {**identity, **{f"recipe {key}": described[key] for key in described}, "view_seed": seed}
+        for identity, described, seed in (
+            (manifest.dataset, manifest.recipe, manifest.view_seed),
+            (dataset.identity(), recipe.describe(), recipe.seed),
+        )
+    ]
     require_equal(
         "what the views are made of",
         (f"store {store.root}", sides[0]),
         ("this command", sides[1]),
         "Give the store's options, or another --store for these views",
     )
+    require_replay(manifest.replay_proof, dataset, recipe, manifest.written_by, library_versions())
 
 
 def require_same_mentor(store: TargetStore, wanted: MentorManifest, encoder: Encoder) -> None:

@@ -86,7 +86,8 @@ class PrecomputeJob:
     view seed 0, 40 views (or what the recipe has), float16, fp32, 256 rows a forward pass.
 
     Raises StoreMismatch when the store at that path is for other views or holds one of these
-    mentors from another checkpoint, preprocessing, run shape or encoder.
+    mentors from another checkpoint, preprocessing, run shape or encoder; ReplayMismatch when its
+    views are other pixels here.
     """
 
     def __init__(
@@ -108,9 +109,13 @@ class PrecomputeJob:
         self.dataset: ImageDataset = as_image_dataset(dataset)
         existing = existing_store(local_path(store)) if store is not None else None
         self.recipe = choose_recipe(recipe, view_seed, existing, self.dataset)
-        manifest = new_manifest(self.dataset, self.recipe)
-        self.root = local_path(store) if store is not None else default_store(manifest)
-        existing = existing or existing_store(self.root, manifest)
+        if existing is None:
+            manifest = new_manifest(self.dataset, self.recipe)
+            self.root = local_path(store) if store is not None else default_store(manifest)
+            existing = existing_store(self.root, manifest)
+        if existing is not None:
+            require_same_views(existing, self.dataset, self.recipe)
+            self.root, manifest = existing.root, existing.manifest
         self.pool = MentorPool(
             mentors,
             device=resolve_device(str(device)),
@@ -129,8 +134,6 @@ class PrecomputeJob:
         ]
         present, there = {}, 0
         if existing is not None:
-            require_same_views(existing, manifest)
-            manifest = existing.manifest
             present = present_mentors(existing, self._mentors, chosen)
             found = [existing.num_views, *(mentor.declared_views for mentor in present.values())]
             there = max(found)
@@ -257,7 +260,8 @@ class PrecomputeJob:
         """The store, with room for every planned chunk; and which documents it had to heal."""
         healed = ensure_store(self.root, self.plan.manifest, self.dataset)
         store = open_store(self.root)
-        require_same_views(store, self.plan.manifest)
+        if store.manifest != self.plan.manifest:  # another writer was first
+            require_same_views(store, self.dataset, self.recipe)
         for mentor in self._mentors:
             healed += ensure_mentor(
                 self.root, store.manifest, mentor, self.plan.encoder, store.kind, self.plan.views

@@ -13,7 +13,7 @@ import zarr
 import kdcache
 from kdcache.datasets import ImageDataset, open_dataset
 from kdcache.errors import RunFailed, StoreError, StoreMismatch, UsageError
-from kdcache.inspection import inspect_store, near_chance
+from kdcache.inspection import inspect_store
 from kdcache.mentors import Mentor, MentorPool, RunShape, load_mentor
 from kdcache.models import build_network
 from kdcache.precompute import PrecomputeJob
@@ -194,7 +194,7 @@ def test_mentors_near_chance_are_warned_of(
     found = inspect_store(store)
     weak = [m["name"] for m in found["mentors"] if m["accuracy"] < 20]
     assert weak  # these were never trained
-    assert [w.split()[1] for w in near_chance(found)] == weak
+    assert [w.split()[1] for w in found["warnings"]] == weak
 
 
 def test_a_store_is_made_for_one_thing_only(

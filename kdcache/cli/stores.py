@@ -35,7 +35,8 @@ def inspect(store: str, as_json: bool) -> None:
         f"{dataset['num_classes']} classes\n"
         f"recipe       {_described(recipe)}, view seed {found['view_seed']}\n"
         f"views        {found['views']}, {'complete' if found['complete'] else 'not complete'}\n"
-        f"bytes        {readable_bytes(found['bytes'])}"
+        f"bytes        {readable_bytes(found['bytes'])}\n"
+        f"written by   {_listed(found['written_by'])}"
     )
     print_mentors(opened)
 
@@ -100,7 +101,7 @@ def _print_verification(store: str, found: "FullVerification") -> None:
 
 def print_mentors(store: "TargetStore") -> None:
     """One line a mentor: accuracy on its cached views, what is there, how it was encoded."""
-    from kdcache.inspection import inspect_store, near_chance
+    from kdcache.inspection import inspect_store
 
     found = inspect_store(store)
     click.echo(
@@ -114,10 +115,14 @@ def print_mentors(store: "TargetStore") -> None:
             f"{readable_bytes(mentor['bytes']):>9}  {mentor['encoder']['name']:<8}  "
             f"{mentor['checkpoint_sha256'][:12]}"
         )
-    for warning in [*found["problems"], *near_chance(found)]:
+    for warning in [*found["problems"], *found["warnings"]]:
         click.echo(f"warning: {warning}", err=True)
 
 
 def _described(recipe: dict[str, Any]) -> str:
-    parameters = [f"{k} {v}" for k, v in recipe.items() if k not in ("name", "version", "exact")]
-    return ", ".join([recipe["name"], *parameters])
+    parameters = {k: v for k, v in recipe.items() if k not in ("name", "version", "exact")}
+    return ", ".join([recipe["name"], *([_listed(parameters)] if parameters else [])])
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())

@@ -115,7 +115,7 @@ def read_manifest(root: Path) -> Manifest:
     if found != FORMAT or type(found) is not int:
         raise StoreError(
             f"{root} has store format {found!r}, this version of kdcache reads format {FORMAT}; "
-            "use the version that wrote it"
+            f"use the version that wrote it ({_writer(attributes)}) or a later one"
         )
     try:
         manifest = Manifest(**attributes)
@@ -129,6 +129,12 @@ def read_manifest(root: Path) -> Manifest:
             f"its content has {expected}. Fetch the store again from where it came"
         )
     return manifest
+
+
+def _writer(attributes: Mapping[str, Any]) -> str:
+    written_by = attributes.get("written_by")
+    version = written_by.get("kdcache", "-") if isinstance(written_by, dict) else "-"
+    return f"kdcache {str(version)[:40]}"
 
 
 def _check_types(manifest: Manifest) -> None:
@@ -183,6 +189,8 @@ def read_mentor_manifest(group_metadata: Path) -> MentorManifest:
             raise TypeError("fingerprint, name, architecture and checkpoint_sha256 must be strings")
         if not all(isinstance(x, dict) for x in (manifest.preprocessing, manifest.run_shape)):
             raise TypeError("preprocessing and run_shape must be objects")
+        if type(manifest.num_classes) is not int or manifest.num_classes < 1:
+            raise TypeError("num_classes must be an integer from 1 up")
         return manifest
     except TypeError as error:
         raise StoreError(f"{group_metadata}: not a mentor of format {FORMAT} ({error})") from error

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdcache import philox
 from kdcache.datasets import ImageDataset
-from kdcache.errors import ReplayMismatch
+from kdcache.errors import ReplayMismatch, StoreMismatch, UsageError
 from kdcache.store.manifest import require_equal
 from kdcache.versions import library_versions
 from kdcache.views import Recipe
@@ -38,11 +38,19 @@ def replay_checksums(dataset: ImageDataset, recipe: Recipe) -> list[dict[str, An
 def proven_dataset(store: "TargetStore", dataset: ImageDataset) -> ImageDataset:
     """The store's part of `dataset`, proven to be what the mentors saw.
 
-    Content is compared (samples, labels, pixels), then sampled views are replayed. Raises
-    StoreMismatch, ReplayMismatch, or UsageError for samples that the dataset lacks.
+    Content is compared (samples, labels, pixels; a name may differ), then sampled views are
+    replayed. Raises StoreMismatch, ReplayMismatch.
     """
     manifest = store.manifest
-    stored_part = dataset.subset(store.index_N)
+    remedy = "Use the dataset the store was made from, or precompute a store for this one"
+    try:
+        stored_part = dataset.subset(store.index_N)
+    except UsageError as error:
+        raise StoreMismatch(
+            f"the dataset is not the one of the store {store.root}, which holds "
+            f"{manifest.num_samples} samples of {manifest.dataset['name']} "
+            f"({manifest.dataset['split']}): {error}. {remedy}"
+        ) from error
     content = {"num_classes", "image_shape", "index_sha256", "labels_sha256", "pixels_sha256"}
     here = stored_part.identity()
     if any(here[key] != manifest.dataset.get(key) for key in content):
@@ -50,7 +58,7 @@ def proven_dataset(store: "TargetStore", dataset: ImageDataset) -> ImageDataset:
             "the dataset",
             (f"store {store.root}", manifest.dataset),
             ("dataset here", here),
-            "Use the dataset the store was made from, or precompute a store for this one",
+            remedy,
         )
     require_replay(
         manifest.replay_proof, stored_part, store.recipe, manifest.written_by, library_versions()

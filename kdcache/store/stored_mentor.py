@@ -22,6 +22,8 @@ from kdcache.store.manifest import (
 from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, read_sealed
 from kdcache.store.zarr_metadata import targets_metadata
 
+CHANCE_FACTOR = 2.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredMentor:
@@ -42,6 +44,25 @@ class StoredMentor:
     def identity(self) -> str:
         """What every commit record of this array states."""
         return targets_identity(self.manifest, self.kind, self.encoder)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Top-1 percent on its committed views; None before the first."""
+        rows = sum(record.rows for record in self.commits.values())
+        correct = sum(record.correct for record in self.commits.values())
+        return 100 * correct / rows if rows else None
+
+    def near_chance(self) -> str | None:
+        """A warning for a mentor that is hardly better than guessing; None for any other."""
+        accuracy, chance = self.accuracy, 100 / self.manifest.num_classes
+        if accuracy is None or accuracy >= CHANCE_FACTOR * chance:
+            return None
+        name = self.manifest.name
+        return (
+            f"mentor {name} is right on {accuracy:.2f}% of its cached views, near chance "
+            f"({chance:.2f}%): is its class order, preprocessing or checkpoint another dataset's? "
+            f"Give the right one with --checkpoint {name}=FILE, into another --store"
+        )
 
     def complete_views(self, num_blocks: int) -> list[int]:
         """Views of which every block is committed, ascending."""

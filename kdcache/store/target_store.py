@@ -140,7 +140,8 @@ class TargetStore:
             raise MissingTargets(
                 f"{self.root} holds no targets for {unknown.size} of the samples asked for (first: "
                 f"{unknown[0]}); it holds {self.num_samples} samples of "
-                f"{self.manifest.dataset['name']} ({self.manifest.dataset['split']})"
+                f"{self.manifest.dataset['name']} ({self.manifest.dataset['split']}). Ask for "
+                "these only (--samples), or precompute another store"
             )
         return positions_B
 

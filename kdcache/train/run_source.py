@@ -26,13 +26,15 @@ from kdcache.views import Recipe, make_recipe
 class Chosen:
     """The resolved config (no view or mentor left to a store's growth), samples, targets.
 
-    `taught_by` says which store and mentors these targets are of.
+    `taught_by` says which store and mentors these targets are of, `warnings` what is odd about
+    them.
     """
 
     config: TrainConfig
     train: ImageDataset
     source: TargetSource
     taught_by: Description
+    warnings: tuple[str, ...] = ()
 
 
 def choose_source(config: TrainConfig, device: torch.device) -> Chosen:
@@ -46,6 +48,8 @@ def choose_source(config: TrainConfig, device: torch.device) -> Chosen:
     if config.store is None and config.method != "ce" and config.targets == "cache":
         config = replace(config, store=str(_find_store(config)))
     store = None if config.store is None else open_store(config.store)
+    if store is not None:
+        _require_agreement(config, store)
     if config.dataset is None:
         name = DEFAULT_DATASET if store is None else _dataset_name(store)
         config = replace(config, dataset=name)
@@ -63,7 +67,6 @@ def _with_store(
     if config.targets == "online" and config.mentors is None:
         for name in names:
             require_named(name, option="--mentors", origin=f"store {store.root}")
-    _require_agreement(config, store)
     wanted = range(config.views) if isinstance(config.views, int) else config.views
     stream = TargetStream(store, names, device, views=wanted)
     chosen = stream.require_dataset(train.select(config.samples), narrow=config.samples is None)
@@ -83,7 +86,14 @@ def _with_store(
     elif config.targets == "online":
         pool = _live_mentors(config, chosen, device, store)
         source = OnlineTargets(chosen, pool, stream.recipe, stream.views)
-    return Chosen(config=config, train=chosen, source=source, taught_by=taught_by)
+    warnings = [store.mentor(name).near_chance() for name in source.mentors]
+    return Chosen(
+        config=config,
+        train=chosen,
+        source=source,
+        taught_by=taught_by,
+        warnings=tuple(filter(None, warnings)),
+    )
 
 
 def _without_store(config: TrainConfig, train: ImageDataset, device: torch.device) -> Chosen:

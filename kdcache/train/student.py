@@ -65,7 +65,10 @@ def train_student(
             config, network=network, loader=loader, loss=loss, test=test, folder=folder
         )
         state = folder.load_checkpoint()
-        if state is not None:
+        if state is None:
+            for warning in chosen.warnings:
+                notify(f"warning: {warning}")
+        else:
             tell_changes(began, environment, notify)
             loop.restore(state)
         # The checkpoint knows them all: what else is there is an epoch that will run again.

@@ -39,8 +39,13 @@ def recipe_from_description(description: dict[str, Any], seed: int) -> Recipe:
             return recipe
     raise StoreError(
         f"the store's views were made by the recipe {description}, which this version of kdcache "
-        f"cannot replay (it knows {', '.join(sorted(RECIPES))}); use the version that wrote it"
+        f"cannot replay (it knows {_known_recipes()}); use the version that wrote it, which "
+        "`kdcache inspect` names"
     )
+
+
+def _known_recipes() -> str:
+    return ", ".join(f"{name} version {RECIPES[name].version}" for name in sorted(RECIPES))
 
 
 __all__ = [

@@ -276,7 +276,9 @@ def test_the_description_of_none_round_trips() -> None:
     ],
 )
 def test_a_description_this_version_cannot_replay_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(StoreError, match=r"cannot replay \(it knows crop-flip, none\)"):
+    with pytest.raises(
+        StoreError, match=r"cannot replay \(it knows crop-flip version 1, none version 1\)"
+    ):
         described_recipe({**CropFlip().describe(), **change}, 0)
 
 

@@ -1,0 +1,354 @@
+"""A reader of stores made from docs/format.md: zarr, numpy and the standard library, no kdcache.
+
+It follows the page section by section and refuses what the page says a reader refuses, so that a
+page which is wrong or incomplete fails a test. Written for being read: it is slow.
+
+Shapes: V views, N samples, C classes; images are C, H, W.
+"""
+
+import hashlib
+import json
+import re
+import struct
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+Json = dict[str, Any]
+SEAL = re.compile(rb'"seal": ?"([0-9a-f]{64})"')
+RECORD_NAME = re.compile(r"([0-9]{6,18})\.([0-9]{6,18})\.([0-9a-f]{8})\.json")
+
+
+class RefusedError(Exception):
+    """The store is not as docs/format.md says."""
+
+
+def demand(holds: bool, what: object) -> None:
+    if not holds:
+        raise RefusedError(str(what))
+
+
+# Sealed documents
+
+
+def read_sealed(path: Path) -> Json:
+    """A document whose seal holds, without the seal. FileNotFoundError when there is none."""
+    content = path.read_bytes()
+    seals = list(SEAL.finditer(content))
+    demand(len(seals) == 1, f"{path}: {len(seals)} seals")
+    start, end = seals[0].span(1)
+    blank = content[:start] + b"0" * 64 + content[end:]
+    demand(hashlib.sha256(blank).hexdigest().encode() == seals[0][1], f"{path}: broken seal")
+    try:
+        document: Json = json.loads(content)
+    except ValueError as error:
+        raise RefusedError(f"{path}: {error}") from error
+    holder = document if "seal" in document else document["attributes"]["kdcache"]
+    del holder["seal"]
+    return document
+
+
+def canonical(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{text(key)}:{canonical(value[key])}" for key in sorted(value)) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(canonical, value)) + "]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return text(value) if isinstance(value, str) else repr(value)
+
+
+def text(value: str) -> str:
+    short = {8: r"\b", 9: r"\t", 10: r"\n", 12: r"\f", 13: r"\r", 34: r"\"", 92: r"\\"}
+    units = struct.iter_unpack(">H", value.encode("utf-16-be"))
+    spelt = (short.get(u) or (chr(u) if 0x20 <= u <= 0x7E else f"\\u{u:04x}") for (u,) in units)
+    return '"' + "".join(spelt) + '"'
+
+
+def canonical_sha256(value: Any) -> str:
+    return hashlib.sha256(canonical(value).encode("ascii")).hexdigest()
+
+
+# Chunks
+
+
+def crc32c(payload: bytes) -> int:
+    """RFC 3720, one bit after the other: polynomial 0x1EDC6F41, reflected."""
+    crc = 0xFFFFFFFF
+    for byte in payload:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def read_chunk(path: Path, payload_bytes: int) -> bytes:
+    """A chunk file's payload, its size and CRC32C checked."""
+    content = path.read_bytes()
+    demand(len(content) == payload_bytes + 4, f"{path}: {len(content)} bytes")
+    payload, trailer = content[:-4], content[-4:]
+    demand(crc32c(payload) == int.from_bytes(trailer, "little"), f"{path}: CRC32C")
+    return payload
+
+
+# Zarr metadata
+
+
+def array_metadata(
+    shape: list[int],
+    chunk_shape: list[int],
+    data_type: str,
+    fill: int | str,
+    codecs: list[Json],
+    names: list[str],
+    attributes: Json,
+) -> Json:
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": data_type,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk_shape}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": codecs,
+        "dimension_names": names,
+        "attributes": {"kdcache": attributes},
+    }
+
+
+LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
+CRC32C = {"name": "crc32c"}
+ZSTD = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
+ROOT_OF = "target = -(stored / 32)^2, computed in float32 (exact); 255: no target"
+# name: data type, fill, codecs, arithmetic, relative, absolute and root error
+ENCODERS: dict[str, tuple[str, int | str, list[Json], str, float, float, float]] = {
+    "float32": ("float32", "NaN", [LITTLE, CRC32C], "target = stored", 0.0, 0.0, 0.0),
+    "float16": (
+        "float16", "NaN", [LITTLE, CRC32C], "target = float32(stored)", 2.0**-11, 2.0**-25, 0.0
+    ),
+    "sqrt8": (
+        "uint8", 255, [{"name": "bytes"}, CRC32C], ROOT_OF, 0.0, 2.0**-12 * (1 + 2.0**-13),
+        2.0**-5 * (1 + 2.0**-13),
+    ),
+    "sqrt8-zstd": (
+        "uint8", 255, [{"name": "bytes"}, ZSTD, CRC32C], ROOT_OF, 0.0, 2.0**-12 * (1 + 2.0**-13),
+        2.0**-5 * (1 + 2.0**-13),
+    ),
+}  # fmt: skip
+
+
+def decode(stored: NDArray[Any]) -> NDArray[np.float32]:
+    if stored.dtype != np.uint8:
+        return stored.astype(np.float32)
+    demand(bool((stored != 255).all()), "a stored 255 says that no target is here")
+    root = stored.astype(np.float32) / np.float32(32)
+    return -(root * root)
+
+
+# The store
+
+
+class PlainStore:
+    """A store as `docs/format.md`, "What a reader checks", has it read."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.manifest = read_manifest(root)
+        self.dataset: Json = self.manifest["dataset"]
+        self.num_samples: int = self.dataset["num_samples"]
+        self.block: int = self.manifest["block"]
+        self.num_blocks = -(-self.num_samples // self.block)
+        self.index_N, self.labels_N = (self._list(name) for name in ("index", "labels"))
+        classes = self.dataset["num_classes"]
+        demand(bool(self.index_N[0] >= 0 and (np.diff(self.index_N) > 0).all()), "index")
+        demand(bool(((self.labels_N >= 0) & (self.labels_N < classes)).all()), "labels")
+        demand(read_sealed(root / "mentors" / "zarr.json")["node_type"] == "group", "mentors")
+        folders = [f for f in sorted((root / "mentors").iterdir()) if f.is_dir()]
+        mentors = [PlainMentor(self, folder) for folder in folders]
+        self.mentors = {mentor.name: mentor for mentor in mentors}
+
+    def _list(self, name: str) -> NDArray[np.int64]:
+        n = self.num_samples
+        expected = array_metadata([n], [n], "int64", 0, [LITTLE, CRC32C], ["sample"], {})
+        demand(read_sealed(self.root / name / "zarr.json") == expected, f"{name}: metadata")
+        payload = read_chunk(self.root / name / "c" / "0", 8 * n)
+        demand(hashlib.sha256(payload).hexdigest() == self.dataset[f"{name}_sha256"], name)
+        return np.frombuffer(payload, dtype="<i8").astype(np.int64)
+
+    def view_pixels(self, image_CHW: NDArray[np.uint8], index: int, view: int) -> NDArray[np.uint8]:
+        """One replayed view of one image."""
+        recipe = self.manifest["recipe"]
+        demand(recipe["version"] == 1 and recipe["exact"], recipe)
+        if recipe["name"] == "none":
+            demand(view == 0, view)
+            return image_CHW
+        demand(recipe["name"] == "crop-flip", recipe)
+        size, padding = recipe["size"], recipe["padding"]
+        word = philox(self.manifest["view_seed"], purpose=0, major=index, minor=view)
+        padded = np.pad(image_CHW, ((0, 0), (padding, padding), (padding, padding)))
+        top, left = below(word[0], 2 * padding + 1), below(word[1], 2 * padding + 1)
+        crop = padded[:, top : top + size, left : left + size]
+        return crop[:, :, ::-1] if recipe["flip"] and word[2] >> 31 else crop
+
+    def proves(self, images: dict[int, NDArray[np.uint8]]) -> bool:
+        """Whether these images, by permanent integer, are what the mentors saw."""
+        permuted = sorted(range(self.num_samples), key=lambda n: philox(0, 2, n, 0)[:2])
+        sampled = [images[int(self.index_N[n])] for n in sorted(permuted[:256])]
+        pixels = b"".join(image.tobytes() for image in sampled)
+        same = hashlib.sha256(pixels).hexdigest() == self.dataset["pixels_sha256"]
+        return same and all(
+            hashlib.sha256(
+                self.view_pixels(images[s["index"]], s["index"], s["view"]).tobytes()
+            ).hexdigest()
+            == s["sha256"]
+            for s in self.manifest["replay_proof"]
+        )
+
+
+def read_manifest(root: Path) -> Json:
+    document = read_sealed(root / "zarr.json")
+    demand((document["zarr_format"], document["node_type"]) == (3, "group"), "no Zarr v3 group")
+    manifest: Json = document["attributes"]["kdcache"]
+    demand(manifest["format"] == 1, f"format {manifest['format']}")
+    demand(
+        set(manifest) == {"format", "fingerprint", "dataset", "recipe", "view_seed", "block",
+                          "replay_proof", "written_by"},
+        f"the manifest has the members {sorted(manifest)}",
+    )  # fmt: skip
+    named = {key: manifest[key] for key in ("dataset", "recipe", "view_seed")}
+    demand(canonical_sha256(named) == manifest["fingerprint"], "fingerprint")
+    return manifest
+
+
+class PlainMentor:
+    """One mentor's array: `records` by (view, block), `complete_views`."""
+
+    def __init__(self, store: PlainStore, folder: Path) -> None:
+        self.store, self.folder = store, folder / "logits"
+        self.manifest: Json = read_sealed(folder / "zarr.json")["attributes"]["kdcache"]
+        demand(
+            set(self.manifest) == {"fingerprint", "name", "architecture", "num_classes",
+                                   "checkpoint_sha256", "preprocessing", "run_shape"},
+            f"{folder} has the members {sorted(self.manifest)}",
+        )  # fmt: skip
+        self.name: str = self.manifest["name"]
+        demand(self.name.replace(":", ".") == folder.name, f"{folder} is of {self.name}")
+        demand(self.manifest["fingerprint"] == store.manifest["fingerprint"], "other views")
+        self.encoder, self.num_views = self._array()
+        self.identity = canonical_sha256(
+            {"mentor": self.manifest, "kind": "logits", "encoder": self.encoder}
+        )
+        self.records = {(r["view"], r["block"]): r for r in self._records()}
+        self.complete_views = [
+            view
+            for view in range(self.num_views)
+            if all((view, block) in self.records for block in range(store.num_blocks))
+        ]
+
+    def _array(self) -> tuple[Json, int]:
+        document = read_sealed(self.folder / "zarr.json")
+        encoder: Json = document["attributes"]["kdcache"]["encoder"]
+        num_views: int = document["shape"][0]
+        data_type, fill, codecs, arithmetic, relative, absolute, root = ENCODERS[encoder["name"]]
+        stated = {
+            "name": encoder["name"],
+            "arithmetic": arithmetic,
+            "relative_error": relative,
+            "absolute_error": absolute,
+            "root_error": root,
+        }
+        classes = self.store.dataset["num_classes"]
+        expected = array_metadata(
+            [num_views, self.store.num_samples, classes],
+            [1, self.store.block, classes],
+            data_type,
+            fill,
+            codecs,
+            ["view", "sample", "class"],
+            {"kind": "logits", "encoder": stated},
+        )
+        demand(document == expected and num_views >= 1, f"{self.folder}: metadata")
+        return encoder, num_views
+
+    def _records(self) -> list[Json]:
+        commits = self.folder / "commits"
+        listed = [path for path in sorted(commits.iterdir()) if RECORD_NAME.fullmatch(path.name)]
+        keys = [path.name.rsplit(".", 2)[0] for path in listed]
+        demand(len(set(keys)) == len(keys), f"{commits}: two records of one chunk")
+        gathered: Json = {}
+        with suppress(FileNotFoundError, RefusedError):
+            gathered = read_sealed(self.folder / "commits.json")["records"]
+        lost = {name.rsplit(".", 2)[0] for name in gathered} - set(keys)
+        demand(not lost, f"{commits}: records are gone: {sorted(lost)}")
+        records = [gathered.get(path.name) or read_sealed(path) for path in listed]
+        for path, record in zip(listed, records, strict=True):
+            self._check_record(path, record)
+        return records
+
+    def _check_record(self, path: Path, record: Json) -> None:
+        view, block, store = record["view"], record["block"], self.store
+        demand(
+            set(record) == {"view", "block", "rows", "bytes", "crc32c", "sha256", "identity",
+                            "correct", "error_sums"},
+            f"{path} has the members {sorted(record)}",
+        )  # fmt: skip
+        demand(path.name == f"{view:06d}.{block:06d}.{record['crc32c']}.json", path)
+        demand(record["identity"] == self.identity, f"{path} is of other targets")
+        demand(block < store.num_blocks, path)
+        demand(record["rows"] == min(store.block, store.num_samples - block * store.block), path)
+
+    def read_payload(self, view: int, block: int) -> bytes:
+        """A committed chunk as it lies in its file, every byte checked."""
+        record = self.records[view, block]
+        payload = read_chunk(self.folder / "c" / str(view) / str(block) / "0", record["bytes"])
+        demand(f"{crc32c(payload):08x}" == record["crc32c"], "another chunk than committed")
+        demand(hashlib.sha256(payload).hexdigest() == record["sha256"], "SHA-256")
+        return payload
+
+    def targets(self, view: int) -> NDArray[np.float32]:
+        """float32 log-probabilities (N, C) of one complete view, every chunk checked first.
+
+        Zarr decodes; where nothing is compressed the rows are also taken from the file's bytes.
+        """
+        demand(view in self.complete_views, f"view {view} is not complete")
+        payloads = [self.read_payload(view, block) for block in range(self.store.num_blocks)]
+        stored_NC = np.asarray(zarr.open_array(self.folder, mode="r")[view])
+        if self.encoder["name"] == "sqrt8-zstd":
+            return decode(stored_NC)
+        for block, payload in enumerate(payloads):
+            shape = (self.store.block, stored_NC.shape[1])
+            raw = np.frombuffer(payload, dtype=stored_NC.dtype).reshape(shape)
+            rows = self.records[view, block]["rows"]
+            start = block * self.store.block
+            demand(raw[:rows].tobytes() == stored_NC[start : start + rows].tobytes(), "rows")
+            padding = raw[rows:]
+            empty = padding == 255 if padding.dtype == np.uint8 else np.isnan(padding)
+            demand(bool(empty.all()), "padding")
+        return decode(stored_NC)
+
+
+# Views
+
+
+def philox(seed: int, purpose: int, major: int, minor: int) -> list[int]:
+    """Philox4x32-10's four words, by Python integers."""
+    low = 0xFFFFFFFF
+    counter = [major & low, major >> 32, minor, purpose]
+    key = [seed & low, seed >> 32]
+    for _ in range(10):
+        first, third = counter[0] * 0xD2511F53, counter[2] * 0xCD9E8D57
+        counter = [
+            third >> 32 ^ counter[1] ^ key[0], third & low,
+            first >> 32 ^ counter[3] ^ key[1], first & low,
+        ]  # fmt: skip
+        key = [key[0] + 0x9E3779B9 & low, key[1] + 0xBB67AE85 & low]
+    return counter
+
+
+def below(word: int, bound: int) -> int:
+    return word * bound >> 32

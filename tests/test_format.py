@@ -1,0 +1,234 @@
+"""docs/format.md is enough: a reader made from it, without kdcache, reads what kdcache writes."""
+
+import ast
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import kdcache
+from kdcache import philox
+from kdcache.canonical import canonical_json
+from kdcache.datasets import ImageDataset
+from kdcache.encode import ENCODERS
+from kdcache.mentors import Mentor
+from kdcache.store.sealed import BLANK, seal
+from tests import plain_reader
+from tests.plain_reader import PlainStore, RefusedError
+
+PAGE = Path(__file__).parent.parent / "docs" / "format.md"
+
+
+def images_of(dataset: ImageDataset, store: PlainStore) -> dict[int, Any]:
+    pixels_NCHW = dataset.images(store.index_N)
+    return dict(zip(store.index_N.tolist(), pixels_NCHW, strict=True))
+
+
+@pytest.fixture(params=sorted(ENCODERS))
+def root(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    digits: ImageDataset,
+    digits_mentors: list[Mentor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """Two mentors, two views, blocks of 34, 34 and 32 (and 2 of padding) samples."""
+    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 34)
+    recipe = kdcache.views.CropFlip(size=8, padding=2, seed=2**63 + 5)
+    kdcache.precompute_targets(
+        digits, digits_mentors, store=tmp_path / "S", views=2, recipe=recipe, encoder=request.param
+    )
+    return tmp_path / "S"
+
+
+def test_the_reader_imports_nothing_of_kdcache() -> None:
+    imported = set()
+    for node in ast.walk(ast.parse(Path(plain_reader.__file__).read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            imported.add(str(node.module).split(".")[0])
+        elif isinstance(node, ast.Name):
+            assert node.id not in ("__import__", "exec", "eval", "importlib")
+    assert imported - set(sys.stdlib_module_names) == {"numpy", "zarr"}
+
+
+def test_a_fresh_store_is_read_and_decoded_bit_for_bit(root: Path, digits: ImageDataset) -> None:
+    plain, ours = PlainStore(root), kdcache.open_store(root)
+    assert sorted(plain.mentors) == sorted(ours.mentors)
+    np.testing.assert_array_equal(plain.index_N, digits.index_N)
+    np.testing.assert_array_equal(plain.labels_N, digits.labels(digits.index_N))
+    for name, mentor in plain.mentors.items():
+        assert mentor.complete_views == [0, 1]
+        for view in mentor.complete_views:
+            decoded = ours.targets(view, ours.index_N, [name])[:, 0]
+            assert mentor.targets(view).tobytes() == decoded.tobytes()
+
+
+def test_its_records_say_what_its_rows_say(root: Path, digits: ImageDataset) -> None:
+    plain = PlainStore(root)
+    for mentor in plain.mentors.values():
+        exact = mentor.encoder["name"] == "float32"
+        for (view, block), record in mentor.records.items():
+            rows = slice(block * plain.block, block * plain.block + record["rows"])
+            decoded = mentor.targets(view)[rows]
+            if exact:
+                assert record["correct"] == (decoded.argmax(1) == plain.labels_N[rows]).sum()
+                assert record["error_sums"] == {}
+            else:
+                assert record["error_sums"]["measured_rows"] == record["rows"]
+
+
+def test_its_views_are_replayed_by_plain_integers(root: Path, digits: ImageDataset) -> None:
+    plain = PlainStore(root)
+    images = images_of(digits, plain)
+    assert plain.proves(images)
+    assert len(plain.manifest["replay_proof"]) == 16
+    recipe = kdcache.open_store(root).recipe
+    index = int(plain.index_N[7])
+    for view in (0, 1, 99):
+        ours = recipe(digits.images(np.array([index])), np.array([index]), view)[0]
+        np.testing.assert_array_equal(plain.view_pixels(images[index], index, view), ours)
+    images[plain.manifest["replay_proof"][3]["index"]] ^= 1
+    assert not plain.proves(images)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("root", ["sqrt8"], indirect=True)
+def test_the_reader_notices_a_flipped_bit_in_every_file(root: Path) -> None:
+    def read() -> int:
+        store = PlainStore(root)
+        views = [(m, view) for m in store.mentors.values() for view in m.complete_views]
+        return sum(len(mentor.targets(view)) for mentor, view in views)
+
+    assert read() == 2 * 2 * 100
+    for index in root.glob("mentors/*/logits/commits.json"):
+        flip(index)
+        assert read() == 2 * 2 * 100  # it is only an aid
+        index.unlink()  # so that records are read one by one
+    files = [path for path in root.rglob("*") if path.is_file() and path.name[0] != "."]
+    chunks_and_records = 2 * 2 * 2 * 3
+    assert len(files) == 1 + 2 * 2 + 1 + 2 * 2 + chunks_and_records
+    for path in files:
+        sound = path.read_bytes()
+        flip(path)
+        with pytest.raises(RefusedError):
+            read()
+        path.write_bytes(sound)
+    assert read() == 2 * 2 * 100
+
+
+@pytest.mark.parametrize("root", ["float16"], indirect=True)
+@pytest.mark.parametrize(
+    ("document", "change", "refused"),
+    [
+        ("zarr.json", {"format": 2}, "format 2"),
+        ("zarr.json", {"extra": 1}, "members"),
+        ("zarr.json", {"view_seed": 1}, "fingerprint"),
+        ("mentors/r8/zarr.json", {"fingerprint": "0" * 64}, "other views"),
+        ("mentors/r8/zarr.json", {"name": "r9"}, "is of r9"),
+        ("mentors/r8/zarr.json", {"checkpoint_sha256": "0" * 64}, "is of other targets"),
+        ("mentors/r8/logits/zarr.json", {"kind": "features"}, "metadata"),
+    ],
+)
+def test_both_readers_refuse_what_the_page_refuses(
+    root: Path, document: str, change: dict[str, Any], refused: str
+) -> None:
+    content = json.loads((root / document).read_text())
+    content["attributes"]["kdcache"] |= {**change, "seal": BLANK}
+    (root / document).write_bytes(seal(content))
+    with pytest.raises(RefusedError, match=refused):
+        PlainStore(root)
+    with pytest.raises(kdcache.errors.StoreError):
+        kdcache.open_store(root).usable_views(["r8"])
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False,
+                                                                      allow_infinity=False),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(value=JSON_VALUES)
+def test_canonical_json_is_what_the_page_says(value: Any) -> None:
+    assert plain_reader.canonical(value) == canonical_json(value)
+
+
+@given(payload=st.binary(max_size=64))
+def test_crc32c_is_the_page_s(payload: bytes) -> None:
+    assert plain_reader.crc32c(payload) == int(google_crc32c.value(payload))
+
+
+@given(
+    seed=st.integers(0, 2**64 - 1),
+    purpose=st.sampled_from(list(philox.Purpose)),
+    major=st.integers(0, 2**63 - 1),
+    minor=st.integers(0, 2**32 - 1),
+)
+def test_philox_is_the_page_s(seed: int, purpose: philox.Purpose, major: int, minor: int) -> None:
+    ours = philox.words(seed, purpose, np.array([major]), minor)[0]
+    assert plain_reader.philox(seed, purpose, major, minor) == ours.tolist()
+
+
+def table_rows(page: str, after: str) -> list[list[str]]:
+    """The cells of the first table after a heading's words."""
+    lines = page[page.index(after) :].splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def test_the_page_lists_every_encoder_purpose_and_recipe() -> None:
+    page = PAGE.read_text()
+    rows = {row[0].strip("`"): row for row in table_rows(page, "ENCODER has exactly")}
+    assert set(rows) == set(ENCODERS) == set(plain_reader.ENCODERS)
+    for name, encoder in ENCODERS.items():
+        row = rows[name]
+        assert row[1] == f"`{encoder.dtype}`"
+        if not row[3].startswith("as "):
+            assert row[3] == f"`{encoder.arithmetic}`"
+        stated = [float(cell.split()[0]) for cell in row[4:] if not cell.startswith("as ")]
+        every = [encoder.relative_error, encoder.absolute_error, encoder.root_error]
+        assert stated == every[: len(stated)]
+    for purpose in philox.Purpose:
+        assert f"{int(purpose)} {purpose.name.lower().replace('_', ' ')}" in " ".join(
+            page.split()
+        ).replace("view parameters", "view")
+    for recipe in kdcache.views.RECIPES.values():
+        assert f"**`{recipe.name}`**, version {recipe.version}" in page
+
+
+@pytest.mark.parametrize("root", ["float16"], indirect=True)
+def test_the_page_lists_every_member(root: Path) -> None:
+    manifest, mentor = (
+        json.loads((root / path).read_text())["attributes"]["kdcache"]
+        for path in ("zarr.json", "mentors/r8/zarr.json")
+    )
+    record = json.loads(next(root.glob("mentors/r8/logits/commits/*")).read_text())
+    for after, members in (
+        ("MANIFEST has exactly", manifest),
+        ("`dataset`:\n", manifest["dataset"]),
+        ("`mentors/<m>/zarr.json` is a group", mentor),
+        ("### Commit records", record),
+    ):
+        rows = table_rows(PAGE.read_text(), after)
+        listed = {name.strip("` ") for row in rows for name in row[0].split(",")}
+        assert listed == set(members) - {"seal"}
