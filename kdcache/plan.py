@@ -137,8 +137,9 @@ def _despite_damage(store: TargetStore, mentor: MentorManifest, encoder: Encoder
     """
     array = mentor_array(store.root, mentor, store.manifest, store.kind)
     views = 0
-    with suppress(DamagedTargets):
-        mentor = read_mentor_manifest(array.group / METADATA)
+    if (array.group / METADATA).exists():  # it comes after the folder; a kill may come in between
+        with suppress(DamagedTargets):
+            mentor = read_mentor_manifest(array.group / METADATA)
     with suppress(DamagedTargets):
         encoder, views = read_array(array, store.manifest, store.kind)
     stored = stored_as(mentor, encoder, views, store.manifest, store.kind, array)
