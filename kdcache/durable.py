@@ -7,6 +7,7 @@ can kill a process, or cut its power, at each of them.
 import os
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 Bytes = bytes | bytearray | memoryview
@@ -49,11 +50,23 @@ def _write_all(descriptor: int, content: memoryview) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder and its parents, each durable in its own parent."""
+    """Makes a folder and its parents, each durable in its own parent.
+
+    An empty one that is there may be of a writer that was killed before it had come to that. (One
+    with something in it is not: whoever put it there came through here.)
+    """
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         fsync_folder(folder.parent)
+    elif _is_empty(folder):
+        with suppress(PermissionError):  # it was made by somebody else, where we may not look
+            fsync_folder(folder.parent)
+
+
+def _is_empty(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return next(entries, None) is None
 
 
 def publish(temporary: Path, path: Path) -> None:

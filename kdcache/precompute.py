@@ -46,9 +46,11 @@ from kdcache.store import (
     ensure_store,
     explained,
     index_damage,
+    keep_what_is_there,
     local_path,
     new_manifest,
     open_store,
+    remove_leftovers,
     write_commit_index,
     writing,
 )
@@ -179,6 +181,8 @@ class PrecomputeJob:
             store, healed = self._prepare_store()
             with writing(self.root) if self.plan.units else nullcontext():
                 done = self._fill(store, progress, should_stop)
+            if not self.plan.units:
+                remove_leftovers(self.root)
         return PrecomputeResult(
             store=open_store(self.root),
             stopped=done < self.plan.num_pixels,
@@ -269,6 +273,7 @@ class PrecomputeJob:
         store = open_store(self.root)
         for mentor in self._mentors:  # another writer may have been first
             require_same_mentor(store, mentor, self.plan.encoder)
+        keep_what_is_there(self.root, [store.mentor(name).array for name in self.pool.names])
         return store, healed
 
     def _gather_commits(self, *, always: bool) -> None:

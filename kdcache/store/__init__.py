@@ -17,6 +17,7 @@ from kdcache.store.store_writer import (
     ensure_store,
     is_damaged_store,
     is_store,
+    keep_what_is_there,
     new_manifest,
     open_damaged_store,
 )
@@ -29,7 +30,7 @@ from kdcache.store.stored_mentor import (
 )
 from kdcache.store.target_store import TargetStore, local_path, open_store
 from kdcache.store.verify import Damage, Verification, verify_store
-from kdcache.store.writers import explained, writing
+from kdcache.store.writers import explained, remove_leftovers, writing
 
 __all__ = [
     "FORMAT",
@@ -53,6 +54,7 @@ __all__ = [
     "index_damage",
     "is_damaged_store",
     "is_store",
+    "keep_what_is_there",
     "local_path",
     "mentor_array",
     "new_manifest",
@@ -62,6 +64,7 @@ __all__ = [
     "read_array",
     "read_manifest",
     "read_mentor_manifest",
+    "remove_leftovers",
     "require_equal",
     "require_replay",
     "stored_as",

@@ -6,6 +6,8 @@ makes a new one. Its group's zarr.json comes last: from then on the folder is a 
 """
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,20 @@ def _views_declared(array: ArrayLocation, manifest: Manifest, kind: TargetKind) 
         return read_array(array, manifest, kind)[1]
     except DamagedTargets:
         return 0
+
+
+def keep_what_is_there(root: Path, mentors: Iterable[ArrayLocation]) -> None:
+    """Makes the documents and records durable that can be seen in a store.
+
+    A writer that was killed between a rename and its fsync left some that were not yet.
+    """
+    folders = [root, *(list_path(root, name).parent for name in LISTS)]
+    folders += [*(root / name for name in LISTS), root / "mentors"]
+    for array in mentors:
+        folders += [array.group, array.folder, array.commits]
+    for folder in folders:
+        with suppress(FileNotFoundError, PermissionError):  # not made yet; only to be read
+            durable.fsync_folder(folder)
 
 
 def refuse_foreign(root: Path) -> None:

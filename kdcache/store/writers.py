@@ -30,7 +30,8 @@ def writing(root: Path) -> Iterator[None]:
         try:
             with suppress(BlockingIOError):
                 fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove_leftovers(root)
+                for path in _leftovers(root):
+                    durable.remove(path)
             fcntl.flock(mark, fcntl.LOCK_SH)
         except BaseException:
             os.close(mark)
@@ -59,8 +60,13 @@ def explained(root: Path) -> Iterator[None]:
         ) from error
 
 
-def _remove_leftovers(root: Path) -> None:
+def remove_leftovers(root: Path) -> None:
+    """For who has nothing to write: removes what killed writers left, if the folder lets it."""
+    if any(True for _ in _leftovers(root)):
+        with suppress(OSError), writing(root):
+            pass
+
+
+def _leftovers(root: Path) -> Iterator[Path]:
     for folder, _, names in os.walk(root):
-        for name in names:
-            if durable.is_aside(name):
-                durable.remove(Path(folder) / name)
+        yield from (Path(folder) / name for name in names if durable.is_aside(name))
