@@ -115,19 +115,35 @@ def present_mentors(
 ) -> dict[str, StoredMentor]:
     """Those of the mentors that the store has; one whose documents are damaged as it must be.
 
+    Every commit record is read by itself: a damaged one is to be healed, even where the index
+    knows what it said.
+
     Raises StoreMismatch when the store is for other views, or holds one of these mentors from
     another checkpoint, preprocessing, run shape or encoder.
     """
     found = {}
     for mentor in mentors:
         try:
-            found[mentor.name] = store.mentor(mentor.name)
+            stored = _by_records(store, store.mentor(mentor.name))
         except MissingTargets:
             continue
         except DamagedTargets:
-            found[mentor.name] = _despite_damage(store, mentor, encoder)
-        _require_same_mentor(store, found[mentor.name], mentor, encoder)
+            stored = _despite_damage(store, mentor, encoder)
+        _require_same_mentor(store, stored, mentor, encoder)
+        found[mentor.name] = stored
     return found
+
+
+def _by_records(store: TargetStore, stored: StoredMentor) -> StoredMentor:
+    return stored_as(
+        stored.manifest,
+        stored.encoder,
+        stored.declared_views,
+        store.manifest,
+        stored.kind,
+        stored.array,
+        use_index=False,
+    )
 
 
 def _despite_damage(store: TargetStore, mentor: MentorManifest, encoder: Encoder) -> StoredMentor:
@@ -142,7 +158,7 @@ def _despite_damage(store: TargetStore, mentor: MentorManifest, encoder: Encoder
             mentor = read_mentor_manifest(array.group / METADATA)
     with suppress(DamagedTargets):
         encoder, views = read_array(array, store.manifest, store.kind)
-    stored = stored_as(mentor, encoder, views, store.manifest, store.kind, array)
+    stored = stored_as(mentor, encoder, views, store.manifest, store.kind, array, use_index=False)
     known = max((view + 1 for view, _ in stored.commits), default=0)
     return replace(stored, declared_views=max(views, known))
 

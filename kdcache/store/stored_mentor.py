@@ -119,9 +119,11 @@ def stored_as(
     manifest: Manifest,
     kind: TargetKind,
     array: ArrayLocation,
+    *,
+    use_index: bool = True,
 ) -> StoredMentor:
     """What is committed of exactly these targets, whatever the mentor's documents say."""
-    found = read_commits(array, targets_identity(mentor, kind, encoder))
+    found = read_commits(array, targets_identity(mentor, kind, encoder), use_index=use_index)
     sound, unfit = _fit_to_array(found, encoder, manifest, kind, array)
     return StoredMentor(
         manifest=mentor,
