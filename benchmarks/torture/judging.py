@@ -9,11 +9,7 @@ import numpy as np
 from benchmarks.torture.tally import Tally
 from benchmarks.torture.world import Key, Truth, files_of
 from kdcache.errors import KdcacheError, StoreError
-from kdcache.store import index_damage, open_store
-from kdcache.store.commits import read_commits
-from kdcache.store.layout import LISTS
-from kdcache.store.manifest import read_attributes
-from kdcache.store.sample_lists import list_damage
+from kdcache.store import open_store, verify_store
 
 File = tuple[int, int]  # inode, time of its last change
 
@@ -88,31 +84,11 @@ def _file(path: Path) -> File:
 
 
 def damage_found(root: Path) -> list[str]:
-    """What verifying a store lists."""
+    """What verifying a store lists, or why it is none."""
     try:
-        store = open_store(root)
+        return [str(damage) for damage in verify_store(root).damaged]
     except StoreError as error:
         return [str(error)]
-    found = [str(d) for name in LISTS if (d := list_damage(root, name, store.manifest)) is not None]
-    try:
-        read_attributes(root / "mentors" / "zarr.json")
-    except StoreError as error:
-        found.append(str(error))
-    found += [str(error) for error in store.mentor_errors.values()]
-    for stored in store.sound_mentors:
-        on_disk = read_commits(stored.array, stored.identity, use_index=False)
-        broken = (*stored.broken, *on_disk.broken)
-        found += [f"{wrong.path}: {wrong.reason}" for wrong in broken]
-        reason = index_damage(stored.array, len(stored.commits))
-        if reason is not None:
-            found.append(f"{stored.array.commit_index}: {reason}")
-        for view, block in stored.commits:
-            try:
-                rows = store.index_N[store.manifest.block_rows(block)]
-                store.targets(view, rows, [stored.manifest.name])
-            except StoreError as error:
-                found.append(str(error))
-    return found
 
 
 @dataclass(kw_only=True)

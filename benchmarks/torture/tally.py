@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-_LAYOUT = "{what:<52} {rounds:>7} {lost:>6} {wrong:>9} {healed:>8} {seconds:>8}"
+_LAYOUT = "{what:<62} {rounds:>7} {lost:>6} {wrong:>9} {healed:>8} {seconds:>8}"
 
 
 @dataclass(kw_only=True)
