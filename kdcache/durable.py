@@ -4,6 +4,7 @@ Whatever reaches a store passes through these few calls of the operating system,
 can kill a process, or cut its power, at each of them.
 """
 
+import errno
 import os
 import secrets
 from collections.abc import Iterable
@@ -23,9 +24,13 @@ def is_aside(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
 
 
-def write_aside(path: Path, parts: Iterable[Bytes]) -> Path:
-    """Writes and fsyncs a file beside `path`; returns where. `publish` makes it appear."""
-    make_folder(path.parent)
+def write_aside(path: Path, parts: Iterable[Bytes], *, within: Path | None = None) -> Path:
+    """Writes and fsyncs a file beside `path`; returns where. `publish` makes it appear.
+
+    Folders that are missing are made, but not `within` itself: it has vanished, and what is left of
+    a run is no reason to make it again. Raises FileNotFoundError then.
+    """
+    make_folder(path.parent, within=within)
     temporary = aside(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOSE_ON_EXEC, 0o666)
     try:
@@ -49,14 +54,16 @@ def _write_all(descriptor: int, content: memoryview) -> None:
         content = content[os.write(descriptor, content) :]
 
 
-def make_folder(folder: Path) -> None:
-    """Makes a folder and its parents, each durable in its own parent.
+def make_folder(folder: Path, *, within: Path | None = None) -> None:
+    """Makes a folder and its parents (below `within`), each durable in its own parent.
 
     An empty one that is there may be of a writer that was killed before it had come to that. (One
     with something in it is not: whoever put it there came through here.)
     """
     if not folder.is_dir():
-        make_folder(folder.parent)
+        if folder == within:
+            raise FileNotFoundError(errno.ENOENT, "it vanished", str(folder))
+        make_folder(folder.parent, within=within)
         folder.mkdir(exist_ok=True)
         fsync_folder(folder.parent)
     elif _is_empty(folder):
@@ -75,9 +82,9 @@ def publish(temporary: Path, path: Path) -> None:
     fsync_folder(path.parent)
 
 
-def write_file(path: Path, *parts: Bytes) -> None:
-    """A whole file, durably, replacing what was there."""
-    temporary = write_aside(path, parts)
+def write_file(path: Path, *parts: Bytes, within: Path | None = None) -> None:
+    """A whole file, durably, replacing what was there. `within`: see `write_aside`."""
+    temporary = write_aside(path, parts, within=within)
     try:
         publish(temporary, path)
     finally:

@@ -4,8 +4,8 @@ import hashlib
 import os
 import re
 import struct
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -97,18 +97,25 @@ class Commits:
     broken: tuple[BrokenRecord, ...] = ()
 
 
-def store_lock(root: Path) -> FileLock:
+@contextmanager
+def store_lock(root: Path) -> Iterator[None]:
     """Held for moments only: while a chunk and its record appear, and while documents change.
 
     Raises StoreError when the store's folder has vanished (taking the lock would make it again).
     """
+    require_folder(root)
+    require_inside(root, root / ".lock")
+    with FileLock(root / ".lock"):
+        yield
+
+
+def require_folder(root: Path) -> None:
+    """Raises StoreError when a store's folder has vanished."""
     if not root.is_dir():
         raise StoreError(
             f"the store {root} vanished while it was written to; what is left of this run is lost "
             "with it. Find out who removed it, then run the same command again"
         )
-    require_inside(root, root / ".lock")
-    return FileLock(root / ".lock")
 
 
 def commit_chunk(
@@ -146,12 +153,13 @@ def commit_chunk(
         error_sums=dict(error_sums),
     )
     chunk = array.chunk(view, block)
-    lock = store_lock(array.root)
+    require_folder(array.root)
     require_inside(array.root, chunk.parent)
     require_inside(array.root, array.commits)
-    temporary = durable.write_aside(chunk, [payload, struct.pack("<I", checksum)])
+    content = [payload, struct.pack("<I", checksum)]
+    temporary = durable.write_aside(chunk, content, within=array.root)
     try:
-        with lock:
+        with store_lock(array.root):
             present = [array.commits / name for name, _ in _listed_records(array, key)]
             reader = ChunkReader(encoder, raw_size(payload, encoder))
             theirs = _intact_record(array, present, record, reader)
@@ -159,7 +167,8 @@ def commit_chunk(
                 return theirs
             _withdraw(array, present)
             durable.publish(temporary, chunk)
-            write_sealed(array.commits / record.file_name, {**asdict(record), SEAL: BLANK})
+            document = {**asdict(record), SEAL: BLANK}
+            write_sealed(array.commits / record.file_name, document, within=array.root)
     finally:
         durable.remove(temporary)
     return record
@@ -211,7 +220,7 @@ def write_commit_index(array: ArrayLocation, records: Iterable[CommitRecord]) ->
     """Gathers the records into one file, for opening a large store in one read."""
     require_inside(array.root, array.folder)
     gathered = {record.file_name: asdict(record) for record in records}
-    write_sealed(array.commit_index, {"records": gathered, SEAL: BLANK})
+    write_sealed(array.commit_index, {"records": gathered, SEAL: BLANK}, within=array.root)
 
 
 def index_damage(array: ArrayLocation, num_records: int) -> str | None:

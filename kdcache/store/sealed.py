@@ -29,9 +29,9 @@ def seal(document: dict[str, Any]) -> bytes:
     return blank[: found.start(1)] + digest + blank[found.end(1) :]
 
 
-def write_sealed(path: Path, document: dict[str, Any]) -> None:
-    """Seals a document and writes it durably, replacing what was there."""
-    durable.write_file(path, seal(document))
+def write_sealed(path: Path, document: dict[str, Any], *, within: Path | None = None) -> None:
+    """Seals a document and writes it durably, replacing what was there. `within`: the store."""
+    durable.write_file(path, seal(document), within=within)
 
 
 def read_sealed(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:

@@ -234,13 +234,13 @@ def _is_damaged(metadata: Path) -> bool:
 
 def _write_document(root: Path, path: Path, document: dict[str, Any]) -> None:
     require_inside(root, path.parent)
-    write_sealed(path, document)
+    write_sealed(path, document, within=root)
 
 
 def _write_list(root: Path, name: str, values_N: NDArray[np.int64]) -> None:
     content = values_N.astype("<i8").tobytes()
     chunk = list_path(root, name)
     require_inside(root, chunk.parent)
-    durable.write_file(chunk, content, crc32c(content).to_bytes(4, "little"))
+    durable.write_file(chunk, content, crc32c(content).to_bytes(4, "little"), within=root)
     document = list_metadata(len(values_N), {SEAL: BLANK})
     _write_document(root, root / name / METADATA, document)

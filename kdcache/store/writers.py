@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdcache import durable
 from kdcache.errors import RunFailed, StoreError
-from kdcache.store.commits import store_lock
+from kdcache.store.commits import require_folder, store_lock
 from kdcache.store.layout import require_inside
 
 
@@ -47,6 +47,9 @@ def explained(root: Path) -> Iterator[None]:
     """The operating system's refusals while a store is written, as errors that say what to do."""
     try:
         yield
+    except FileNotFoundError:
+        require_folder(root)
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
