@@ -6,6 +6,7 @@ it, make half of it, raise what the operating system could raise, or kill the pr
 
 import errno
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -157,29 +158,38 @@ class KillAt:
 
 
 class FullDisk:
-    """Refuses every write from the one with number `moment` on, after half of it."""
+    """Refuses all that takes room from operation number `moment` on; half a write still fits."""
 
     def __init__(self, moment: int) -> None:
         self._left = moment
 
     def __call__(self, operation: Operation, call: Callable[..., Any]) -> Any:
-        if operation.kind != WRITE:
-            return call()
         self._left -= 1
-        if self._left >= 0:
+        if self._left >= 0 or operation.kind == UNLINK:
             return call()
         if self._left == -1 and len(operation.content) > 1:
             return call(operation.content[: len(operation.content) // 2])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-class ShortWrites:
-    """An operating system that takes at most `most` bytes at once, which it may do at any time."""
+class Vanishing:
+    """Removes a folder before the operation number `moment`."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, moment: int, folder: Path) -> None:
+        self._left = moment
+        self._folder = folder
 
     def __call__(self, operation: Operation, call: Callable[..., Any]) -> Any:
-        if operation.kind == WRITE:
-            return call(operation.content[: self._most])
+        self._left -= 1
+        if self._left == -1:
+            shutil.rmtree(self._folder, ignore_errors=True)
         return call()
+
+
+class ShortWrites:
+    """An operating system that takes few bytes at once, as it may do at any time."""
+
+    MOST = 7
+
+    def __call__(self, operation: Operation, call: Callable[..., Any]) -> Any:
+        return call(operation.content[: self.MOST]) if operation.kind == WRITE else call()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.torture import processes
-from benchmarks.torture.crashes import SPOILED
 from benchmarks.torture.judging import chunk_path, judge
 from benchmarks.torture.tally import Tally
 from benchmarks.torture.world import MENTORS, Truth, World, clear, copy, undisturbed
@@ -28,7 +27,6 @@ RACES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "two, one and two views": [ONE_VIEW, ALL],
     "four, one and two views": [ONE_VIEW, ALL] * 2,
 }
-HEALING = "two, one heals while one adds a view"
 
 
 def measure(folder: Path, seed: int, quick: bool) -> Iterator[Tally]:
@@ -37,11 +35,17 @@ def measure(folder: Path, seed: int, quick: bool) -> Iterator[Tally]:
     truth = undisturbed(World(), clear(folder / "truth" / "store"))
     for name, writers in RACES.items():
         yield race(truth, name, writers, folder, seed, rounds)
+    yield race_with_healing(truth, folder, seed, rounds)
+
+
+def race_with_healing(truth: Truth, folder: Path, seed: int, rounds: int) -> Tally:
+    """A store of one view with a damaged chunk, healed while it is given a second view."""
     damaged = clear(folder / "damaged" / "store")
     truth.world.precompute(damaged, views=1)
-    chunk = chunk_path(damaged, (SPOILED[0], 0, 0))
+    chunk = chunk_path(damaged, (MENTORS[1], 0, 0))
     chunk.write_bytes(bytes(chunk.stat().st_size))
-    yield race(truth, HEALING, [ONE_VIEW, ALL], folder, seed, rounds, damaged)
+    name = "two, one heals while one adds a view"
+    return race(truth, name, [ONE_VIEW, ALL], folder, seed, rounds, damaged)
 
 
 def race(
