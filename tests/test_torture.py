@@ -103,6 +103,11 @@ def test_one_heals_while_another_computes(truth: Truth, folder: Path) -> None:
     require_ok(races.race_with_healing(truth, folder, seed=0, rounds=2), rounds=2)
 
 
+def test_some_of_those_at_once_are_killed(truth: Truth, folder: Path) -> None:
+    writers = [races.ALL] * 4
+    require_ok(races.race(truth, "killed", writers, folder, seed=0, rounds=2, killed=2), rounds=2)
+
+
 def test_it_notices_names_that_are_not_durable(
     truth: Truth, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

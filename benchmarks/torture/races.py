@@ -36,6 +36,7 @@ def measure(folder: Path, seed: int, quick: bool) -> Iterator[Tally]:
     for name, writers in RACES.items():
         yield race(truth, name, writers, folder, seed, rounds)
     yield race_with_healing(truth, folder, seed, rounds)
+    yield race(truth, "four, two of them killed", [ALL] * 4, folder, seed, rounds, killed=2)
 
 
 def race_with_healing(truth: Truth, folder: Path, seed: int, rounds: int) -> Tally:
@@ -56,8 +57,12 @@ def race(
     seed: int,
     rounds: int,
     start: Path | None = None,
+    killed: int = 0,
 ) -> Tally:
-    """Writers at once on a new store, or on copies of the one at `start`."""
+    """Writers at once on a new store, or on copies of the one at `start`.
+
+    `killed`: so many of them are, at random moments.
+    """
     tally = Tally(what=f"writers at once: {name}")
     chance = random.Random(f"{seed} {name}")
     work = folder / "work" / "store"
@@ -68,8 +73,9 @@ def race(
             else:
                 copy(start, work)
             how = f"round {number} of seed {seed}"
-            _run_at_once(truth.world, work, writers, chance, tally, how)
-            left = [str(path) for path in work.rglob("*") if durable.is_aside(path.name)]
+            _run_at_once(truth.world, work, writers, killed, chance, tally, how)
+            left = [path.name for path in work.rglob("*") if durable.is_aside(path.name)]
+            left = [] if killed else left
             tally.report(how, [f"left over: {path}" for path in left])
             judge(work, truth, tally, how, finished=True)
     return tally
@@ -79,6 +85,7 @@ def _run_at_once(
     world: World,
     root: Path,
     writers: Sequence[Mapping[str, Any]],
+    killed: int,
     chance: random.Random,
     tally: Tally,
     how: str,
@@ -88,6 +95,10 @@ def _run_at_once(
         report = root.parent / f"writer-{number}"
         delay = chance.uniform(0, LATEST_START)
         children[processes.start(partial(_write, world, root, asked, delay), report)] = report
+    for child in list(children)[:killed]:
+        time.sleep(chance.uniform(0, LATEST_START))
+        processes.kill(child)
+        del children[child]
     for child, report in children.items():
         if processes.wait(child) != 0:
             error = report.read_text().strip().splitlines()[-1] if report.exists() else "killed"
