@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks import hardware, precompute, reading, storing, training, views
+from benchmarks import checks, hardware, precompute, reading, storing, training, views
 from benchmarks.material import Settings, default_data_dir
 from benchmarks.table import Row, Skipped, heading
 
@@ -17,6 +17,7 @@ GROUPS: dict[str, Callable[[Settings], Iterator[Row | Skipped]]] = {
     "training": training.measure,
     "precompute": precompute.measure,
     "storing": storing.measure,
+    "checks": checks.measure,
 }
 QUICK_REPEATS = 2
 

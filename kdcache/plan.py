@@ -7,11 +7,12 @@ from pathlib import Path
 
 from kdcache import homes
 from kdcache.datasets import ImageDataset
-from kdcache.encode import LOGITS, Encoder, find_encoder
-from kdcache.errors import DamagedTargets, MissingTargets, UsageError
+from kdcache.encode import ENCODERS, LOGITS, Encoder, find_encoder
+from kdcache.errors import DamagedTargets, MissingTargets, StoreMismatch, UsageError
 from kdcache.mentors import RunShape
 from kdcache.store import (
     METADATA,
+    STRANGER,
     ChunkReader,
     Manifest,
     MentorManifest,
@@ -147,20 +148,34 @@ def _by_records(store: TargetStore, stored: StoredMentor) -> StoredMentor:
 
 
 def _despite_damage(store: TargetStore, mentor: MentorManifest, encoder: Encoder) -> StoredMentor:
-    """A mentor with the wanted documents in place of damaged ones.
+    """A mentor whose documents are damaged, as its commit records say that it was.
 
-    Its commit records state what they are records of, so only those of this very mentor count.
+    Records state the identity of their targets, so this command's mentor is tried with every
+    encoder. Raises StoreMismatch when none fits: healing must not replace another mentor.
     """
     array = mentor_array(store.root, mentor, store.manifest, store.kind)
-    views = 0
+    views, encoders = 0, [encoder, *(e for e in ENCODERS.values() if e != encoder)]
     if (array.group / METADATA).exists():  # it comes after the folder; a kill may come in between
         with suppress(DamagedTargets):
             mentor = read_mentor_manifest(array.group / METADATA)
     with suppress(DamagedTargets):
-        encoder, views = read_array(array, store.manifest, store.kind)
-    stored = stored_as(mentor, encoder, views, store.manifest, store.kind, array, use_index=False)
-    known = max((view + 1 for view, _ in stored.commits), default=0)
-    return replace(stored, declared_views=max(views, known))
+        stated, views = read_array(array, store.manifest, store.kind)
+        encoders = [stated]
+    tried = [
+        stored_as(mentor, e, views, store.manifest, store.kind, array, use_index=False)
+        for e in encoders
+    ]
+    fitting = next((stored for stored in tried if stored.commits), tried[0])
+    strangers = sum(wrong.reason == STRANGER for wrong in fitting.broken)
+    if strangers and not fitting.commits:
+        raise StoreMismatch(
+            f"the documents of mentor {mentor.name!r} in {store.root} are damaged, and its "
+            f"{strangers} commit records are not of what this command computes. Give the "
+            "options it was made with (--checkpoint, --precision, --batch-size, --encoder), or, to "
+            f"compute it anew, remove {array.group}"
+        )
+    known = max((view + 1 for view, _ in fitting.commits), default=0)
+    return replace(fitting, declared_views=max(views, known))
 
 
 def require_same_views(store: TargetStore, dataset: ImageDataset, recipe: Recipe) -> None:

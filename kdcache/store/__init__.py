@@ -1,7 +1,13 @@
 """The store: layout, manifest, commits, verify. The only code that writes chunks."""
 
 from kdcache.store.chunks import ChunkReader, chunk_payload
-from kdcache.store.commits import CommitRecord, commit_chunk, index_damage, write_commit_index
+from kdcache.store.commits import (
+    STRANGER,
+    CommitRecord,
+    commit_chunk,
+    index_damage,
+    write_commit_index,
+)
 from kdcache.store.healing import healing_command
 from kdcache.store.layout import FORMAT, METADATA, ArrayLocation
 from kdcache.store.manifest import (
@@ -35,6 +41,7 @@ from kdcache.store.writers import explained, remove_leftovers, writing
 __all__ = [
     "FORMAT",
     "METADATA",
+    "STRANGER",
     "ArrayLocation",
     "ChunkReader",
     "CommitRecord",

@@ -95,20 +95,23 @@ class ChunkReader:
 
 
 def read_payload(buffer: memoryview, path: Path, checksum: int) -> None:
-    """Reads a whole chunk file: the payload into `buffer`, then its CRC32C. Raises DamagedChunk."""
+    """Reads a whole chunk file: the payload into `buffer`, then its CRC32C.
+
+    Raises DamagedChunk; OSError where this process may not or cannot read it now.
+    """
     try:
-        file = untrusted.open_file(path, follow_links=False)
-    except FileNotFoundError:
-        raise DamagedChunk("the file is gone") from None
-    except (OSError, ValueError) as error:
-        raise DamagedChunk(str(error)) from None
-    try:
-        with file:
+        with untrusted.open_file(path, follow_links=False) as file:
             got = 0
             while got < len(buffer) and (more := file.readinto(buffer[got:])):
                 got += more
             trailer = file.read(CHECKSUM_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DamagedChunk("the file is gone") from None
+    except ValueError as error:
+        raise DamagedChunk(str(error)) from None
     except OSError as error:
+        if error.errno not in untrusted.UNREADABLE:
+            raise
         raise DamagedChunk(f"it cannot be read ({error.strerror})") from None
     if got != len(buffer) or len(trailer) != CHECKSUM_BYTES:
         _require_size(path, len(buffer))

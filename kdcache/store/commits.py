@@ -21,6 +21,7 @@ from kdcache.store.layout import ArrayLocation, require_inside
 from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, read_sealed, write_sealed
 
 ChunkKey = tuple[int, int]  # (view, block)
+STRANGER = "its record is of targets of another mentor, encoder or store"
 MOST_RECORD_BYTES = 2**14  # a record has about 600
 _RECORD_NAME = re.compile(r"(\d{6,18})\.(\d{6,18})\.([0-9a-f]{8})\.json")
 
@@ -195,7 +196,7 @@ def read_commits(array: ArrayLocation, identity: str, *, use_index: bool = True)
         try:
             record = gathered.get(name) or _read_record(folder / name)
             if record.identity != identity:
-                raise ValueError("its record is of targets of another mentor, encoder or store")
+                raise ValueError(STRANGER)
             if key in records:
                 raise ValueError("two records name this chunk")
             records[key] = record

@@ -35,14 +35,17 @@ def write_sealed(path: Path, document: dict[str, Any], *, within: Path | None = 
 
 
 def read_sealed(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
-    """A sealed document. Raises FileNotFoundError, or DamagedDocument with the reason."""
+    """A sealed document. Raises DamagedDocument with the reason, FileNotFoundError.
+
+    A file that this process may not or cannot read now says nothing about the file: OSError.
+    """
     try:
         content = untrusted.read_bytes(path, most_bytes=most_bytes, follow_links=False)
-    except FileNotFoundError:
-        raise
     except NotADirectoryError as error:
         raise FileNotFoundError(*error.args, str(path)) from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in untrusted.UNREADABLE:
+            raise
         raise DamagedDocument(path, str(error)) from error
     seals = _SEAL_PATTERN.findall(content)
     if len(seals) != 1:

@@ -1,0 +1,126 @@
+"""Healing by `precompute`: what is damaged is made again as it was, and nothing else is touched."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kdcache
+from kdcache.datasets import ImageDataset
+from kdcache.encode import ENCODERS
+from kdcache.errors import StoreMismatch
+from kdcache.mentors import Mentor
+from kdcache.precompute import PrecomputeJob, PrecomputeResult
+from kdcache.store import TargetStore, verify_store
+
+VIEWS = 2
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 samples in 4 blocks."""
+    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 32)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def heal(
+    root: Path, digits: ImageDataset, mentors: list[Mentor], **options: object
+) -> PrecomputeResult:
+    return PrecomputeJob(digits, mentors, store=root, **options).run()  # type: ignore[arg-type]
+
+
+def values(store: TargetStore) -> np.ndarray:
+    return np.stack([store.targets(view, store.index_N) for view in range(VIEWS)])
+
+
+def lose(path: Path) -> None:
+    path.unlink()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DOCUMENTS = ["zarr.json", "index/c/0", "labels/zarr.json", "mentors/zarr.json"]
+DOCUMENTS += ["mentors/r8/zarr.json", "mentors/r8/logits/zarr.json"]
+
+
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+@pytest.mark.parametrize("damage", [lose, cut, flip])
+def test_every_document_is_made_anew_and_no_chunk_is(
+    root: Path,
+    digits: ImageDataset,
+    digits_mentors: list[Mentor],
+    damage: Callable[[Path], None],
+    encoder: str,
+) -> None:
+    made = kdcache.precompute_targets(
+        digits, digits_mentors, store=root, views=VIEWS, encoder=encoder, batch_size=64
+    )
+    before = values(made)
+    for document in DOCUMENTS:
+        content = (root / document).read_bytes()
+        damage(root / document)
+        assert not verify_store(root).ok
+        # The store's options are not repeated: they are found again, but for the run shape.
+        healed = heal(root, digits, digits_mentors, batch_size=64)
+        assert healed.num_pixels == 0
+        assert [path for path in healed.healed if str(root / document).startswith(str(path))]
+        assert verify_store(root).ok
+        assert (root / document).read_bytes() == content
+    assert np.array_equal(values(healed.store), before)
+
+
+@pytest.mark.parametrize("lost", ["zarr.json", "logits/zarr.json"])
+def test_healing_never_replaces_another_mentors_targets(
+    root: Path, digits: ImageDataset, digits_mentors: list[Mentor], lost: str
+) -> None:
+    """The damaged document alone knew the run shape; a command with another one must not win."""
+    kdcache.precompute_targets(
+        digits, digits_mentors[:1], store=root, views=VIEWS, encoder="sqrt8", batch_size=64
+    )
+    name = digits_mentors[0].name
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    (root / "mentors" / name / "zarr.json").unlink()
+    (root / "mentors" / name / lost).unlink(missing_ok=True)
+    with pytest.raises(StoreMismatch, match=r"8 commit records are not of what .*--batch-size"):
+        heal(root, digits, digits_mentors[:1], encoder="sqrt8", batch_size=128)
+    with pytest.raises(StoreMismatch, match=r"encoder +sqrt8 +float16\n.*--encoder"):
+        heal(root, digits, digits_mentors[:1], batch_size=64)
+    for path, content in before.items():
+        assert not path.exists() or path.read_bytes() == content
+    healed = heal(root, digits, digits_mentors[:1], encoder="sqrt8", batch_size=64)
+    assert healed.num_pixels == 0
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_exactly_what_is_damaged_is_computed_again(
+    root: Path, digits: ImageDataset, digits_mentors: list[Mentor]
+) -> None:
+    made = kdcache.precompute_targets(digits, digits_mentors, store=root, views=VIEWS)
+    before = values(made)
+    array = made.mentor("r8").array
+    flip(array.chunk(0, 1))
+    lose(array.chunk(0, 2))
+    flip(array.commits / made.mentor("r8").commits[1, 0].file_name)
+    lose(made.mentor("r14").array.commits / made.mentor("r14").commits[1, 0].file_name)
+    shutil.rmtree(array.chunk(1, 3).parent)
+    job = PrecomputeJob(digits, digits_mentors, store=root)
+    assert job.plan.new == {"r14": 1, "r8": 4}
+    assert job.plan.reused == {"r14": 7, "r8": 4}
+    healed = job.run()
+    assert verify_store(root).ok
+    assert np.array_equal(values(healed.store), before)
+    assert not PrecomputeJob(digits, digits_mentors, store=root).plan.units
