@@ -38,6 +38,7 @@ from kdcache.plan import (
     require_same_views,
 )
 from kdcache.store import (
+    GONE,
     MentorManifest,
     TargetStore,
     chunk_payload,
@@ -45,7 +46,6 @@ from kdcache.store import (
     ensure_mentor,
     ensure_store,
     explained,
-    index_damage,
     keep_what_is_there,
     local_path,
     new_manifest,
@@ -281,7 +281,8 @@ class PrecomputeJob:
         with suppress(OSError, StoreError):  # only an aid, and another error may be on its way
             store = open_store(self.root)
             for stored in map(store.mentor, self.pool.names):
-                if always or index_damage(stored.array, len(stored.commits)) is not None:
+                knows_more = any(wrong.reason == GONE for wrong in stored.broken)
+                if stored.index_damage is not None or (always and not knows_more):
                     write_commit_index(stored.array, stored.commits.values())
 
 

@@ -2,10 +2,10 @@
 
 from kdcache.store.chunks import ChunkReader, chunk_payload
 from kdcache.store.commits import (
+    GONE,
     STRANGER,
     CommitRecord,
     commit_chunk,
-    index_damage,
     write_commit_index,
 )
 from kdcache.store.healing import healing_command
@@ -40,6 +40,7 @@ from kdcache.store.writers import explained, remove_leftovers, writing
 
 __all__ = [
     "FORMAT",
+    "GONE",
     "METADATA",
     "STRANGER",
     "ArrayLocation",
@@ -58,7 +59,6 @@ __all__ = [
     "ensure_store",
     "explained",
     "healing_command",
-    "index_damage",
     "is_damaged_store",
     "is_store",
     "keep_what_is_there",

@@ -18,11 +18,13 @@ from kdcache.encode import Encoder
 from kdcache.errors import StoreError
 from kdcache.store.chunks import ChunkReader, DamagedChunk, crc32c, raw_size
 from kdcache.store.layout import ArrayLocation, require_inside
-from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, read_sealed, write_sealed
+from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, read_sealed, seal, write_sealed
 
 ChunkKey = tuple[int, int]  # (view, block)
+GONE = "the commit record is gone"
 STRANGER = "its record is of targets of another mentor, encoder or store"
 MOST_RECORD_BYTES = 2**14  # a record has about 600
+MOST_INDEX_BYTES = 2**26  # 100,000 records; a larger array is opened record by record
 _RECORD_NAME = re.compile(r"(\d{6,18})\.(\d{6,18})\.([0-9a-f]{8})\.json")
 
 
@@ -92,10 +94,14 @@ class BrokenRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Commits:
-    """What an array's commits folder says: `records` by chunk, and what is wrong with it."""
+    """What an array's commits folder says: `records` by chunk, and what is wrong with it.
+
+    `index_damage`: why the gathered index cannot be used; None when it is sound, or not there.
+    """
 
     records: Mapping[ChunkKey, CommitRecord]
     broken: tuple[BrokenRecord, ...] = ()
+    index_damage: str | None = None
 
 
 @contextmanager
@@ -185,10 +191,10 @@ def read_commits(array: ArrayLocation, identity: str, *, use_index: bool = True)
     listed = _listed_records(array)
     folder = array.commits
     there = {key for _, key in listed}
-    gathered = _read_index(array.commit_index, len(listed)) if use_index else {}
+    gathered, index_damage = _read_index(array.commit_index) if use_index else ({}, None)
     records: dict[ChunkKey, CommitRecord] = {}
     broken = [
-        BrokenRecord(key=record.key, path=folder / name, reason="the commit record is gone")
+        BrokenRecord(key=record.key, path=folder / name, reason=GONE)
         for name, record in gathered.items()
         if record.key not in there
     ]
@@ -206,7 +212,7 @@ def read_commits(array: ArrayLocation, identity: str, *, use_index: bool = True)
             broken.append(BrokenRecord(key=key, path=folder / name, reason=str(error)))
     for wrong in broken:
         records.pop(wrong.key, None)
-    return Commits(records=records, broken=tuple(broken))
+    return Commits(records=records, broken=tuple(broken), index_damage=index_damage)
 
 
 def read_record(array: ArrayLocation, key: ChunkKey) -> CommitRecord | None:
@@ -221,18 +227,9 @@ def write_commit_index(array: ArrayLocation, records: Iterable[CommitRecord]) ->
     """Gathers the records into one file, for opening a large store in one read."""
     require_inside(array.root, array.folder)
     gathered = {record.file_name: asdict(record) for record in records}
-    write_sealed(array.commit_index, {"records": gathered, SEAL: BLANK}, within=array.root)
-
-
-def index_damage(array: ArrayLocation, num_records: int) -> str | None:
-    """Why the gathered index cannot be used; None when it is sound, or not there."""
-    try:
-        _read_sound_index(array.commit_index, num_records)
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        return str(error)
-    return None
+    content = seal({"records": gathered, SEAL: BLANK})
+    if len(content) <= MOST_INDEX_BYTES:
+        durable.write_file(array.commit_index, content, within=array.root)
 
 
 def _listed_records(
@@ -279,21 +276,16 @@ def _read_record(path: Path) -> CommitRecord:
     return CommitRecord.from_json(path.name, document)
 
 
-def _read_index(path: Path, num_records: int) -> dict[str, CommitRecord]:
+def _read_index(path: Path) -> tuple[dict[str, CommitRecord], str | None]:
+    """The gathered records, and why they cannot be used."""
     try:
-        return _read_sound_index(path, num_records)
-    except (FileNotFoundError, ValueError):
-        return {}
-
-
-def _read_sound_index(path: Path, num_records: int) -> dict[str, CommitRecord]:
-    """The gathered records. Raises ValueError for an index that is not what was written."""
-    most_bytes = MOST_RECORD_BYTES * (num_records + 64)
-    try:
-        document = read_sealed(path, most_bytes=most_bytes)
+        gathered = read_sealed(path, most_bytes=MOST_INDEX_BYTES).get("records")
+        if not isinstance(gathered, dict):
+            raise ValueError("it has no records")
+        return {n: CommitRecord.from_json(n, value) for n, value in gathered.items()}, None
+    except FileNotFoundError:
+        return {}, None
     except DamagedDocument as error:
-        raise ValueError(error.reason) from error
-    gathered = document.get("records")
-    if not isinstance(gathered, dict):
-        raise ValueError("it has no records")
-    return {name: CommitRecord.from_json(name, value) for name, value in gathered.items()}
+        return {}, error.reason
+    except ValueError as error:
+        return {}, str(error)

@@ -29,7 +29,8 @@ CHANCE_FACTOR = 2.0
 class StoredMentor:
     """One mentor's array: who it is, how it is encoded, what is committed.
 
-    `broken`: chunks whose commit record is gone, damaged or of something else.
+    `broken`: chunks whose commit record is gone, damaged or of something else. `index_damage`: why
+    the gathered index of its commits cannot be used; None when it is sound, or not there.
     """
 
     manifest: MentorManifest
@@ -39,6 +40,7 @@ class StoredMentor:
     declared_views: int
     commits: Mapping[ChunkKey, CommitRecord]
     broken: Sequence[BrokenRecord] = ()
+    index_damage: str | None = None
 
     @cached_property
     def identity(self) -> str:
@@ -133,6 +135,7 @@ def stored_as(
         declared_views=views,
         commits=sound,
         broken=(*found.broken, *unfit),
+        index_damage=found.index_damage,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from kdcache.errors import StoreError
 from kdcache.store.chunks import ChunkReader
-from kdcache.store.commits import index_damage, read_commits
+from kdcache.store.commits import read_commits
 from kdcache.store.layout import LISTS, METADATA
 from kdcache.store.manifest import read_attributes
 from kdcache.store.sample_lists import list_damage
@@ -115,6 +115,6 @@ def _damaged_records(stored: StoredMentor) -> Iterator[Damage]:
     for wrong in broken.values():
         view, block = wrong.key
         yield Damage(mentor=name, view=view, block=block, path=str(wrong.path), reason=wrong.reason)
-    reason = index_damage(stored.array, len(on_disk.records))
-    if reason is not None:
-        yield Damage(mentor=name, path=str(stored.array.commit_index), reason=reason)
+    if stored.index_damage is not None:
+        index = str(stored.array.commit_index)
+        yield Damage(mentor=name, path=index, reason=stored.index_damage)

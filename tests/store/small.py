@@ -28,7 +28,7 @@ from kdcache.store import (
     new_manifest,
     open_store,
 )
-from kdcache.store.commits import ChunkKey
+from kdcache.store.commits import ChunkKey, read_commits
 from kdcache.views import CropFlip
 
 SIZE = 4
@@ -176,3 +176,8 @@ def files_of(root: Path) -> dict[str, tuple[bytes, int]]:
         for path in sorted(root.rglob("*"))
         if path.is_file()
     }
+
+
+def index_damage(array: ArrayLocation) -> str | None:
+    """Why an array's index cannot be used."""
+    return read_commits(array, "").index_damage

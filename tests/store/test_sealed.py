@@ -13,7 +13,6 @@ import pytest
 from kdcache.errors import DamagedTargets
 from kdcache.store import (
     ensure_store,
-    index_damage,
     open_store,
     read_manifest,
     write_commit_index,
@@ -21,7 +20,7 @@ from kdcache.store import (
 from kdcache.store.commits import read_commits
 from kdcache.store.sample_lists import read_list
 from kdcache.store.sealed import BLANK, DamagedDocument, read_sealed, seal, write_sealed
-from tests.store.small import SmallStore, block_of, make_store, resealed
+from tests.store.small import SmallStore, block_of, index_damage, make_store, resealed
 
 
 @pytest.fixture
@@ -230,11 +229,11 @@ def test_every_alteration_of_the_index_is_told_and_costs_nothing(small: SmallSto
     stored = small.open().mentor("r20")
     path = stored.array.commit_index
     require_every_alteration_noticed(path, lambda: read_sealed(path))
-    assert index_damage(stored.array, 4) is None
+    assert index_damage(stored.array) is None
     for number, _ in enumerate(alterations(path)):
         if number % 11 == 0:
-            assert index_damage(stored.array, 4) is not None
+            assert index_damage(stored.array) is not None
             assert read_commits(stored.array, stored.identity).records == stored.commits
     path.unlink()
-    assert index_damage(stored.array, 4) is None  # it is no damage to have none
+    assert index_damage(stored.array) is None  # it is no damage to have none
     assert small.open().mentor("r20").commits == stored.commits
