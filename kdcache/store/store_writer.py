@@ -40,7 +40,7 @@ from kdcache.store.manifest import (
 from kdcache.store.replay_proof import replay_checksums
 from kdcache.store.sample_lists import list_damage, list_path
 from kdcache.store.sealed import BLANK, SEAL, write_sealed
-from kdcache.store.stored_mentor import mentor_array, read_array, stored_as
+from kdcache.store.stored_mentor import is_made, mentor_array, read_array, stored_as
 from kdcache.store.target_store import TargetStore
 from kdcache.store.zarr_metadata import group_metadata, list_metadata, targets_metadata
 from kdcache.versions import library_versions
@@ -121,25 +121,35 @@ def ensure_mentor(
     array = mentor_array(root, mentor, manifest, kind)
     if _views_declared(array, manifest, kind) >= views:
         return []  # without the lock, which a reader's folder does not take
-    is_new = not array.group.exists()
-    healed = []
     with store_lock(root):
+        if not is_made(array.group):
+            _write_array(array, manifest, encoder, kind, views)
+            _write_document(root, array.group / METADATA, mentor.document())  # from now on it is
+            return []
+        healed = []
         if _is_damaged(array.group / METADATA):
             _write_document(root, array.group / METADATA, mentor.document())
             healed.append(array.group / METADATA)
         try:
             stated, there = read_array(array, manifest, kind)
-            if there >= views:
-                return healed
         except DamagedTargets:
             healed.append(array.metadata)
             found = stored_as(mentor, encoder, views, manifest, kind, array)
-            stated, views = encoder, max([views, *(view + 1 for view, _ in found.commits)])
-        attributes = {"kind": kind.name, "encoder": stated.describe(), SEAL: BLANK}
-        shape = (views, manifest.num_samples, *kind.row_shape(manifest.dataset))
-        document = targets_metadata(stated, kind, shape, manifest.block, attributes)
-        _write_document(root, array.metadata, document)
-    return [] if is_new else healed
+            known = max((view + 1 for view, _ in found.commits), default=0)
+            _write_array(array, manifest, encoder, kind, max(views, known))
+        else:
+            if there < views:
+                _write_array(array, manifest, stated, kind, views)
+    return healed
+
+
+def _write_array(
+    array: ArrayLocation, manifest: Manifest, encoder: Encoder, kind: TargetKind, views: int
+) -> None:
+    attributes = {"kind": kind.name, "encoder": encoder.describe(), SEAL: BLANK}
+    shape = (views, manifest.num_samples, *kind.row_shape(manifest.dataset))
+    document = targets_metadata(encoder, kind, shape, manifest.block, attributes)
+    _write_document(array.root, array.metadata, document)
 
 
 def _views_declared(array: ArrayLocation, manifest: Manifest, kind: TargetKind) -> int:

@@ -106,6 +106,14 @@ def open_mentor(group: Path, manifest: Manifest, kind: TargetKind) -> StoredMent
     return stored_as(mentor, encoder, views, manifest, kind, array)
 
 
+def is_made(group: Path) -> bool:
+    """Whether a mentor's folder is one: its zarr.json comes last, so without it nothing is lost.
+
+    Unless something is committed in it: then its zarr.json was lost.
+    """
+    return (group / METADATA).exists() or any(group.glob("*/commits/*.json"))
+
+
 def mentor_array(
     root: Path, mentor: MentorManifest, manifest: Manifest, kind: TargetKind
 ) -> ArrayLocation:

@@ -18,7 +18,7 @@ from kdcache.store.healing import healing_command
 from kdcache.store.layout import LISTS
 from kdcache.store.manifest import Manifest, read_manifest
 from kdcache.store.sample_lists import read_list
-from kdcache.store.stored_mentor import StoredMentor, chunk_bytes, open_mentor
+from kdcache.store.stored_mentor import StoredMentor, chunk_bytes, is_made, open_mentor
 from kdcache.views import Recipe, recipe_from_description
 
 
@@ -262,10 +262,10 @@ def local_path(path: str | os.PathLike[str]) -> Path:
 
 
 def _mentor_folders(root: Path) -> list[Path]:
-    """The folders of mentors, alphabetical; hidden ones are none."""
+    """The folders of mentors, alphabetical; not hidden ones, nor those never finished."""
     try:
         names = sorted(os.listdir(root / "mentors"))
     except (FileNotFoundError, NotADirectoryError):
         return []
     folders = [root / "mentors" / name for name in names if not name.startswith(".")]
-    return [folder for folder in folders if folder.is_dir()]
+    return [folder for folder in folders if folder.is_dir() and is_made(folder)]

@@ -14,7 +14,14 @@ import zarr
 from kdcache.datasets import ImageDataset
 from kdcache.encode import LOGITS, find_encoder
 from kdcache.errors import StoreError
-from kdcache.store import ensure_mentor, ensure_store, is_store, new_manifest, open_store
+from kdcache.store import (
+    ensure_mentor,
+    ensure_store,
+    is_store,
+    new_manifest,
+    open_store,
+    verify_store,
+)
 from tests.store.small import (
     RECIPE,
     SmallStore,
@@ -197,10 +204,12 @@ def test_what_a_killed_creation_left_is_completed(tmp_path: Path) -> None:
 def test_what_a_killed_addition_of_a_mentor_left_is_completed(tmp_path: Path) -> None:
     dataset = small_dataset(6, 3)
     ensure(tmp_path / "store", dataset)
-    shutil.rmtree(tmp_path / "store" / "mentors" / "r20" / "logits")  # its group came first
+    (tmp_path / "store" / "mentors" / "r20" / "zarr.json").unlink()  # it comes last
     shutil.rmtree(tmp_path / "store" / "mentors" / "r8")
     (tmp_path / "store" / "mentors" / "r8").mkdir()
-    assert set(open_store(tmp_path / "store").mentor_errors) == {"r8", "r20"}
+    store = open_store(tmp_path / "store")
+    assert (store.mentors, store.mentor_errors) == ([], {})
+    assert verify_store(store.root).ok
     ensure(tmp_path / "store", dataset)
     require_whole(tmp_path / "store", dataset)
 
