@@ -1,13 +1,11 @@
 """Commit records: the only truth about what a store holds, and the one function that makes them."""
 
 import hashlib
-import os
 import re
 import struct
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,14 @@ from kdcache import durable
 from kdcache.encode import Encoder
 from kdcache.errors import StoreError
 from kdcache.store.chunks import ChunkReader, DamagedChunk, crc32c
-from kdcache.store.layout import ArrayLocation, require_inside
+from kdcache.store.layout import MOST_VIEWS, ArrayLocation, listed, require_inside
+from kdcache.store.plain import require_plain
 from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, read_sealed, write_sealed
 
 ChunkKey = tuple[int, int]  # (view, block)
 MOST_RECORD_BYTES = 2**14  # a record has about 600
+LARGEST_SUM = 1e100
+MOST_SUMS = 100  # names; a writer has seven
 _RECORD_NAME = re.compile(r"(\d{6,18})\.(\d{6,18})\.([0-9a-f]{8})\.json")
 
 
@@ -65,17 +66,27 @@ class CommitRecord:
             counts = [getattr(record, count) for count in _COUNTS]
             if not all(type(count) is int and 0 <= count < 2**62 for count in counts):
                 raise ValueError("counts must be integers from 0 up")
+            if record.view >= MOST_VIEWS or record.correct > record.rows:
+                raise ValueError(f"it states view {record.view}, {record.correct} of {record.rows}")
             digests = (record.crc32c, 8), (record.sha256, 64), (record.identity, 64)
             if not all(_is_hex(digest, length) for digest, length in digests):
                 raise ValueError("checksums must be hexadecimal")
-            sums = record.error_sums
-            if not all(type(s) in (int, float) and isfinite(s) for s in sums.values()):
-                raise ValueError("error sums must be numbers")
+            _require_sums(record.error_sums)
         except (TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not a commit record of this format ({error})") from error
         if record.file_name != name:
             raise ValueError(f"it holds the record of another chunk ({record.file_name})")
         return record
+
+
+def _require_sums(sums: Mapping[str, Any]) -> None:
+    """Raises ValueError for error sums whose means over all chunks would not be numbers."""
+    numbers = sums.values()
+    if not all(type(s) in (int, float) and 0 <= s < LARGEST_SUM for s in numbers):
+        raise ValueError("error sums must be numbers from 0 up")
+    if sums.get("measured_rows", 1) < 1 or len(sums) > MOST_SUMS:
+        raise ValueError("its error sums are none that a writer made")
+    require_plain("error_sums", dict(sums))
 
 
 _COUNTS = ("view", "block", "rows", "bytes", "correct")
@@ -233,10 +244,7 @@ def _listed_records(
 ) -> list[tuple[Path, ChunkKey]]:
     """The record files of an array, or of one of its chunks, by name."""
     start = "" if key is None else f"{key[0]:06d}.{key[1]:06d}."
-    try:
-        names = sorted(name for name in os.listdir(array.commits) if name.startswith(start))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    names = [name for name in listed(array.commits) if name.startswith(start)]
     matches = [match for name in names if (match := _RECORD_NAME.fullmatch(name))]
     return [(array.commits / m[0], (int(m[1]), int(m[2]))) for m in matches]
 

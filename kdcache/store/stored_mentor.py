@@ -1,5 +1,6 @@
 """One mentor of a store: its documents, what of its targets is committed, and what is wrong."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,11 +45,8 @@ class StoredMentor:
 
     def complete_views(self, num_blocks: int) -> list[int]:
         """Views of which every block is committed, ascending."""
-        return [
-            view
-            for view in range(self.declared_views)
-            if all((view, block) in self.commits for block in range(num_blocks))
-        ]
+        counts = Counter(view for view, _ in self.commits)  # whatever number is declared
+        return sorted(v for v, n in counts.items() if n == num_blocks and v < self.declared_views)
 
     def damage(self, key: ChunkKey, reader: ChunkReader) -> str | None:
         """Why a committed chunk is not what was committed (every byte is read); None if it is."""
@@ -139,7 +137,7 @@ def read_array(array: ArrayLocation, manifest: Manifest, kind: TargetKind) -> tu
             "that wrote it"
         )
     if type(views) is not int or not 1 <= views < 2**40:
-        raise StoreError(f"{array.metadata} states {views!r} views")
+        raise StoreError(f"{array.metadata} states {str(views)[:80]} views")
     shape = (views, manifest.num_samples, *kind.row_shape(manifest.dataset))
     attributes = {"kind": kind.name, "encoder": encoder.describe(), SEAL: BLANK}
     expected = targets_metadata(encoder, kind, shape, manifest.block, attributes)
