@@ -6,11 +6,21 @@
 import difflib
 from collections.abc import Iterable, Mapping
 
+MOST_MESSAGE = 10_000  # characters; files of strangers can make texts of any length
+_MOST_CELL = 200
+_MOST_ROWS = 40
+
 
 class KdcacheError(Exception):
-    """Base of all errors that are the user's to read; the command line prints them bare."""
+    """Base of all errors that are the user's to read; the command line prints them bare.
+
+    Whatever files of strangers put into it, its text is fit for a terminal (`readable`).
+    """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return readable(super().__str__())
 
 
 class UsageError(KdcacheError, ValueError):
@@ -64,6 +74,19 @@ class Stopped(KdcacheError):
     exit_code = 130
 
 
+def readable(text: str, most: int = MOST_MESSAGE) -> str:
+    """Text for a terminal: at most `most` characters, control characters escaped as Python does.
+
+    Printed raw, a name out of a file could move the cursor, or hide a part of a message.
+    """
+    if len(text) > most:
+        text = f"{text[: most - 100]} ... ({len(text):,} characters)"
+    if text.isprintable():
+        return text
+    escaped = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return escaped if len(escaped) <= most else f"{escaped[: most - 100]} ..."
+
+
 def unknown_name(kind: str, given: str, known: Iterable[str], hint: str = "") -> UsageError:
     """The error for a name nobody knows: the nearest known names first, then all of them."""
     names = sorted(known)
@@ -87,9 +110,17 @@ def differences(
 
 
 def both_sides(left: str, right: str, differences: Mapping[str, tuple[object, object]]) -> str:
-    """A readable table of differing fields: name, the left side's value, the right side's."""
+    """A readable table of differing fields: name, the left side's value, the right side's.
+
+    Cells and rows are limited: both may come from a stranger, and every cell is as wide as the
+    widest.
+    """
+    listed = list(differences.items())
+    cells = [(name, str(a), str(b)) for name, (a, b) in listed[:_MOST_ROWS]]
+    if len(listed) > _MOST_ROWS:
+        cells.append((f"and {len(listed) - _MOST_ROWS:,} more", "", ""))
     rows = [("", left, right)]
-    rows += [(name, str(a), str(b)) for name, (a, b) in differences.items()]
+    rows += [(a[:_MOST_CELL], b[:_MOST_CELL], c[:_MOST_CELL]) for a, b, c in cells]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(
         "  "

@@ -56,12 +56,17 @@ def call_factory(what: str, path: str, argument: object) -> Any:
             ) from error
 
 
+def runs_code(name: str) -> bool:
+    """Whether a network's or dataset's name is a module:factory, to be imported and called."""
+    return ":" in name and not name.startswith("torchvision:")
+
+
 def require_named(name: str, *, option: str, origin: object) -> str:
     """`name`, unless it is a module:factory that only a file names: it would run code of others.
 
     Raises UsageError with the option by which the user can name it.
     """
-    if ":" in name and not name.startswith("torchvision:"):
+    if runs_code(name):
         raise UsageError(
             f"{origin} names {name!r:.100}, which would run code: a module is imported and called. "
             f"If you trust it, name it yourself with {option}"

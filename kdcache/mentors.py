@@ -26,6 +26,7 @@ from kdcache.untrusted import read_json
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th")
 SMALLEST_RUN = 64
+LARGEST_RUN = 8192
 _MOST_SIDECAR = 2**20  # bytes
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
@@ -47,10 +48,10 @@ class RunShape:
                 f"precision must be one of {', '.join(PRECISIONS)} and memory format one of "
                 f"{', '.join(MEMORY_FORMATS)}, got {self.precision!r}, {self.memory_format!r}"
             )
-        if self.batch < SMALLEST_RUN:
+        if type(self.batch) is not int or not SMALLEST_RUN <= self.batch <= LARGEST_RUN:
             raise UsageError(
                 f"mentors run in batches of at least {SMALLEST_RUN} (smaller ones round "
-                f"differently), got {self.batch}"
+                f"differently) and at most {LARGEST_RUN} (a block has no more), got {self.batch!r}"
             )
 
     def describe(self) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from kdcache.versions import library_versions
 from kdcache.views import Recipe, make_recipe, recipe_from_description
 
 DEFAULT_VIEWS = 40
+MOST_CHUNKS = 2**18  # of one mentor; in blocks of 8,192 samples, two billion forward passes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,15 @@ def make_plan(
     views: int,
     present: Mapping[str, StoredMentor],
 ) -> Plan:
-    """Which chunks of these mentors are not there, or there and damaged: every byte is read."""
+    """Which chunks of these mentors are not there, or there and damaged: every byte is read.
+
+    Raises UsageError for more chunks than anyone computes, which a store of others may declare.
+    """
+    if views * manifest.num_blocks > MOST_CHUNKS:
+        raise UsageError(
+            f"{views:,} views in {manifest.num_blocks:,} blocks each are more than {MOST_CHUNKS:,} "
+            f"chunks a mentor; say with --views how many views {root} is to have"
+        )
     reader = ChunkReader(encoder, chunk_bytes(manifest, encoder, LOGITS))
     units = []
     reused, new = (dict.fromkeys(mentors, 0) for _ in range(2))

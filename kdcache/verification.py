@@ -5,6 +5,7 @@ sampled views         the data is there       replayed, against the replay proof
 K rows of each mentor asked for (--recompute) run again, against the decoded targets
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -100,7 +101,8 @@ def _healing(root: str | Path, found: Verification) -> str | None:
     try:
         store = open_store(root)
     except StoreError:
-        return f"kdcache precompute --store {root}, with the options it was made with"
+        command = shlex.join(["kdcache", "precompute", "--store", str(root)])
+        return f"{command}, with the options it was made with"
     hit = {damage.mentor for damage in found.damaged}
     return healing_command(store, [m for m in store.mentors if m in hit or None in hit])
 

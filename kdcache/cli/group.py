@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from kdcache.errors import KdcacheError
+from kdcache.cli.printing import tell
+from kdcache.errors import KdcacheError, readable
 
 
 def command_failed(message: str, exit_code: int) -> click.ClickException:
@@ -37,7 +38,14 @@ class KdcacheGroup(click.Group):
                     if error.errno == errno.ENOSPC
                     else "check the path and its permissions"
                 )
-                raise command_failed(f"{error}; what was committed is kept; {hint}", 1) from error
+                message = readable(f"{error}; what was committed is kept; {hint}")
+                raise command_failed(message, 1) from error
+            except MemoryError as error:
+                raise command_failed(
+                    f"not enough memory ({error}); what was committed is kept. Try a smaller "
+                    "--batch-size, fewer --mentors, or a larger machine",
+                    1,
+                ) from error
 
 
 class _plain_warnings(warnings.catch_warnings):  # noqa: N801  (used like a function)
@@ -47,6 +55,6 @@ class _plain_warnings(warnings.catch_warnings):  # noqa: N801  (used like a func
         super().__enter__()
 
         def show(message: Warning | str, *_: Any, **__: Any) -> None:
-            click.echo(f"warning: {message}", err=True)
+            tell(f"warning: {message}", err=True)
 
         warnings.showwarning = show

@@ -11,6 +11,7 @@ from kdcache.cli.options import (
     dataset_options,
     device_option,
 )
+from kdcache.cli.printing import tell
 from kdcache.cli.progress import progress_line, readable_bytes, readable_seconds
 from kdcache.cli.stopping import stop_on_signals
 from kdcache.cli.stores import print_mentors
@@ -66,13 +67,13 @@ def precompute(**options: Any) -> None:
             )
         if result.num_pixels:
             ran = [name for name, chunks in job.plan.new.items() if chunks]
-            click.echo(
+            tell(
                 f"ran {', '.join(ran)} over {result.num_pixels:,} views in "
                 f"{readable_seconds(result.seconds)}, "
                 f"{result.num_pixels / result.seconds:,.0f} a second"
             )
         else:
-            click.echo("nothing to compute: everything asked for is committed")
+            tell("nothing to compute: everything asked for is committed")
         print_mentors(result.store)
 
 
@@ -117,17 +118,17 @@ def _dataset_of(store: str | None) -> str:
 def _print_plan(job: Any) -> None:
     plan = job.plan
     dataset = plan.manifest.dataset
-    click.echo(
+    tell(
         f"store {plan.store}\n"
         f"{plan.views} views of {dataset['num_samples']:,} samples of {dataset['name']} "
         f"({dataset['split']}), recipe {plan.manifest.recipe['name']}, view seed "
         f"{plan.manifest.view_seed}, encoder {plan.encoder.name}, on {job.pool.device}"
     )
     for name in plan.reused:
-        click.echo(f"  {name}: {plan.reused[name]} chunks reused, {plan.new[name]} to compute")
-    click.echo(f"to write: {readable_bytes(plan.bytes_to_write)}")
+        tell(f"  {name}: {plan.reused[name]} chunks reused, {plan.new[name]} to compute")
+    tell(f"to write: {readable_bytes(plan.bytes_to_write)}")
 
 
 def _print_estimate(job: Any) -> None:
     seconds = job.estimated_seconds()
-    click.echo(f"to run: about {readable_seconds(seconds)}, measured on one batch; nothing written")
+    tell(f"to run: about {readable_seconds(seconds)}, measured on one batch; nothing written")

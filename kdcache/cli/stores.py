@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdcache.cli.options import checkpoint_option, device_option
+from kdcache.cli.printing import tell, tell_all
 from kdcache.cli.progress import progress_line, readable_bytes
+from kdcache.errors import readable
 
 if TYPE_CHECKING:
     from kdcache.store import TargetStore
@@ -27,7 +29,7 @@ def inspect(store: str, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     dataset, recipe = found["dataset"], found["recipe"]
-    click.echo(
+    tell(
         f"store        {opened.root}\n"
         f"format       {found['format']}\n"
         f"fingerprint  {found['fingerprint']}\n"
@@ -83,20 +85,19 @@ def verify(store: str, as_json: bool, recompute: int, **options: Any) -> None:
 
 
 def _print_verification(store: str, found: "FullVerification") -> None:
-    click.echo(f"{found.chunks:,} committed chunks, {readable_bytes(found.bytes)}: every byte read")
+    tell(f"{found.chunks:,} committed chunks, {readable_bytes(found.bytes)}: every byte read")
     if found.replayed:
-        click.echo(f"{found.replayed} sampled views replayed: the dataset here is the store's")
+        tell(f"{found.replayed} sampled views replayed: the dataset here is the store's")
     if found.recomputed:
-        click.echo(f"{found.recomputed} rows of mentors computed again")
+        tell(f"{found.recomputed} rows of mentors computed again")
     for skipped in found.not_checked:
-        click.echo(f"not checked: {skipped}", err=True)
+        tell(f"not checked: {skipped}", err=True)
     if found.ok:
-        click.echo(f"{store} is sound")
+        tell(f"{store} is sound")
         return
-    for damage in found.damaged:
-        click.echo(f"damaged: {damage}")
+    tell_all([f"damaged: {readable(str(damage), 1000)}" for damage in found.damaged])
     if found.healing is not None:
-        click.echo(f"compute exactly what is damaged again with:\n  {found.healing}")
+        tell(f"compute exactly what is damaged again with:\n  {found.healing}")
 
 
 def print_mentors(store: "TargetStore") -> None:
@@ -104,19 +105,17 @@ def print_mentors(store: "TargetStore") -> None:
     from kdcache.inspection import inspect_store
 
     found = inspect_store(store)
-    click.echo(
-        f"{'mentor':<12}{'top-1':>8}  {'views':>7}  {'bytes':>9}  {'encoder':<8}  checkpoint"
-    )
+    tell(f"{'mentor':<12}{'top-1':>8}  {'views':>7}  {'bytes':>9}  {'encoder':<8}  checkpoint")
     for mentor in found["mentors"]:
         accuracy = "-" if mentor["accuracy"] is None else f"{mentor['accuracy']:.2f}"
-        click.echo(
+        tell(
             f"{mentor['name']:<12}{accuracy:>8}  "
             f"{mentor['complete_views']:>3}/{mentor['views']:<3}  "
             f"{readable_bytes(mentor['bytes']):>9}  {mentor['encoder']['name']:<8}  "
             f"{mentor['checkpoint_sha256'][:12]}"
         )
-    for warning in [*found["problems"], *found["warnings"]]:
-        click.echo(f"warning: {warning}", err=True)
+    warnings = [*found["problems"], *found["warnings"]]
+    tell_all([f"warning: {readable(warning, 1000)}" for warning in warnings], err=True)
 
 
 def _described(recipe: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from kdcache.cli.options import (
     loop_options,
     samples_option,
 )
+from kdcache.cli.printing import tell
 from kdcache.cli.progress import progress_line, readable_seconds
 from kdcache.cli.stopping import stop_on_signals
 
@@ -67,7 +68,7 @@ def train_student(**options: Any) -> None:
         config = TrainConfig(**options, switches=switches, checkpoints=checkpoints)
         _insist(resume, config.run_folder)
         with progress_line("steps") as progress:
-            records = train(config, should_stop=stop, notify=click.echo, progress=progress)
+            records = train(config, should_stop=stop, notify=tell, progress=progress)
             _print_records(records, config)
         _print_summary(Path(config.run_folder))
 
@@ -92,10 +93,10 @@ def train_mentor(name: str, **options: Any) -> None:
         config = TrainConfig(student=name, method="ce", **options)
         _insist(resume, config.run_folder)
         with progress_line("steps") as progress:
-            records = train(name, should_stop=stop, notify=click.echo, progress=progress, **options)
+            records = train(name, should_stop=stop, notify=tell, progress=progress, **options)
             _print_records(records, config)
         _print_summary(Path(config.run_folder))
-        click.echo(f"mentor {library_checkpoint(name, config.dataset)}")
+        tell(f"mentor {library_checkpoint(name, config.dataset)}")
 
 
 @click.command()
@@ -115,7 +116,7 @@ def evaluate(checkpoint: str, as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    click.echo(
+    tell(
         f"{found['network']} on {found['dataset']} ({found['split']}, {found['samples']:,} "
         f"samples): top-1 {found['top1']:.2f}, top-5 {found['top5']:.2f}, loss {found['loss']:.4f}"
     )
@@ -140,7 +141,7 @@ def _print_records(records: Iterator[dict[str, Any]], config: "TrainConfig") -> 
     told: set[str] = set()
     for record in records:
         top1 = "" if record["test_top1"] is None else f"  test top-1 {record['test_top1']:.2f}"
-        click.echo(
+        tell(
             f"epoch {record['epoch'] + 1}/{config.epochs}  view {record['view']}  "
             f"lr {record['lr']:.5f}  "
             f"loss {record['train_loss']:.4f} (task {record['task_loss']:.4f}, mentors "
@@ -149,7 +150,7 @@ def _print_records(records: Iterator[dict[str, Any]], config: "TrainConfig") -> 
         for name, sentence in filter_warnings(record).items():
             if filters and name not in told:
                 told.add(name)
-                click.echo(f"warning: {name} in epoch {record['epoch'] + 1}: {sentence}", err=True)
+                tell(f"warning: {name} in epoch {record['epoch'] + 1}: {sentence}", err=True)
 
 
 def _print_summary(run_folder: Path) -> None:
@@ -158,4 +159,4 @@ def _print_summary(run_folder: Path) -> None:
     records = RunFolder(run_folder).records()
     last = records[-1]["test_top1"]
     best = max(r["test_top1"] for r in records if r["test_top1"] is not None)
-    click.echo(f"last epoch: test top-1 {last:.2f}  (best epoch: {best:.2f})  {run_folder}")
+    tell(f"last epoch: test top-1 {last:.2f}  (best epoch: {best:.2f})  {run_folder}")

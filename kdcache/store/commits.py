@@ -1,13 +1,11 @@
 """Commit records: the only truth about what a store holds, and the one function that makes them."""
 
 import hashlib
-import os
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from kdcache import durable
 from kdcache.encode import Encoder
 from kdcache.errors import StoreError
 from kdcache.store.chunks import ChunkReader, DamagedChunk, crc32c, raw_size
-from kdcache.store.layout import ArrayLocation, require_inside
+from kdcache.store.layout import MOST_VIEWS, ArrayLocation, listed, require_inside
 from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, read_sealed, seal, write_sealed
 
 ChunkKey = tuple[int, int]  # (view, block)
@@ -25,6 +23,9 @@ GONE = "the commit record is gone"
 STRANGER = "its record is of targets of another mentor, encoder or store"
 MOST_RECORD_BYTES = 2**14  # a record has about 600
 MOST_INDEX_BYTES = 2**26  # 100,000 records; a larger array is opened record by record
+LARGEST_SUM = 1e100
+MOST_SUMS = 100  # names; a writer has seven
+MOST_SUM_NAME = 40
 _RECORD_NAME = re.compile(r"(\d{6,18})\.(\d{6,18})\.([0-9a-f]{8})\.json")
 
 
@@ -68,11 +69,11 @@ class CommitRecord:
             for count in (record.view, record.block, record.rows, record.bytes, record.correct):
                 if type(count) is not int or not 0 <= count < 2**62:
                     raise ValueError("counts must be integers from 0 up")
+            if record.view >= MOST_VIEWS or record.correct > record.rows:
+                raise ValueError(f"it states view {record.view}, {record.correct} of {record.rows}")
             if not _DIGESTS.fullmatch(f"{record.crc32c} {record.sha256} {record.identity}"):
                 raise ValueError("checksums must be hexadecimal")
-            for error_sum in record.error_sums.values():
-                if type(error_sum) not in (int, float) or not isfinite(error_sum):
-                    raise ValueError("error sums must be numbers")
+            _require_sums(record.error_sums)
         except (TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not a commit record of this format ({error})") from error
         if record.file_name != name:
@@ -81,6 +82,17 @@ class CommitRecord:
 
 
 _DIGESTS = re.compile("[0-9a-f]{8} [0-9a-f]{64} [0-9a-f]{64}")
+
+
+def _require_sums(sums: Mapping[str, Any]) -> None:
+    """Raises ValueError for error sums whose means over all chunks would not be numbers."""
+    for name, error_sum in sums.items():
+        if type(error_sum) not in (int, float) or not 0 <= error_sum < LARGEST_SUM:
+            raise ValueError("error sums must be numbers from 0 up")
+        if not (name.isascii() and name.isidentifier() and len(name) <= MOST_SUM_NAME):
+            raise ValueError("error sums must have plain names")
+    if sums.get("measured_rows", 1) < 1 or len(sums) > MOST_SUMS:
+        raise ValueError("its error sums are none that a writer made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,10 +249,7 @@ def _listed_records(
 ) -> list[tuple[str, ChunkKey]]:
     """The names of an array's record files, or of one of its chunks', in order."""
     start = "" if key is None else f"{key[0]:06d}.{key[1]:06d}."
-    try:
-        names = sorted(name for name in os.listdir(array.commits) if name.startswith(start))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    names = [name for name in listed(array.commits) if name.startswith(start)]
     matches = [match for name in names if (match := _RECORD_NAME.fullmatch(name))]
     return [(match[0], (int(match[1]), int(match[2]))) for match in matches]
 

@@ -20,6 +20,7 @@ from kdcache.errors import StoreError, UsageError
 
 FORMAT = 1
 TARGET_BLOCK = 8192
+MOST_VIEWS = 2**32  # the counter that views are made from (philox)
 METADATA = "zarr.json"
 LISTS = ("index", "labels")
 MEMBERS = frozenset({METADATA, *LISTS, "mentors"})
@@ -54,6 +55,19 @@ def require_inside(root: Path, path: Path) -> None:
             f"{path} lies behind a symbolic link inside the store {root}; a store holds no links. "
             "Put the files themselves there"
         )
+
+
+def listed(folder: Path) -> list[str]:
+    """The names in a folder, sorted; none where there is no folder. Raises StoreError."""
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:  # links in a circle, permissions
+        raise StoreError(
+            f"cannot list {folder} ({error.strerror}). Check its permissions, or fetch the store "
+            "again from where it came"
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

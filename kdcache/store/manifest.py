@@ -8,9 +8,12 @@ from typing import Any
 from kdcache.canonical import json_sha256
 from kdcache.encode import Encoder, TargetKind
 from kdcache.errors import StoreError, StoreMismatch, both_sides, differences
-from kdcache.store.layout import FORMAT, METADATA
+from kdcache.store.layout import FORMAT, METADATA, MOST_VIEWS, member_name
+from kdcache.store.plain import require_plain
 from kdcache.store.sealed import BLANK, SEAL, read_sealed
 from kdcache.store.zarr_metadata import group_metadata
+
+MOST_PROOFS = 1000  # each is replayed before a training's first step; a writer makes 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +151,10 @@ def _check_types(manifest: Manifest) -> None:
     ):
         if not isinstance(getattr(manifest, name), kind):
             raise TypeError(f"{name} must be a {kind.__name__}")
+    for name in ("dataset", "recipe", "written_by"):
+        require_plain(name, getattr(manifest, name))
+    if not isinstance(manifest.recipe["name"], str):
+        raise TypeError("recipe.name must be a string")
     counts = {
         "num_samples": (manifest.dataset["num_samples"], 1, 2**40),
         "num_classes": (manifest.dataset["num_classes"], 1, 2**24),
@@ -155,16 +162,16 @@ def _check_types(manifest: Manifest) -> None:
     }
     for name, (value, least, most) in counts.items():
         if type(value) is not int or not least <= value <= most:
-            raise ValueError(f"{name} cannot be {value!r}")
+            raise ValueError(f"{name} cannot be {value!r:.80}")
     if type(manifest.block) is not int or not 1 <= manifest.block <= manifest.num_samples:
-        raise ValueError(f"block cannot be {manifest.block!r}")
+        raise ValueError(f"block cannot be {manifest.block!r:.80}")
     for name in ("name", "split", "index_sha256", "labels_sha256", "pixels_sha256"):
         if not isinstance(manifest.dataset[name], str):
             raise TypeError(f"dataset.{name} must be a string")
     if not all(isinstance(version, str) for version in manifest.written_by.values()):
         raise TypeError("written_by must map libraries to versions")
-    if not manifest.replay_proof:
-        raise ValueError("replay_proof is empty")
+    if not 1 <= len(manifest.replay_proof) <= MOST_PROOFS:
+        raise ValueError(f"replay_proof must have 1 to {MOST_PROOFS} entries")
     for sampled in manifest.replay_proof:
         if not _is_sampled_view(sampled):
             raise TypeError(f"replay_proof holds {str(sampled)[:80]}")
@@ -174,7 +181,9 @@ def _is_sampled_view(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and value.keys() == {"view", "index", "sha256"}
-        and all(type(value[key]) is int and 0 <= value[key] < 2**62 for key in ("view", "index"))
+        and all(type(value[key]) is int and value[key] >= 0 for key in ("view", "index"))
+        and value["view"] < MOST_VIEWS
+        and value["index"] < 2**62
         and isinstance(value["sha256"], str)
     )
 
@@ -191,8 +200,10 @@ def read_mentor_manifest(group_metadata: Path) -> MentorManifest:
             raise TypeError("preprocessing and run_shape must be objects")
         if type(manifest.num_classes) is not int or manifest.num_classes < 1:
             raise TypeError("num_classes must be an integer from 1 up")
+        require_plain("it", manifest.to_json())
+        member_name(manifest.name)
         return manifest
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise StoreError(f"{group_metadata}: not a mentor of format {FORMAT} ({error})") from error
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdcache import philox
 from kdcache.datasets import ImageDataset
-from kdcache.errors import ReplayMismatch, StoreMismatch, UsageError
+from kdcache.errors import ReplayMismatch, StoreError, StoreMismatch, UsageError
 from kdcache.store.manifest import require_equal
 from kdcache.versions import library_versions
 from kdcache.views import Recipe
@@ -73,8 +73,16 @@ def require_replay(
     written_by: dict[str, str],
     running: dict[str, str],
 ) -> None:
-    """Replays the proof's views and compares. Raises ReplayMismatch with both sides."""
+    """Replays the proof's views and compares. Raises ReplayMismatch with both sides.
+
+    Raises StoreError for a proof of samples that are not in the dataset.
+    """
     for sampled in proof:
+        if sampled["index"] not in dataset.index_N:
+            raise StoreError(
+                f"the store's replay proof is of sample {sampled['index']}, which the store does "
+                "not hold. No writer wrote this: fetch the store again from where it came"
+            )
         got = _pixel_sha256(dataset, recipe, sampled["view"], sampled["index"])
         if got != sampled["sha256"]:
             raise ReplayMismatch(

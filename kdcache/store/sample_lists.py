@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kdcache import untrusted
 from kdcache.canonical import array_sha256
 from kdcache.errors import DamagedTargets, StoreError
-from kdcache.store.chunks import CHECKSUM_BYTES
+from kdcache.store.chunks import CHECKSUM_BYTES, crc32c
 from kdcache.store.layout import METADATA, require_inside
 from kdcache.store.manifest import Manifest
 from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, read_sealed
@@ -24,8 +25,6 @@ def read_list(root: Path, name: str, manifest: Manifest) -> NDArray[np.int64]:
 
     Raises DamagedTargets (a DamagedDocument, with path and reason).
     """
-    import zarr
-
     metadata, chunk = root / name / METADATA, list_path(root, name)
     require_inside(root, chunk)
     try:
@@ -37,21 +36,29 @@ def read_list(root: Path, name: str, manifest: Manifest) -> NDArray[np.int64]:
         raise DamagedDocument(metadata, "it is not the array it should be") from error
     if document != list_metadata(manifest.num_samples, {SEAL: BLANK}):
         raise DamagedDocument(metadata, "it is not the array it should be")
-    expected = 8 * manifest.num_samples + CHECKSUM_BYTES
-    try:
-        found = chunk.lstat()
-    except OSError:
-        raise DamagedDocument(chunk, "the file is gone") from None
-    if found.st_size != expected:  # before memory is taken for it
-        raise DamagedDocument(chunk, f"{found.st_size} bytes instead of {expected}")
-    try:
-        values_N = np.asarray(zarr.open_array(root / name, mode="r")[:])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DamagedDocument(chunk, f"it cannot be read ({error})") from error
+    values_N = _read_chunk(chunk, manifest.num_samples)
     if array_sha256(values_N) != manifest.dataset[f"{name}_sha256"]:
         raise DamagedDocument(chunk, "it is not the list the manifest was made with")
     _require_plausible(chunk, name, values_N, manifest)
-    return values_N.astype(np.int64, copy=False)
+    return values_N
+
+
+def _read_chunk(chunk: Path, num_samples: int) -> NDArray[np.int64]:
+    """What the one metadata accepted above says: raw little-endian rows, then their CRC32C."""
+    expected = 8 * num_samples + CHECKSUM_BYTES
+    try:
+        found = chunk.lstat().st_size
+        if found != expected:  # before memory is taken for it
+            raise DamagedDocument(chunk, f"{found} bytes instead of {expected}")
+        content = untrusted.read_bytes(chunk, most_bytes=expected, follow_links=False)
+    except FileNotFoundError:
+        raise DamagedDocument(chunk, "the file is gone") from None
+    except (OSError, ValueError) as error:
+        raise DamagedDocument(chunk, f"it cannot be read ({error})") from error
+    rows = memoryview(content)[:-CHECKSUM_BYTES]
+    if crc32c(rows) != int.from_bytes(content[-CHECKSUM_BYTES:], "little"):
+        raise DamagedDocument(chunk, "it cannot be read (its CRC32C is another's)")
+    return np.frombuffer(rows, dtype="<i8").astype(np.int64)
 
 
 def _require_plausible(

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from kdcache import durable, untrusted
-from kdcache.errors import DamagedTargets
+from kdcache.errors import DamagedTargets, StoreError
 
 SEAL = "seal"
 BLANK = "0" * 64
 MOST_BYTES = 2**22  # of one document; a manifest has 4 kB, an index has its own limit
+# Lists and objects: ours have one in 100 bytes, and one in 3 bytes takes seconds to read.
+_BYTES_A_CONTAINER = 32
+_FREE_CONTAINERS = 1000
 _SEAL_PATTERN = re.compile(rb'"seal": ?"([0-9a-f]{64})"')
 
 
@@ -30,8 +33,16 @@ def seal(document: dict[str, Any]) -> bytes:
 
 
 def write_sealed(path: Path, document: dict[str, Any], *, within: Path | None = None) -> None:
-    """Seals a document and writes it durably, replacing what was there. `within`: the store."""
-    durable.write_file(path, seal(document), within=within)
+    """Seals a document and writes it durably, replacing what was there. `within`: the store.
+
+    Raises StoreError where a folder is in its place.
+    """
+    try:
+        durable.write_file(path, seal(document), within=within)
+    except IsADirectoryError as error:
+        raise StoreError(
+            f"{path} is a folder, where a document belongs. Look what is in it, and remove it"
+        ) from error
 
 
 def read_sealed(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
@@ -54,6 +65,9 @@ def read_sealed(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
         )
     if hashlib.sha256(content.replace(seals[0], BLANK.encode())).hexdigest().encode() != seals[0]:
         raise DamagedDocument(path, "its content is not what was sealed")
+    containers = content.count(b"[") + content.count(b"{")
+    if containers > _FREE_CONTAINERS + len(content) // _BYTES_A_CONTAINER:
+        raise DamagedDocument(path, f"{containers:,} lists and objects in {len(content):,} bytes")
     try:
         document = untrusted.parse_json(content)
     except ValueError as error:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcache import durable
+from kdcache import durable, untrusted
 from kdcache.datasets import ImageDataset
 from kdcache.encode import Encoder, TargetKind
 from kdcache.errors import DamagedTargets, StoreError, StoreMismatch
@@ -39,7 +39,7 @@ from kdcache.store.manifest import (
 )
 from kdcache.store.replay_proof import replay_checksums
 from kdcache.store.sample_lists import list_damage, list_path
-from kdcache.store.sealed import BLANK, SEAL, write_sealed
+from kdcache.store.sealed import BLANK, MOST_BYTES, SEAL, write_sealed
 from kdcache.store.stored_mentor import is_made, mentor_array, read_array, stored_as
 from kdcache.store.target_store import TargetStore
 from kdcache.store.zarr_metadata import group_metadata, list_metadata, targets_metadata
@@ -183,11 +183,21 @@ def refuse_foreign(root: Path) -> None:
     names = (
         {name for name in os.listdir(root) if not name.startswith(".")} if root.is_dir() else {"-"}
     )
-    if names <= MEMBERS and (METADATA not in names or b"kdcache" in (root / METADATA).read_bytes()):
+    if names <= MEMBERS and (METADATA not in names or _mentions_us(root / METADATA)):
         return
     raise StoreError(
         f"{root} exists and is not a kdcache store; name a new or empty folder with --store"
     )
+
+
+def _mentions_us(metadata: Path) -> bool:
+    """Whether what is left of a zarr.json is of one of our stores."""
+    try:
+        return b"kdcache" in untrusted.read_bytes(
+            metadata, most_bytes=MOST_BYTES, follow_links=False
+        )
+    except (OSError, ValueError):
+        return False
 
 
 def is_store(path: Path) -> bool:

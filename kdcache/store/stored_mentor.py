@@ -171,7 +171,7 @@ def read_array(array: ArrayLocation, manifest: Manifest, kind: TargetKind) -> tu
             "that wrote it"
         )
     if type(views) is not int or not 1 <= views < 2**40:
-        raise StoreError(f"{array.metadata} states {views!r} views")
+        raise StoreError(f"{array.metadata} states {str(views)[:80]} views")
     shape = (views, manifest.num_samples, *kind.row_shape(manifest.dataset))
     attributes = {"kind": kind.name, "encoder": encoder.describe(), SEAL: BLANK}
     expected = targets_metadata(encoder, kind, shape, manifest.block, attributes)

@@ -15,7 +15,7 @@ from kdcache.errors import DamagedTargets, MissingTargets, StoreError
 from kdcache.store.chunks import CHECKSUM_BYTES, ChunkReader, DamagedChunk, can_hold
 from kdcache.store.commits import ChunkKey, CommitRecord, read_record
 from kdcache.store.healing import healing_command
-from kdcache.store.layout import LISTS
+from kdcache.store.layout import LISTS, listed
 from kdcache.store.manifest import Manifest, read_manifest
 from kdcache.store.sample_lists import read_list
 from kdcache.store.stored_mentor import StoredMentor, chunk_bytes, is_made, open_mentor
@@ -263,9 +263,6 @@ def local_path(path: str | os.PathLike[str]) -> Path:
 
 def _mentor_folders(root: Path) -> list[Path]:
     """The folders of mentors, alphabetical; not hidden ones, nor those never finished."""
-    try:
-        names = sorted(os.listdir(root / "mentors"))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    folders = [root / "mentors" / name for name in names if not name.startswith(".")]
+    names = [name for name in listed(root / "mentors") if not name.startswith(".")]
+    folders = [root / "mentors" / name for name in names]
     return [folder for folder in folders if folder.is_dir() and is_made(folder)]

@@ -38,9 +38,9 @@ def recipe_from_description(description: dict[str, Any], seed: int) -> Recipe:
         if recipe is not None and recipe.describe() == description:
             return recipe
     raise StoreError(
-        f"the store's views were made by the recipe {description}, which this version of kdcache "
-        f"cannot replay (it knows {_known_recipes()}); use the version that wrote it, which "
-        "`kdcache inspect` names"
+        f"the store's views were made by the recipe {str(description)[:1000]}, which this version "
+        f"of kdcache cannot replay (it knows {_known_recipes()}); use the version that wrote it, "
+        "which `kdcache inspect` names"
     )
 
 

@@ -13,6 +13,8 @@ from kdcache import philox
 from kdcache.errors import UsageError
 from kdcache.views.recipe import Pixels, Recipe
 
+LARGEST_SIZE = 2**16
+
 
 @dataclass(frozen=True, kw_only=True)
 class CropParameters:
@@ -39,8 +41,20 @@ class CropFlip(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        kinds = type(self.size), type(self.padding), type(self.flip)
+        if kinds != (int, int, bool):
+            raise UsageError(
+                "size and padding must be integers and flip true or false, got "
+                f"{self.size!r:.80}, {self.padding!r:.80}, {self.flip!r:.80}"
+            )
         if self.size < 1 or self.padding < 0:
             raise UsageError(f"need size >= 1 and padding >= 0, got {self.size}, {self.padding}")
+        # The padded images are made in memory, and a manifest of others may state any border.
+        if self.size > LARGEST_SIZE or self.padding > 4 * self.size:
+            raise UsageError(
+                f"need size <= {LARGEST_SIZE} and padding <= 4 x size, got {self.size}, "
+                f"{self.padding}"
+            )
 
     def parameters(self, index_B: NDArray[np.int64], view: int) -> CropParameters:
         """The crop corners (0 to 2 * padding) and flips of these samples in this view."""
