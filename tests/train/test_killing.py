@@ -57,13 +57,12 @@ def test_campaign_of_random_steps_and_times(
     options = {**options, "checkpoint_every": every, "method": method}
     if method == "dropout":
         options |= {"method": "classroom", "student": "tests.train.dropout_network:build"}
-    for seed in range(2):
-        report = kill_at_random_steps(
-            options, tmp_path / f"steps-{seed}", steps=STEPS, kills=20, runs=2, seed=seed
-        )
-        assert report == KillReport(kills=40, runs_equal=2, runs_different=0)
-    report = kill_at_random_times(options, tmp_path / "times", kills=1, runs=20, seed=3)
-    assert report.kills >= 10  # the others had ended by then
+    report = kill_at_random_steps(
+        options, tmp_path / "steps", steps=STEPS, kills=20, runs=2, seed=0
+    )
+    assert report == KillReport(kills=40, runs_equal=2, runs_different=0)
+    report = kill_at_random_times(options, tmp_path / "times", kills=1, runs=8, seed=3)
+    assert report.kills >= 2  # the others had ended by then
     assert report.runs_different == 0
 
 
