@@ -69,7 +69,7 @@ def ensure_store(root: Path, manifest: Manifest, dataset: ImageDataset) -> None:
     refuse_foreign(root)
     if not _lacking(root, manifest):
         return  # without the lock, which a reader's folder does not take
-    durable.make_folder(root.resolve())  # a link to an empty folder is filled there
+    durable.make_folder(Path(os.path.realpath(root)))  # a link to an empty folder is filled there
     with store_lock(root):
         lacking = _lacking(root, manifest)
         if METADATA in lacking:
