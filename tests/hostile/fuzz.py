@@ -1,8 +1,8 @@
 """Fuzzing: `python -m tests.hostile.fuzz [--minutes M] [--seed S] [--groups reading writing]`.
 
 One input is a string of bytes that chooses what is changed in the good store: values of sealed
-documents, keys, raw bytes, files. Its bytes come from atheris where that is installed (guided by
-coverage), else from a seeded generator. A fault ends the run with the input that shows it.
+documents, keys, raw bytes, files. Its bytes come from a seeded generator; `tests.hostile.guided`
+takes them from atheris, guided by coverage. A fault ends the run with the input that shows it.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from tests.hostile.forging import agree, read, resealed, write
 from tests.hostile.trial import GROUPS, Laboratory
 
 MOST_BYTES = 200  # of one input
+Guide = Callable[[Callable[[bytes], None], float, int], None]  # (try one input, minutes, seed)
 
 
 class Choices:
@@ -142,7 +143,7 @@ def try_bytes(laboratory: Laboratory, data: bytes) -> list[str]:
 
 
 def _loop(one: Callable[[bytes], None], minutes: float, seed: int) -> int:
-    """Own mutations: fresh bytes, or an earlier input changed. Returns the number of inputs."""
+    """Tries fresh bytes until the time is over. Returns the number of inputs."""
     source, started, done = random.Random(seed), time.monotonic(), 0
     while time.monotonic() - started < 60 * minutes:
         one(source.randbytes(source.randint(4, 60)))
@@ -150,13 +151,13 @@ def _loop(one: Callable[[bytes], None], minutes: float, seed: int) -> int:
     return done
 
 
-def main() -> None:
+def main(guide: Guide | None = None) -> None:
+    """`guide`: chooses the inputs instead of `_loop` and ends the process itself."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--groups", nargs="+", default=["reading", "writing"], choices=GROUPS)
     parser.add_argument("--keep-going", action="store_true", help="Print faults, and go on.")
-    parser.add_argument("--atheris", action="store_true", help="Guided by coverage.")
     parser.add_argument("--replay", help="One input, in hexadecimal.")
     chosen = parser.parse_args()
     ways = {name: way for group in chosen.groups for name, way in GROUPS[group].items()}
@@ -172,23 +173,11 @@ def main() -> None:
 
         if chosen.replay is not None:
             one(bytes.fromhex(chosen.replay))
-        elif chosen.atheris:
-            _guided(one, chosen.minutes, chosen.seed)
+        elif guide is not None:
+            guide(one, chosen.minutes, chosen.seed)
         else:
             done = _loop(one, chosen.minutes, chosen.seed)
             print(json.dumps({"inputs": done, "minutes": chosen.minutes, "seed": chosen.seed}))
-
-
-def _guided(one: Callable[[bytes], None], minutes: float, seed: int) -> None:
-    """By atheris: `pip install atheris` first; it takes the process over and reports by itself."""
-    import importlib
-
-    atheris = importlib.import_module("atheris")
-    atheris.instrument_all()
-    seconds = int(60 * minutes)
-    options = [f"-max_total_time={seconds}", f"-seed={seed + 1}", f"-max_len={MOST_BYTES}"]
-    atheris.Setup([sys.argv[0], *options, "-timeout=120", "-rss_limit_mb=0"], one)
-    atheris.Fuzz()
 
 
 if __name__ == "__main__":
