@@ -38,7 +38,6 @@ from kdcache.plan import (
     require_same_views,
 )
 from kdcache.store import (
-    GONE,
     MentorManifest,
     TargetStore,
     chunk_payload,
@@ -46,12 +45,12 @@ from kdcache.store import (
     ensure_mentor,
     ensure_store,
     explained,
+    gather_commits,
     keep_what_is_there,
     local_path,
     new_manifest,
     open_store,
     remove_leftovers,
-    write_commit_index,
     writing,
 )
 from kdcache.views import Recipe
@@ -211,7 +210,7 @@ class PrecomputeJob:
                     commits.popleft().result()
             finally:
                 writer.shutdown()
-                self._gather_commits(always=done > 0)
+                self._gather_commits(store)
         return done
 
     def _run_mentors(
@@ -276,14 +275,10 @@ class PrecomputeJob:
         keep_what_is_there(self.root, [store.mentor(name).array for name in self.pool.names])
         return store, healed
 
-    def _gather_commits(self, *, always: bool) -> None:
-        """Writes each mentor's index of commits, where it lags or is damaged."""
+    def _gather_commits(self, store: TargetStore) -> None:
         with suppress(OSError, StoreError):  # only an aid, and another error may be on its way
-            store = open_store(self.root)
             for stored in map(store.mentor, self.pool.names):
-                knows_more = any(wrong.reason == GONE for wrong in stored.broken)
-                if stored.index_damage is not None or (always and not knows_more):
-                    write_commit_index(stored.array, stored.commits.values())
+                gather_commits(stored.array, stored.identity)
 
 
 def precompute_targets(

@@ -6,7 +6,7 @@ import click
 
 from kdcache.errors import readable
 
-MOST_LINES = 50
+MOST_LINES = 20
 
 
 def tell(text: str, *, err: bool = False) -> None:

@@ -2,10 +2,10 @@
 
 from kdcache.store.chunks import ChunkReader, chunk_payload
 from kdcache.store.commits import (
-    GONE,
     STRANGER,
     CommitRecord,
     commit_chunk,
+    gather_commits,
     write_commit_index,
 )
 from kdcache.store.healing import healing_command
@@ -40,7 +40,6 @@ from kdcache.store.writers import explained, remove_leftovers, writing
 
 __all__ = [
     "FORMAT",
-    "GONE",
     "METADATA",
     "STRANGER",
     "ArrayLocation",
@@ -58,6 +57,7 @@ __all__ = [
     "ensure_mentor",
     "ensure_store",
     "explained",
+    "gather_commits",
     "healing_command",
     "is_damaged_store",
     "is_store",

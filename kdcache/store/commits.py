@@ -227,6 +227,19 @@ def read_commits(array: ArrayLocation, identity: str, *, use_index: bool = True)
     return Commits(records=records, broken=tuple(broken), index_damage=index_damage)
 
 
+def gather_commits(array: ArrayLocation, identity: str) -> None:
+    """Writes the index anew from the records themselves, unless it says what they say.
+
+    It may also know of records that are gone; it is left to say so until these are there again.
+    """
+    gathered, damage = _read_index(array.commit_index)
+    on_disk = read_commits(array, identity, use_index=False).records
+    knows_more = any(record.key not in on_disk for record in gathered.values())
+    says_it = gathered == {record.file_name: record for record in on_disk.values()}
+    if damage is not None or not (knows_more or says_it):
+        write_commit_index(array, on_disk.values())
+
+
 def read_record(array: ArrayLocation, key: ChunkKey) -> CommitRecord | None:
     """The record of one chunk, read anew; None where there is none to be believed."""
     for name, _ in _listed_records(array, key):

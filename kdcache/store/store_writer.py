@@ -72,7 +72,7 @@ def ensure_store(root: Path, manifest: Manifest, dataset: ImageDataset) -> list[
     is_new = not ((root / METADATA).exists() or _sound_mentors(root))
     if not _lacking(root, manifest):
         return []  # without the lock, which a reader's folder does not take
-    durable.make_folder(root.resolve())  # a link to an empty folder is filled there
+    durable.make_folder(Path(os.path.realpath(root)))  # a link to an empty folder is filled there
     with store_lock(root):
         lacking = _lacking(root, manifest)
         if METADATA in lacking:
@@ -91,14 +91,13 @@ def ensure_store(root: Path, manifest: Manifest, dataset: ImageDataset) -> list[
 def _lacking(root: Path, manifest: Manifest) -> set[str]:
     """Members of a store of these views that are missing or damaged; none of another store's."""
     lacking = set()
-    try:
-        if read_manifest(root).fingerprint != manifest.fingerprint:
-            return set()
-    except DamagedTargets:
-        lacking.add(METADATA)
-    except StoreError:
-        if (root / METADATA).exists():
-            raise
+    if (root / METADATA).exists():  # asked first: another writer may be about to make it
+        try:
+            if read_manifest(root).fingerprint != manifest.fingerprint:
+                return set()
+        except DamagedTargets:
+            lacking.add(METADATA)
+    else:
         lacking.add(METADATA)
     lacking |= {name for name in LISTS if list_damage(root, name, manifest) is not None}
     if _is_damaged(root / "mentors" / METADATA):

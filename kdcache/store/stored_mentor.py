@@ -88,12 +88,9 @@ def open_mentor(group: Path, manifest: Manifest, kind: TargetKind) -> StoredMent
     another store or an encoder unknown here.
     """
     require_inside(group.parent.parent, group / kind.name / "commits")
-    try:
-        mentor = read_mentor_manifest(group / METADATA)
-    except StoreError as error:
-        if (group / METADATA).exists():
-            raise
-        raise DamagedDocument(group / METADATA, "the file is gone") from error
+    if not (group / METADATA).exists():
+        raise DamagedDocument(group / METADATA, "the file is gone")
+    mentor = read_mentor_manifest(group / METADATA)
     if member_name(mentor.name) != group.name:
         raise StoreError(f"{group} describes the mentor {mentor.name!r}, not its folder's")
     if mentor.fingerprint != manifest.fingerprint:

@@ -7,7 +7,7 @@ from typing import Any
 
 from kdcache.errors import StoreError
 from kdcache.store.chunks import ChunkReader
-from kdcache.store.commits import read_commits
+from kdcache.store.commits import BrokenRecord, read_commits
 from kdcache.store.layout import LISTS, METADATA
 from kdcache.store.manifest import read_attributes
 from kdcache.store.sample_lists import list_damage
@@ -112,6 +112,11 @@ def _damaged_records(stored: StoredMentor) -> Iterator[Damage]:
     name = stored.manifest.name
     on_disk = read_commits(stored.array, stored.identity, use_index=False)
     broken = {wrong.path: wrong for wrong in (*stored.broken, *on_disk.broken)}
+    for key, record in stored.commits.items():  # taken from the index, where there is one
+        if on_disk.records.get(key, record) != record:
+            path = stored.array.commits / record.file_name
+            differs = "the gathered index has another record under this name"
+            broken[path] = BrokenRecord(key=key, path=path, reason=differs)
     for wrong in broken.values():
         view, block = wrong.key
         yield Damage(mentor=name, view=view, block=block, path=str(wrong.path), reason=wrong.reason)
