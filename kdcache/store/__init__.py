@@ -1,13 +1,8 @@
 """The store: layout, manifest, commits, verify. The only code that writes chunks."""
 
 from kdcache.store.chunks import ChunkReader, chunk_payload
-from kdcache.store.commits import (
-    STRANGER,
-    CommitRecord,
-    commit_chunk,
-    gather_commits,
-    write_commit_index,
-)
+from kdcache.store.commit_record import CommitRecord
+from kdcache.store.commits import STRANGER, commit_chunk, gather_commits, write_commit_index
 from kdcache.store.healing import healing_command
 from kdcache.store.layout import FORMAT, METADATA, ArrayLocation
 from kdcache.store.manifest import (

@@ -5,9 +5,8 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -15,84 +14,15 @@ from kdcache import durable
 from kdcache.encode import Encoder
 from kdcache.errors import StoreError
 from kdcache.store.chunks import ChunkReader, DamagedChunk, crc32c, raw_size
-from kdcache.store.layout import MOST_VIEWS, ArrayLocation, listed, require_inside
+from kdcache.store.commit_record import ChunkKey, CommitRecord
+from kdcache.store.layout import ArrayLocation, listed, require_inside
 from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, read_sealed, seal, write_sealed
 
-ChunkKey = tuple[int, int]  # (view, block)
 GONE = "the commit record is gone"
 STRANGER = "its record is of targets of another mentor, encoder or store"
 MOST_RECORD_BYTES = 2**14  # a record has about 600
 MOST_INDEX_BYTES = 2**26  # 100,000 records; a larger array is opened record by record
-LARGEST_SUM = 1e100
-MOST_SUMS = 100  # names; a writer has seven
-MOST_SUM_NAME = 40
 _RECORD_NAME = re.compile(r"(\d{6,18})\.(\d{6,18})\.([0-9a-f]{8})\.json")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CommitRecord:
-    """One committed chunk.
-
-    `rows`: samples, without padding. `bytes`: of the payload, without its CRC32C. `crc32c`,
-    `sha256`: of the payload. `identity`: of what was computed (`StoredMentor.identity`).
-    `correct`: rows whose largest log-probability is the label's. `error_sums`: what encoding cost.
-    """
-
-    view: int
-    block: int
-    rows: int
-    bytes: int
-    crc32c: str
-    sha256: str
-    identity: str
-    correct: int
-    error_sums: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def key(self) -> ChunkKey:
-        return self.view, self.block
-
-    @property
-    def checksum(self) -> int:
-        return int(self.crc32c, 16)
-
-    @property
-    def file_name(self) -> str:
-        """Holds the checksum, so that a record under one name never changes."""
-        return f"{self.view:06d}.{self.block:06d}.{self.crc32c}.json"
-
-    @classmethod
-    def from_json(cls, name: str, value: Any) -> "CommitRecord":
-        """The record of that file name. Raises ValueError for what no writer wrote."""
-        try:
-            record = cls(**value)
-            for count in (record.view, record.block, record.rows, record.bytes, record.correct):
-                if type(count) is not int or not 0 <= count < 2**62:
-                    raise ValueError("counts must be integers from 0 up")
-            if record.view >= MOST_VIEWS or record.correct > record.rows:
-                raise ValueError(f"it states view {record.view}, {record.correct} of {record.rows}")
-            if not _DIGESTS.fullmatch(f"{record.crc32c} {record.sha256} {record.identity}"):
-                raise ValueError("checksums must be hexadecimal")
-            _require_sums(record.error_sums)
-        except (TypeError, AttributeError, OverflowError) as error:
-            raise ValueError(f"not a commit record of this format ({error})") from error
-        if record.file_name != name:
-            raise ValueError(f"it holds the record of another chunk ({record.file_name})")
-        return record
-
-
-_DIGESTS = re.compile("[0-9a-f]{8} [0-9a-f]{64} [0-9a-f]{64}")
-
-
-def _require_sums(sums: Mapping[str, Any]) -> None:
-    """Raises ValueError for error sums whose means over all chunks would not be numbers."""
-    for name, error_sum in sums.items():
-        if type(error_sum) not in (int, float) or not 0 <= error_sum < LARGEST_SUM:
-            raise ValueError("error sums must be numbers from 0 up")
-        if not (name.isascii() and name.isidentifier() and len(name) <= MOST_SUM_NAME):
-            raise ValueError("error sums must have plain names")
-    if sums.get("measured_rows", 1) < 1 or len(sums) > MOST_SUMS:
-        raise ValueError("its error sums are none that a writer made")
 
 
 @dataclass(frozen=True, kw_only=True)

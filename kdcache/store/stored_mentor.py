@@ -11,7 +11,8 @@ import numpy as np
 from kdcache.encode import ENCODERS, Encoder, TargetKind
 from kdcache.errors import StoreError
 from kdcache.store.chunks import ChunkReader, DamagedChunk, can_hold
-from kdcache.store.commits import BrokenRecord, ChunkKey, CommitRecord, Commits, read_commits
+from kdcache.store.commit_record import ChunkKey, CommitRecord
+from kdcache.store.commits import BrokenRecord, Commits, read_commits
 from kdcache.store.layout import METADATA, ArrayLocation, member_name, require_inside
 from kdcache.store.manifest import (
     Manifest,

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from kdcache.encode import LOGITS, TargetKind
 from kdcache.errors import DamagedTargets, MissingTargets, StoreError
 from kdcache.store.chunks import CHECKSUM_BYTES, ChunkReader, DamagedChunk, can_hold
-from kdcache.store.commits import ChunkKey, CommitRecord, read_record
+from kdcache.store.commit_record import ChunkKey, CommitRecord
+from kdcache.store.commits import read_record
 from kdcache.store.healing import healing_command
 from kdcache.store.layout import LISTS, listed
 from kdcache.store.manifest import Manifest, read_manifest

@@ -9,7 +9,7 @@ from kdcache.errors import MOST_MESSAGE, KdcacheError, StoreError, UsageError, b
 from kdcache.mentors import RunShape
 from kdcache.plan import MOST_CHUNKS, make_plan
 from kdcache.store import healing_command, open_store, read_manifest
-from kdcache.store.commits import CommitRecord
+from kdcache.store.commit_record import CommitRecord
 from kdcache.store.plain import MOST_DESCRIPTION, MOST_TEXT, require_plain
 from kdcache.views import CropFlip
 from tests.hostile.forging import agree, attributes

@@ -28,7 +28,8 @@ from kdcache.store import (
     new_manifest,
     open_store,
 )
-from kdcache.store.commits import ChunkKey, read_commits
+from kdcache.store.commit_record import ChunkKey
+from kdcache.store.commits import read_commits
 from kdcache.views import CropFlip
 
 SIZE = 4
