@@ -15,6 +15,15 @@ BLANK = b"0" * 64
 _SEAL = re.compile(rb'"seal": ?"([0-9a-f]{64})"')
 
 Change = Callable[[Any], object]
+Make = Callable[[Path, Path], object]  # (a copy of the good store, a folder outside of it)
+
+ROOT = "zarr.json"
+GROUP = "mentors/r8/zarr.json"
+ARRAY = "mentors/r8/logits/zarr.json"
+RECORD = "mentors/r8/logits/commits/000001.000000.*.json"
+INDEX = "mentors/r8/logits/commits.json"
+CHUNK = "mentors/r8/logits/c/1/0/0"
+PACKED = "mentors/r14/logits/c/1/0/0"
 
 
 def resealed(content: bytes) -> bytes:
@@ -94,3 +103,16 @@ def put(value: Any, at: tuple[str | int, ...], new: Any) -> None:
     for key in at[:-1]:
         value = value[key]
     value[at[-1]] = new
+
+
+def path_of(root: Path, pattern: str) -> Path:
+    return next(iter(sorted(root.glob(pattern)))) if "*" in pattern else root / pattern
+
+
+def rename(path: Path) -> None:
+    """A record under the name that its content asks for, where that is a name."""
+    record = read(path)
+    view, block, crc = (record.get(key) for key in ("view", "block", "crc32c"))
+    numbers = type(view) is int and type(block) is int
+    if numbers and isinstance(crc, str) and crc.isalnum() and len(crc) == 8:
+        path.rename(path.with_name(f"{view:06d}.{block:06d}.{crc}.json"))

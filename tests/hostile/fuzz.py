@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.hostile.corpus import JUNK
+from tests.hostile.documents import JUNK
 from tests.hostile.forging import agree, read, resealed, write
 from tests.hostile.trial import GROUPS, Laboratory
 

@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.hostile.corpus import JUNK
+from tests.hostile.documents import JUNK
 from tests.hostile.forging import agree, read, resealed, write
 from tests.hostile.trial import Laboratory
 from tests.hostile.ways import READING, WRITING

@@ -22,8 +22,7 @@ READ, MORE, MORE_USED = QUICK[::2], sorted(THOROUGH)[::40], QUICK[3::12]
 HARMLESS = (
     "an index", "mentor: a crowd", "mentor: preprocessing for", "mentor: std", "mentor: a batch",
     "mentor -x", "mentor aaa", "mentor os", "mentor r9", "mentor timm", "mentor torchvision",
-    "mentor trap", "mentor wrn", "leftovers", "mentors/r99 is: ", "mentors/r8 is: file",
-    "mentors/r8 is: socket",
+    "mentor trap", "mentor wrn", "leftovers", "mentors/r99 is: ", "mentors/r8 is: ",
     "mentors/\\", ".lock is: ", ".writers is: ", "index/.zarray is: ", "index/.zattrs is: ",
     "mentors/r8/logits/c lies elsewhere", "mentors/r8/logits/c/1 lies elsewhere",
     "zstd chunk: level 255", "chunk of NaN", "chunk of infinity",

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 import torchvision.datasets  # noqa: F401 - loads libraries, which must not happen while watched
 
-from tests.hostile.corpus import CASES, Make
+from tests.hostile.corpus import CASES
+from tests.hostile.forging import Make
 from tests.hostile.good import Good, make_good
 from tests.hostile.watch import Watch
 from tests.hostile.ways import READING, USING, WRITING, Way, refuse_factories
