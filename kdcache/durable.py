@@ -78,6 +78,7 @@ def _is_empty(folder: Path) -> bool:
 
 def publish(temporary: Path, path: Path) -> None:
     """Renames a file into place, so that it survives a power cut."""
+    _make_way(path)
     os.replace(temporary, path)
     fsync_folder(path.parent)
 
@@ -91,8 +92,18 @@ def write_file(path: Path, *parts: Bytes, within: Path | None = None) -> None:
         remove(temporary)
 
 
+def _make_way(path: Path) -> None:
+    """Removes an empty folder in a file's place. Raises IsADirectoryError for a full one."""
+    if path.is_dir() and not path.is_symlink():
+        try:
+            path.rmdir()
+        except OSError as error:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path)) from error
+
+
 def remove(path: Path) -> None:
     """Unlinks a file, if it is there. `fsync_folder` makes that durable."""
+    _make_way(path)
     path.unlink(missing_ok=True)
 
 

@@ -1,15 +1,13 @@
-"""What a precompute will do: how, as given or as the store has it, and which chunks are missing."""
+"""What a precompute will do: which chunks of which mentors are missing or damaged."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kdcache import homes
 from kdcache.datasets import ImageDataset
-from kdcache.encode import ENCODERS, LOGITS, Encoder, find_encoder
+from kdcache.encode import ENCODERS, LOGITS, Encoder
 from kdcache.errors import DamagedTargets, MissingTargets, StoreMismatch, UsageError
-from kdcache.mentors import RunShape
 from kdcache.store import (
     METADATA,
     STRANGER,
@@ -19,11 +17,7 @@ from kdcache.store import (
     StoredMentor,
     TargetStore,
     chunk_bytes,
-    is_damaged_store,
-    is_store,
     mentor_array,
-    open_damaged_store,
-    open_store,
     read_array,
     read_mentor_manifest,
     require_equal,
@@ -31,9 +25,8 @@ from kdcache.store import (
     stored_as,
 )
 from kdcache.versions import library_versions
-from kdcache.views import Recipe, make_recipe, recipe_from_description
+from kdcache.views import Recipe
 
-DEFAULT_VIEWS = 40
 MOST_CHUNKS = 2**18  # of one mentor; in blocks of 8,192 samples, two billion forward passes
 
 
@@ -139,7 +132,7 @@ def present_mentors(
             continue
         except DamagedTargets:
             stored = _despite_damage(store, mentor, encoder)
-        _require_same_mentor(store, stored, mentor, encoder)
+        require_same_mentor(store, stored, mentor, encoder)
         found[mentor.name] = stored
     return found
 
@@ -209,14 +202,10 @@ def require_same_views(store: TargetStore, dataset: ImageDataset, recipe: Recipe
     require_replay(manifest.replay_proof, dataset, recipe, manifest.written_by, library_versions())
 
 
-def require_same_mentor(store: TargetStore, wanted: MentorManifest, encoder: Encoder) -> None:
-    """Raises StoreMismatch unless the stored mentor is made exactly as the wanted one."""
-    _require_same_mentor(store, store.mentor(wanted.name), wanted, encoder)
-
-
-def _require_same_mentor(
+def require_same_mentor(
     store: TargetStore, stored: StoredMentor, wanted: MentorManifest, encoder: Encoder
 ) -> None:
+    """Raises StoreMismatch unless the stored mentor is made exactly as the wanted one."""
     sides = [
         {**mentor.to_json(), "encoder": encoder_.name}
         for mentor, encoder_ in ((stored.manifest, stored.encoder), (wanted, encoder))
@@ -226,80 +215,6 @@ def _require_same_mentor(
         (f"store {store.root}", sides[0]),
         ("this command", sides[1]),
         "Targets of one mentor must all be made alike: give the store's options (--checkpoint, "
-        "--precision, --batch-size, --encoder), or another --store",
+        "--precision, --batch-size, --encoder), or another --store"
+        + ("" if stored.commits else f"; or remove {stored.array.group}, which holds none yet"),
     )
-
-
-def num_views(asked: int | None, recipe: Recipe, stored: int) -> int:
-    """How many views to have: as asked, else as are `stored`, else the recipe's, else 40.
-
-    Raises UsageError for more than the recipe has.
-    """
-    if asked is None:
-        return stored or recipe.num_views or DEFAULT_VIEWS
-    most = recipe.num_views
-    if asked < 1 or (most is not None and asked > most):
-        allowed = "1 and up" if most is None else f"1 to {most}"
-        raise UsageError(f"recipe {recipe.name!r} takes --views {allowed}, got {asked}")
-    return asked
-
-
-def choose_recipe(
-    given: Recipe | str | None,
-    view_seed: int | None,
-    existing: TargetStore | None,
-    dataset: ImageDataset,
-) -> Recipe:
-    """As given; a name takes the dataset's parameters; else the store's, else crop-flip."""
-    if isinstance(given, Recipe):
-        if view_seed not in (None, given.seed):
-            raise UsageError(f"the recipe has the seed {given.seed}, view_seed says {view_seed}")
-        return given
-    if view_seed is None:
-        view_seed = existing.manifest.view_seed if existing else 0
-    if given is None and existing is not None:
-        return recipe_from_description(existing.manifest.recipe, view_seed)
-    return make_recipe(given or "crop-flip", seed=view_seed, **dataset.view_parameters)
-
-
-def choose_encoder(name: str | None, existing: TargetStore | None) -> Encoder:
-    """As named; else the one all the store's mentors share; else float16. UsageError if unknown."""
-    used = {mentor.encoder.name for mentor in existing.sound_mentors} if existing else set()
-    return find_encoder(name or (used.pop() if len(used) == 1 else "float16"))
-
-
-def choose_run_shape(
-    precision: str | None,
-    batch_size: int | None,
-    existing: TargetStore | None,
-    mentors: Sequence[str],
-) -> RunShape:
-    """As given; else as these mentors are stored; else as all the store's mentors are."""
-    base = RunShape()
-    if existing is not None:
-        sound = existing.sound_mentors
-        ours = [mentor for mentor in sound if mentor.manifest.name in mentors]
-        shapes = [mentor.manifest.run_shape for mentor in ours or sound]
-        if shapes and all(shape == shapes[0] for shape in shapes):
-            base = RunShape.from_description(shapes[0])
-    return RunShape(
-        precision=precision or base.precision,
-        batch=batch_size or base.batch,
-        memory_format=base.memory_format,
-    )
-
-
-def default_store(manifest: Manifest) -> Path:
-    """Where a store of these views lies when no path is given."""
-    dataset = manifest.dataset
-    name = f"{dataset['name']}-{dataset['split']}-{manifest.recipe['name']}-s{manifest.view_seed}"
-    return homes.stores() / f"{name.replace(':', '.')}-{manifest.fingerprint[:12]}"
-
-
-def existing_store(root: Path, manifest: Manifest | None = None) -> TargetStore | None:
-    """The store at `root`; one with a damaged manifest only where another may take its place."""
-    if is_store(root):
-        return open_store(root)
-    if manifest is not None and is_damaged_store(root):
-        return open_damaged_store(root, manifest)
-    return None

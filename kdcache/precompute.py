@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,14 @@ import numpy as np
 import torch
 
 from kdcache.datasets import ImageDataset, as_image_dataset
+from kdcache.defaults import (
+    choose_encoder,
+    choose_recipe,
+    choose_run_shape,
+    default_store,
+    existing_store,
+    num_views,
+)
 from kdcache.devices import resolve_device
 from kdcache.encode import LOGITS
 from kdcache.errors import RunFailed, StoreError, UsageError
@@ -26,13 +34,7 @@ from kdcache.mentors import Mentor, MentorPool, load_mentors, require_finite
 from kdcache.plan import (
     Plan,
     Unit,
-    choose_encoder,
-    choose_recipe,
-    choose_run_shape,
-    default_store,
-    existing_store,
     make_plan,
-    num_views,
     present_mentors,
     require_same_mentor,
     require_same_views,
@@ -45,12 +47,14 @@ from kdcache.store import (
     ensure_mentor,
     ensure_store,
     explained,
+    forget_unused,
     gather_commits,
     keep_what_is_there,
     local_path,
     new_manifest,
     open_store,
     remove_leftovers,
+    withdraw_strays,
     writing,
 )
 from kdcache.views import Recipe
@@ -124,7 +128,7 @@ class PrecomputeJob:
                 precision, batch_size, existing, [mentor.name for mentor in mentors]
             ),
         )
-        chosen = choose_encoder(encoder, existing)
+        chosen = choose_encoder(encoder, existing, self.pool.names)
         self._mentors = [
             MentorManifest(
                 fingerprint=manifest.fingerprint,
@@ -177,15 +181,25 @@ class PrecomputeJob:
         """
         started = time.perf_counter()
         with explained(self.root):
-            store, healed = self._prepare_store()
-            with writing(self.root) if self.plan.units else nullcontext():
-                done = self._fill(store, progress, should_stop)
-            if not self.plan.units:
+            healed = ensure_store(self.root, self.plan.manifest, self.dataset)
+            if self.plan.units:
+                with writing(self.root) as is_alone:
+                    store, more = self._prepare_mentors()
+                    try:
+                        done = self._fill(store, progress, should_stop)
+                    except (RunFailed, UsageError):  # the next try may be with other options
+                        for name in self.pool.names:
+                            forget_unused(store.mentor(name).array, is_alone)
+                        raise
+            else:
+                store, more = self._prepare_mentors()
+                done = 0
+                self._tidy()
                 remove_leftovers(self.root)
         return PrecomputeResult(
             store=open_store(self.root),
             stopped=done < self.plan.num_pixels,
-            healed=healed,
+            healed=[*healed, *more],
             num_pixels=done,
             seconds=time.perf_counter() - started,
         )
@@ -210,7 +224,7 @@ class PrecomputeJob:
                     commits.popleft().result()
             finally:
                 writer.shutdown()
-                self._gather_commits(store)
+                self._tidy()
         return done
 
     def _run_mentors(
@@ -259,9 +273,9 @@ class PrecomputeJob:
                 encoder=encoder,
             )
 
-    def _prepare_store(self) -> tuple[TargetStore, list[Path]]:
+    def _prepare_mentors(self) -> tuple[TargetStore, list[Path]]:
         """The store, with room for every planned chunk; and which documents it had to heal."""
-        healed = ensure_store(self.root, self.plan.manifest, self.dataset)
+        healed: list[Path] = []
         store = open_store(self.root)
         if store.manifest != self.plan.manifest:  # another writer was first
             require_same_views(store, self.dataset, self.recipe)
@@ -271,13 +285,16 @@ class PrecomputeJob:
             )
         store = open_store(self.root)
         for mentor in self._mentors:  # another writer may have been first
-            require_same_mentor(store, mentor, self.plan.encoder)
+            require_same_mentor(store, store.mentor(mentor.name), mentor, self.plan.encoder)
         keep_what_is_there(self.root, [store.mentor(name).array for name in self.pool.names])
         return store, healed
 
-    def _gather_commits(self, store: TargetStore) -> None:
+    def _tidy(self) -> None:
+        """Gathers the commits, and removes records that no chunk will ever need."""
         with suppress(OSError, StoreError):  # only an aid, and another error may be on its way
+            store = open_store(self.root)
             for stored in map(store.mentor, self.pool.names):
+                withdraw_strays(stored, store.manifest)
                 gather_commits(stored.array, stored.identity)
 
 

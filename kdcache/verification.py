@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from kdcache import philox
 from kdcache.datasets import ImageDataset, open_dataset
 from kdcache.devices import resolve_device
-from kdcache.errors import CheckpointError, DatasetError, KdcacheError, StoreError, UsageError
+from kdcache.errors import (
+    CheckpointError,
+    DamagedTargets,
+    DatasetError,
+    ReplayMismatch,
+    StoreError,
+    StoreMismatch,
+    UsageError,
+)
 from kdcache.factories import require_named
 from kdcache.mentors import MentorPool, RunShape, load_mentor
 from kdcache.online import require_stored_mentor
@@ -30,6 +38,7 @@ from kdcache.store import (
     healing_command,
     open_store,
     proven_dataset,
+    stored_names,
     verify_store,
 )
 from kdcache.store.verify import Progress
@@ -52,6 +61,7 @@ class FullVerification(Verification):
     healing: str | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """As `verify --json` prints it."""
         return {
             "ok": self.ok,
             **asdict(self),
@@ -73,21 +83,33 @@ def verify(
     """Checks every byte of a store, and all that the data and the mentors at hand can prove.
 
     `recompute`: rows (view, sample) of each mentor to run again, of its complete views.
-    Raises StoreError for what is no store, StoreMismatch for a mentor that is not the store's.
+    Raises StoreError for what is no store, StoreMismatch for a dataset that was named and is not
+    the store's, UsageError for a checkpoint of no mentor of it.
     """
     if recompute < 0:
         raise UsageError(f"--recompute takes a number of rows from 0 up, got {recompute}")
     found = FullVerification(**vars(verify_store(root, progress)))
-    found = replace(found, healing=_healing(root, found))
-    if any(damage.mentor is None for damage in found.damaged):
-        skipped = "the replay of views and the mentors: the store's own documents are damaged"
-        return replace(found, not_checked=(skipped,))
-    store = open_store(root)
+    found = replace(found, healing=_healing(root, found), not_checked=found.unread)
     try:
+        store = open_store(root)
+        given = set(checkpoints or {}) - set(store.mentors)
+        if given:
+            raise UsageError(
+                f"--checkpoint names {', '.join(sorted(given))}, not in {root}; it has "
+                f"{', '.join(store.mentors) or 'no mentor'}"
+            )
         images = _dataset_at_hand(store, dataset, data_dir)
-    except (DatasetError, UsageError) as error:
-        return replace(found, not_checked=(f"the replay of sampled views: {error}",))
-    found = _with_replay(found, store, images)
+        found = _with_replay(found, store, images)
+    except (DatasetError, DamagedTargets) as error:
+        return _not_checked(found, f"the replay of sampled views: {error}")
+    except StoreMismatch as error:
+        if dataset is not None or data_dir is not None:
+            raise
+        return _not_checked(found, f"the replay of sampled views: {error}")
+    except UsageError as error:
+        if dataset is not None or checkpoints:
+            raise
+        return _not_checked(found, f"the replay of sampled views: {error}")
     if not (recompute and found.replayed):
         return found
     for stored in store.sound_mentors:
@@ -95,16 +117,26 @@ def verify(
     return found
 
 
+def _not_checked(found: FullVerification, what: str) -> FullVerification:
+    return replace(found, not_checked=(*found.not_checked, what))
+
+
 def _healing(root: str | Path, found: Verification) -> str | None:
+    """The command that makes what is damaged anew; None where none can."""
     if found.ok:
         return None
     try:
         store = open_store(root)
     except StoreError:
-        command = shlex.join(["kdcache", "precompute", "--store", str(root)])
-        return f"{command}, with the options it was made with"
+        names = ",".join(stored_names(Path(root))) or "MENTORS"
+        command = shlex.join(["kdcache", "precompute", "--store", str(root), "--mentors", names])
+        return f"{command}  # and --dataset, --samples, --recipe, --view-seed as it was made with"
+    foreign = {n for n, e in store.mentor_errors.items() if not isinstance(e, DamagedTargets)}
     hit = {damage.mentor for damage in found.damaged}
-    return healing_command(store, [m for m in store.mentors if m in hit or None in hit])
+    mentors = [name for name in store.mentors if name in hit and name not in foreign]
+    if None in hit and not mentors:  # any one that is sound brings the store's own documents back
+        mentors = [stored.manifest.name for stored in store.sound_mentors][:1]
+    return healing_command(store, mentors) if mentors else None
 
 
 def _dataset_at_hand(
@@ -122,7 +154,7 @@ def _with_replay(
     """The dataset's content compared, and the sampled views replayed."""
     try:
         proven_dataset(store, images)
-    except KdcacheError as error:
+    except ReplayMismatch as error:
         damage = Damage(path=str(store.root / METADATA), reason=str(error))
         return replace(found, damaged=(*found.damaged, damage))
     return replace(found, replayed=len(store.manifest.replay_proof))
@@ -144,11 +176,11 @@ def _with_rows(
         if name not in checkpoints:
             require_named(name, option="--checkpoint", origin=f"store {store.root}")
         mentor = load_mentor(name, images, checkpoints.get(name))
-    except (CheckpointError, UsageError) as error:
-        return replace(found, not_checked=(*found.not_checked, f"mentor {name}: {error}"))
-    require_stored_mentor(store, mentor)
+        require_stored_mentor(store, mentor)
+    except (CheckpointError, UsageError, StoreMismatch) as error:
+        return _not_checked(found, f"mentor {name}: {error}")
     if not views:
-        return replace(found, not_checked=(*found.not_checked, f"mentor {name}: no whole view"))
+        return _not_checked(found, f"mentor {name}: no whole view")
     shape = RunShape.from_description(stored.manifest.run_shape)
     pool = MentorPool([mentor], device=resolve_device(device), run_shape=shape)
     damaged = list(found.damaged)

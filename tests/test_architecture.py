@@ -20,7 +20,7 @@ LAYERS = (
     ("datasets", "views", "models", "encode", "classroom", "checkpoints"),
     ("mentors", "store"),
     ("sources",),
-    ("stream", "online", "plan"),
+    ("stream", "online", "plan", "defaults"),
     ("loader", "precompute"),
     ("train",),
     ("inspection", "verification"),

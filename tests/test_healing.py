@@ -1,5 +1,6 @@
 """Healing by `precompute`: what is damaged is made again as it was, and nothing else is touched."""
 
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,11 @@ import pytest
 import kdcache
 from kdcache.datasets import ImageDataset
 from kdcache.encode import ENCODERS
-from kdcache.errors import StoreMismatch
+from kdcache.errors import DamagedTargets, StoreError, StoreMismatch
 from kdcache.mentors import Mentor
 from kdcache.precompute import PrecomputeJob, PrecomputeResult
-from kdcache.store import TargetStore, verify_store
+from kdcache.store import TargetStore, open_store, verify_store
+from kdcache.verification import verify
 
 VIEWS = 2
 
@@ -104,6 +106,82 @@ def test_healing_never_replaces_another_mentors_targets(
     healed = heal(root, digits, digits_mentors[:1], encoder="sqrt8", batch_size=64)
     assert healed.num_pixels == 0
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_the_printed_command_names_how_each_mentor_was_made(
+    root: Path, digits: ImageDataset, digits_mentors: list[Mentor]
+) -> None:
+    """Mentors of one store may be made in different ways; one command each way heals them."""
+    ways = ({"encoder": "sqrt8", "batch_size": 64}, {"encoder": "float32", "batch_size": 128})
+    for mentor, way in zip(digits_mentors, ways, strict=True):
+        heal(root, digits, [mentor], views=VIEWS, **way)
+    before = values(open_store(root))
+    for mentor in digits_mentors:
+        flip(open_store(root).mentor(mentor.name).array.chunk(1, 1))
+    commands = verify(root, dataset="digits").healing
+    assert commands is not None
+    assert [shlex.split(command)[-4:] for command in commands.split(" && ")] == [
+        ["--precision", "fp32", "--batch-size", str(way["batch_size"])] for way in ways
+    ]
+    for mentor in digits_mentors:  # nothing but the mentor is said: the store knows the rest
+        assert heal(root, digits, [mentor]).num_pixels == 25
+    assert verify(root).ok
+    assert np.array_equal(values(open_store(root)), before)
+
+
+def test_an_old_array_document_is_noticed_and_healed(
+    root: Path, digits: ImageDataset, digits_mentors: list[Mentor]
+) -> None:
+    mentors = digits_mentors[:1]
+    array = kdcache.precompute_targets(digits, mentors, store=root, views=1).mentor("r14").array
+    old = array.metadata.read_bytes()
+    kdcache.precompute_targets(digits, mentors, store=root, views=VIEWS)
+    array.metadata.write_bytes(old)
+    (damage,) = verify_store(root).damaged
+    assert "declares 1 views, view 1 is committed" in damage.reason
+    healed = heal(root, digits, mentors)
+    assert (healed.num_pixels, healed.store.num_views) == (0, VIEWS)
+    assert verify_store(root).ok
+
+
+def test_a_mentor_whose_commits_and_document_are_gone_is_missed(
+    root: Path, digits: ImageDataset, digits_mentors: list[Mentor]
+) -> None:
+    array = kdcache.precompute_targets(digits, digits_mentors, store=root, views=1).mentor("r14")
+    shutil.rmtree(array.array.commits)
+    (array.array.group / "zarr.json").unlink()
+    assert not verify_store(root).ok
+    with pytest.raises(DamagedTargets):
+        kdcache.TargetStream(root)
+    heal(root, digits, digits_mentors)
+    assert verify_store(root).ok
+
+
+def test_a_record_that_no_chunk_can_need_is_removed(
+    root: Path, digits: ImageDataset, digits_mentors: list[Mentor]
+) -> None:
+    made = kdcache.precompute_targets(digits, digits_mentors, store=root, views=1)
+    stray = made.mentor("r8").array.commits / "000099.000000.deadbeef.json"
+    stray.write_text("{}")
+    assert not verify_store(root).ok
+    heal(root, digits, digits_mentors)
+    assert verify_store(root).ok
+    assert not stray.exists()
+
+
+def test_an_empty_folder_in_a_chunks_place_makes_way(
+    root: Path, digits: ImageDataset, digits_mentors: list[Mentor]
+) -> None:
+    made = kdcache.precompute_targets(digits, digits_mentors, store=root, views=1)
+    chunk = made.mentor("r8").array.chunk(0, 1)
+    chunk.unlink()
+    chunk.mkdir()
+    heal(root, digits, digits_mentors)
+    assert verify_store(root).ok
+    chunk.unlink()
+    (chunk / "precious").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"is a folder that is not empty.*remove it"):
+        heal(root, digits, digits_mentors)
 
 
 def test_exactly_what_is_damaged_is_computed_again(

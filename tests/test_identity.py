@@ -318,7 +318,7 @@ def test_an_unknown_encoder_is_told(
 def test_a_mentor_of_other_views_is_told(desk: Desk, use: Callable[[Desk], object]) -> None:
     with pytest.raises(StoreError) as caught:
         use(desk.altered("mentors/r8/zarr.json", fingerprint="0" * 64))
-    told = ("0" * 64, desk.store.fingerprint, "Remove the folder, and precompute that mentor here")
+    told = ("0" * 64, desk.store.fingerprint, "Else move that folder out of the store")
     require_told(caught.value, *told)
 
 

@@ -88,6 +88,7 @@ def test_purposes_are_part_of_the_format() -> None:
         "SAMPLED_PIXELS": 2,
         "REPLAY_PROOF": 3,
         "DROPOUT": 4,
+        "RECOMPUTED_ROWS": 5,
     }
 
 

@@ -85,15 +85,18 @@ def verify(store: str, as_json: bool, recompute: int, **options: Any) -> None:
 
 
 def _print_verification(store: str, found: "FullVerification") -> None:
-    tell(f"{found.chunks:,} committed chunks, {readable_bytes(found.bytes)}: every byte read")
+    if found.chunks:
+        tell(f"{found.chunks:,} committed chunks, {readable_bytes(found.bytes)}: every byte read")
     if found.replayed:
         tell(f"{found.replayed} sampled views replayed: the dataset here is the store's")
     if found.recomputed:
         tell(f"{found.recomputed} rows of mentors computed again")
     for skipped in found.not_checked:
         tell(f"not checked: {skipped}", err=True)
+    for name, count in found.missing.items():
+        tell(f"not there yet: {count:,} chunks of mentor {name}")
     if found.ok:
-        tell(f"{store} is sound")
+        tell(f"{store} is sound" + (", as far as it goes" if found.missing else ""))
         return
     tell_all([f"damaged: {readable(str(damage), 1000)}" for damage in found.damaged])
     if found.healing is not None:

@@ -16,11 +16,14 @@ from kdcache.store.replay_proof import proven_dataset, require_replay
 from kdcache.store.store_writer import (
     ensure_mentor,
     ensure_store,
+    forget_unused,
     is_damaged_store,
     is_store,
     keep_what_is_there,
     new_manifest,
     open_damaged_store,
+    stored_names,
+    withdraw_strays,
 )
 from kdcache.store.stored_mentor import (
     StoredMentor,
@@ -52,6 +55,7 @@ __all__ = [
     "ensure_mentor",
     "ensure_store",
     "explained",
+    "forget_unused",
     "gather_commits",
     "healing_command",
     "is_damaged_store",
@@ -70,7 +74,9 @@ __all__ = [
     "require_equal",
     "require_replay",
     "stored_as",
+    "stored_names",
     "verify_store",
+    "withdraw_strays",
     "write_commit_index",
     "writing",
 ]

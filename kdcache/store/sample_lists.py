@@ -54,6 +54,8 @@ def _read_chunk(chunk: Path, num_samples: int) -> NDArray[np.int64]:
     except FileNotFoundError:
         raise DamagedDocument(chunk, "the file is gone") from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in untrusted.UNREADABLE:
+            raise
         raise DamagedDocument(chunk, f"it cannot be read ({error})") from error
     rows = memoryview(content)[:-CHECKSUM_BYTES]
     if crc32c(rows) != int.from_bytes(content[-CHECKSUM_BYTES:], "little"):

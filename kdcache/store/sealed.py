@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcache import durable, untrusted
-from kdcache.errors import DamagedTargets, StoreError
+from kdcache.errors import DamagedTargets
 
 SEAL = "seal"
 BLANK = "0" * 64
@@ -33,16 +33,8 @@ def seal(document: dict[str, Any]) -> bytes:
 
 
 def write_sealed(path: Path, document: dict[str, Any], *, within: Path | None = None) -> None:
-    """Seals a document and writes it durably, replacing what was there. `within`: the store.
-
-    Raises StoreError where a folder is in its place.
-    """
-    try:
-        durable.write_file(path, seal(document), within=within)
-    except IsADirectoryError as error:
-        raise StoreError(
-            f"{path} is a folder, where a document belongs. Look what is in it, and remove it"
-        ) from error
+    """Seals a document and writes it durably, replacing what was there. `within`: the store."""
+    durable.write_file(path, seal(document), within=within)
 
 
 def read_sealed(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:

@@ -6,7 +6,7 @@ makes a new one. Its group's zarr.json comes last: from then on the folder is a 
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,14 @@ from kdcache.store.manifest import (
 from kdcache.store.replay_proof import replay_checksums
 from kdcache.store.sample_lists import list_damage, list_path
 from kdcache.store.sealed import BLANK, MOST_BYTES, SEAL, write_sealed
-from kdcache.store.stored_mentor import is_made, mentor_array, read_array, stored_as
+from kdcache.store.stored_mentor import (
+    StoredMentor,
+    has_commits,
+    is_made,
+    mentor_array,
+    read_array,
+    stored_as,
+)
 from kdcache.store.target_store import TargetStore
 from kdcache.store.zarr_metadata import group_metadata, list_metadata, targets_metadata
 from kdcache.versions import library_versions
@@ -142,6 +149,35 @@ def ensure_mentor(
     return healed
 
 
+def forget_unused(array: ArrayLocation, is_alone: Callable[[], bool]) -> None:
+    """Takes a mentor's documents away when nothing of it is committed and nobody else writes.
+
+    A run that ended before its first commit would else decide its encoder and precision for ever.
+    """
+    if has_commits(array.group):
+        return
+    with store_lock(array.root):
+        if is_alone() and (array.group / METADATA).exists() and not has_commits(array.group):
+            for metadata in (array.group / METADATA, array.metadata):
+                durable.remove(metadata)
+                durable.fsync_folder(metadata.parent)
+
+
+def withdraw_strays(stored: StoredMentor, manifest: Manifest) -> None:
+    """Removes broken records of chunks that the array cannot have: none will ever replace them."""
+    strays = [
+        wrong.path
+        for wrong in stored.broken
+        if wrong.key[0] >= stored.declared_views or wrong.key[1] >= manifest.num_blocks
+    ]
+    if strays:
+        with store_lock(stored.array.root):
+            require_inside(stored.array.root, stored.array.commits)
+            for path in strays:
+                durable.remove(path)
+            durable.fsync_folder(stored.array.commits)
+
+
 def _write_array(
     array: ArrayLocation, manifest: Manifest, encoder: Encoder, kind: TargetKind, views: int
 ) -> None:
@@ -219,6 +255,11 @@ def open_damaged_store(root: Path, manifest: Manifest) -> TargetStore:
     """
     _require_mentors_of(root, manifest)
     return TargetStore(root, manifest)
+
+
+def stored_names(root: Path) -> list[str]:
+    """The mentors of a store, whatever its manifest says; those whose own document is sound."""
+    return [mentor.name for mentor in _sound_mentors(root)]
 
 
 def _sound_mentors(root: Path) -> list[MentorManifest]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -93,15 +93,27 @@ def open_mentor(group: Path, manifest: Manifest, kind: TargetKind) -> StoredMent
         raise DamagedDocument(group / METADATA, "the file is gone")
     mentor = read_mentor_manifest(group / METADATA)
     if member_name(mentor.name) != group.name:
-        raise StoreError(f"{group} describes the mentor {mentor.name!r}, not its folder's")
+        raise StoreError(
+            f"{group} describes the mentor {mentor.name!r}, not its folder's: move that folder out "
+            "of the store, or give it its name back"
+        )
     if mentor.fingerprint != manifest.fingerprint:
         raise StoreError(
             f"{group}: its targets are for the views {mentor.fingerprint}, this store's are "
-            f"{manifest.fingerprint}. Remove the folder, and precompute that mentor here"
+            f"{manifest.fingerprint}. If the other mentors say the same, the manifest is what is "
+            "wrong: put the store's own zarr.json back, or remove it and run the store's "
+            "`kdcache precompute` command. Else move that folder out of the store"
         )
     array = mentor_array(group.parent.parent, mentor, manifest, kind)
     encoder, views = read_array(array, manifest, kind)
-    return stored_as(mentor, encoder, views, manifest, kind, array)
+    stored = stored_as(mentor, encoder, views, manifest, kind, array)
+    last = max((view for view, _ in stored.commits), default=-1)
+    if last >= views:  # arrays only grow, and do so before chunks of new views are committed
+        encoder, views = read_array(array, manifest, kind)
+        if last >= views:
+            reason = f"it declares {views} views, view {last} is committed: an old version of it"
+            raise DamagedDocument(array.metadata, reason)
+    return replace(stored, declared_views=views)
 
 
 def is_made(group: Path) -> bool:
@@ -109,7 +121,12 @@ def is_made(group: Path) -> bool:
 
     Unless something is committed in it: then its zarr.json was lost.
     """
-    return (group / METADATA).exists() or any(group.glob("*/commits/*.json"))
+    return (group / METADATA).exists() or has_commits(group)
+
+
+def has_commits(group: Path) -> bool:
+    """Whether anything is, or by its index was, committed of the mentor in that folder."""
+    return any(any(group.glob(names)) for names in ("*/commits/*.json", "*/commits.json"))
 
 
 def mentor_array(

@@ -1,7 +1,7 @@
 """Verify: every byte of a store against what was written."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Damage:
     reason: str
 
     def to_json(self) -> dict[str, Any]:
+        """As `verify --json` prints it."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -44,14 +45,21 @@ class Damage:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What verifying found: `damaged`, and how many committed chunks and bytes were read."""
+    """What verifying found: `damaged`, and how many committed chunks and bytes were read.
+
+    `missing`: chunks that were never committed, by mentor; these are no damage. `unread`: what
+    could not be read because of other damage.
+    """
 
     damaged: tuple[Damage, ...]
     chunks: int = 0
     bytes: int = 0
+    missing: Mapping[str, int] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
+        """Whether everything that was read is what was written."""
         return not self.damaged
 
 
@@ -67,7 +75,8 @@ def verify_store(root: str | Path, progress: Progress = lambda done, total: None
         metadata = local_path(root) / METADATA
         if not (isinstance(error, DamagedDocument) or is_damaged_store(local_path(root))):
             raise
-        return Verification(damaged=(_damage(error, metadata),))
+        unread = ("all lists, records and chunks: the manifest is damaged",)
+        return Verification(damaged=(_damage(error, metadata),), unread=unread)
     damaged = list(_damaged_documents(store))
     total = sum(r.bytes for mentor in store.sound_mentors for r in mentor.commits.values())
     chunks = done = 0
@@ -84,7 +93,18 @@ def verify_store(root: str | Path, progress: Progress = lambda done, total: None
                 )
             chunks, done = chunks + 1, done + record.bytes
             progress(done, total)
-    return Verification(damaged=tuple(damaged), chunks=chunks, bytes=done)
+    blocks = store.manifest.num_blocks
+    missing = {
+        stored.manifest.name: stored.declared_views * blocks - len(stored.commits)
+        for stored in store.sound_mentors
+    }
+    return Verification(
+        damaged=tuple(damaged),
+        chunks=chunks,
+        bytes=done,
+        missing={name: count for name, count in missing.items() if count},
+        unread=tuple(f"the targets of mentor {name}" for name in store.mentor_errors),
+    )
 
 
 def _damaged_documents(store: TargetStore) -> Iterator[Damage]:
@@ -102,6 +122,8 @@ def _damaged_documents(store: TargetStore) -> Iterator[Damage]:
 
 
 def _damage(error: StoreError, path: Path, mentor: str | None = None) -> Damage:
+    if path.name == METADATA and not path.exists():
+        return Damage(mentor=mentor, path=str(path), reason="the file is gone")
     if isinstance(error, DamagedDocument):
         return Damage(mentor=mentor, path=str(error.path), reason=error.reason)
     return Damage(mentor=mentor, path=str(path), reason=str(error))

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,14 +13,15 @@ from kdcache.store.layout import require_inside
 
 
 @contextmanager
-def writing(root: Path) -> Iterator[None]:
+def writing(root: Path) -> Iterator[Callable[[], bool]]:
     """Marks this process as a writer of the store at `root`, until it ends however it ends.
 
     A writer that finds no other one alive first removes the hidden files that killed writers left.
-    The operating system drops the mark with the process, so no clock is asked.
+    The operating system drops the mark with the process, so no clock is asked. Yields whether this
+    is the only writer, to be asked under the store's lock, which a writer that begins waits for.
     """
     if os.name != "posix":  # without shared locks nobody knows who is alive: the files stay
-        yield
+        yield lambda: False
         return
     import fcntl
 
@@ -36,8 +37,18 @@ def writing(root: Path) -> Iterator[None]:
         except BaseException:
             os.close(mark)
             raise
+
+    def is_alone() -> bool:
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            fcntl.flock(mark, fcntl.LOCK_SH)
+        return True
+
     try:
-        yield
+        yield is_alone
     finally:
         os.close(mark)
 
@@ -52,6 +63,11 @@ def explained(root: Path) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
+        if isinstance(error, IsADirectoryError):
+            raise StoreError(
+                f"{error.filename} is a folder that is not empty, where the store has a file. Look "
+                "what is in it, remove it, and run the same command again"
+            ) from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise RunFailed(
                 f"{root} cannot take more: {reason}. Every finished block is committed; free some "

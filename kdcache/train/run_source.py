@@ -8,12 +8,12 @@ import torch
 
 from kdcache import homes
 from kdcache.datasets import DEFAULT_DATASET, ImageDataset, open_dataset
+from kdcache.defaults import num_views
 from kdcache.errors import KdcacheError, UsageError
 from kdcache.factories import require_named
 from kdcache.mentors import MentorPool, RunShape, load_mentors
 from kdcache.models import short_name
 from kdcache.online import OnlineTargets, require_stored_mentor
-from kdcache.plan import num_views
 from kdcache.sources import LabelsOnly, TargetSource
 from kdcache.store import TargetStore, is_store, open_store, require_equal
 from kdcache.stream import TargetStream

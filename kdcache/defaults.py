@@ -1,0 +1,105 @@
+"""What a precompute is left to decide: as given, else as the store has it, else a default."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdcache import homes
+from kdcache.datasets import ImageDataset
+from kdcache.encode import Encoder, find_encoder
+from kdcache.errors import UsageError
+from kdcache.mentors import RunShape
+from kdcache.store import (
+    Manifest,
+    StoredMentor,
+    TargetStore,
+    is_damaged_store,
+    is_store,
+    open_damaged_store,
+    open_store,
+)
+from kdcache.views import Recipe, make_recipe, recipe_from_description
+
+DEFAULT_VIEWS = 40
+
+
+def num_views(asked: int | None, recipe: Recipe, stored: int) -> int:
+    """How many views to have: as asked, else as are `stored`, else the recipe's, else 40.
+
+    Raises UsageError for more than the recipe has.
+    """
+    if asked is None:
+        return stored or recipe.num_views or DEFAULT_VIEWS
+    most = recipe.num_views
+    if asked < 1 or (most is not None and asked > most):
+        allowed = "1 and up" if most is None else f"1 to {most}"
+        raise UsageError(f"recipe {recipe.name!r} takes --views {allowed}, got {asked}")
+    return asked
+
+
+def choose_recipe(
+    given: Recipe | str | None,
+    view_seed: int | None,
+    existing: TargetStore | None,
+    dataset: ImageDataset,
+) -> Recipe:
+    """As given; a name takes the dataset's parameters; else the store's, else crop-flip."""
+    if isinstance(given, Recipe):
+        if view_seed not in (None, given.seed):
+            raise UsageError(f"the recipe has the seed {given.seed}, view_seed says {view_seed}")
+        return given
+    if view_seed is None:
+        view_seed = existing.manifest.view_seed if existing else 0
+    if given is None and existing is not None:
+        return recipe_from_description(existing.manifest.recipe, view_seed)
+    return make_recipe(given or "crop-flip", seed=view_seed, **dataset.view_parameters)
+
+
+def choose_encoder(
+    name: str | None, existing: TargetStore | None, mentors: Sequence[str]
+) -> Encoder:
+    """As named; else as these mentors are stored; else as all the store's are; else float16.
+
+    Raises UsageError for an unknown one.
+    """
+    used = {mentor.encoder.name for mentor in _stored(existing, mentors)}
+    return find_encoder(name or (used.pop() if len(used) == 1 else "float16"))
+
+
+def choose_run_shape(
+    precision: str | None,
+    batch_size: int | None,
+    existing: TargetStore | None,
+    mentors: Sequence[str],
+) -> RunShape:
+    """As given; else as these mentors are stored; else as all the store's mentors are."""
+    base = RunShape()
+    shapes = [mentor.manifest.run_shape for mentor in _stored(existing, mentors)]
+    if shapes and all(shape == shapes[0] for shape in shapes):
+        base = RunShape.from_description(shapes[0])
+    return RunShape(
+        precision=base.precision if precision is None else precision,
+        batch=base.batch if batch_size is None else batch_size,
+        memory_format=base.memory_format,
+    )
+
+
+def _stored(existing: TargetStore | None, mentors: Sequence[str]) -> list[StoredMentor]:
+    """Those of these mentors that a store has; all it has, where it has none of them."""
+    sound = existing.sound_mentors if existing else []
+    return [stored for stored in sound if stored.manifest.name in mentors] or sound
+
+
+def default_store(manifest: Manifest) -> Path:
+    """Where a store of these views lies when no path is given."""
+    dataset = manifest.dataset
+    name = f"{dataset['name']}-{dataset['split']}-{manifest.recipe['name']}-s{manifest.view_seed}"
+    return homes.stores() / f"{name.replace(':', '.')}-{manifest.fingerprint[:12]}"
+
+
+def existing_store(root: Path, manifest: Manifest | None = None) -> TargetStore | None:
+    """The store at `root`; one with a damaged manifest only where another may take its place."""
+    if is_store(root):
+        return open_store(root)
+    if manifest is not None and is_damaged_store(root):
+        return open_damaged_store(root, manifest)
+    return None
