@@ -232,4 +232,5 @@ class _Experiment:
             loss=loss,
             test=open_dataset(self.material.dataset, "test", data_dir=self.material.data_dir),
             folder=RunFolder(self.settings.folder / "alone"),
+            identity="alone",
         )

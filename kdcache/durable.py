@@ -107,12 +107,6 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def fsync_file(path: Path) -> None:
-    """Makes a written file's content durable."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
 def fsync_folder(folder: Path) -> None:
     """Makes a folder's entries durable (a no-op where folders cannot be opened)."""
     if os.name != "posix":

@@ -6,10 +6,10 @@ one function, `MentorPool.run`, and one `RunShape`.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from kdcache.untrusted import read_json
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th")
 SMALLEST_RUN = 64
 LARGEST_RUN = 8192
+_File = TypeVar("_File", bound=str | os.PathLike[str])
 _MOST_SIDECAR = 2**20  # bytes
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
@@ -119,9 +120,10 @@ def load_mentors(
 ) -> list[Mentor]:
     """Several mentors; `checkpoints` by short or long name, where not in the library.
 
-    Every name is known before the first checkpoint is read. Errors as `load_mentor`'s.
+    Every name is known before the first checkpoint is read. Errors as `load_mentor`'s; UsageError
+    for a mentor with two checkpoints.
     """
-    given = {mentor_name(name): path for name, path in (checkpoints or {}).items()}
+    given = _by_one_name((checkpoints or {}).items())
     known = [mentor_name(name) for name in names]
     return [load_mentor(name, dataset, given.get(name)) for name in known]
 
@@ -273,11 +275,39 @@ def require_finite(targets: NDArray[np.float32], mentor: str, view: int) -> None
 
 
 def parse_checkpoints(given: Sequence[str]) -> Mapping[str, Path]:
-    """`NAME=FILE` options as a mapping from short name to path. Raises UsageError."""
-    checkpoints: dict[str, Path] = {}
+    """`NAME=FILE` options as a mapping from short name to path.
+
+    Raises UsageError for another form, an unknown network, or one that is named twice.
+    """
+    pairs: list[tuple[str, Path]] = []
     for item in given:
         name, equals, file = item.partition("=")
         if not (name and equals and file):
             raise UsageError(f"--checkpoint takes NAME=FILE, got {item!r}")
-        checkpoints[mentor_name(name)] = Path(file).expanduser()
+        pairs.append((name, Path(file).expanduser()))
+    return _by_one_name(pairs)
+
+
+def require_all_used(checkpoints: Iterable[str], names: Iterable[str]) -> None:
+    """Raises UsageError for a checkpoint of a mentor that is not among those that run."""
+    run = [mentor_name(name) for name in names]
+    unused = [name for name in map(mentor_name, checkpoints) if name not in run]
+    if unused:
+        raise UsageError(
+            f"--checkpoint names {', '.join(unused)}, but the mentors that run are "
+            f"{', '.join(run)}; add it to --mentors, or leave its --checkpoint out"
+        )
+
+
+def _by_one_name(pairs: Iterable[tuple[str, _File]]) -> dict[str, _File]:
+    """Checkpoints by mentors' one names. Raises UsageError for two of one mentor."""
+    checkpoints: dict[str, _File] = {}
+    for given, file in pairs:
+        name = mentor_name(given)
+        if name in checkpoints:
+            raise UsageError(
+                f"mentor {name!r} is given two checkpoints, {checkpoints[name]} and {file}; "
+                f"give one --checkpoint {name}=FILE"
+            )
+        checkpoints[name] = file
     return checkpoints

@@ -24,7 +24,9 @@ from kdcache.mentors import (
     RunShape,
     find_checkpoint,
     load_mentor,
+    load_mentors,
     parse_checkpoints,
+    require_all_used,
     require_finite,
 )
 from kdcache.models import build_network
@@ -492,6 +494,26 @@ def test_checkpoint_options_are_read_by_short_name() -> None:
 def test_a_checkpoint_option_of_another_form_is_refused(given: str) -> None:
     with pytest.raises(UsageError, match=f"takes NAME=FILE, got {re.escape(repr(given))}"):
         parse_checkpoints([given])
+
+
+@pytest.mark.parametrize("names", [("r20", "r20"), ("r20", "resnet20"), ("resnet20", "r20")])
+def test_a_mentor_with_two_checkpoints_is_refused(
+    names: tuple[str, str], digits: ImageDataset
+) -> None:
+    match = "'r20' is given two checkpoints, a.pth and b.pth; give one --checkpoint r20=FILE"
+    files = ("a.pth", "b.pth")
+    with pytest.raises(UsageError, match=match):
+        parse_checkpoints([f"{name}={file}" for name, file in zip(names, files, strict=True)])
+    if names[0] != names[1]:
+        with pytest.raises(UsageError, match=match):
+            load_mentors(["r20"], digits, dict(zip(names, files, strict=True)))
+
+
+def test_a_checkpoint_of_a_mentor_that_is_not_run_is_refused() -> None:
+    require_all_used([], ["r20"])
+    require_all_used(["resnet20"], ["r8", "r20"])
+    with pytest.raises(UsageError, match="names r44, but the mentors that run are r8, r20; add"):
+        require_all_used(["r20", "r44"], ["r8", "resnet20"])
 
 
 def test_a_checkpoint_option_of_an_unknown_network_is_refused() -> None:

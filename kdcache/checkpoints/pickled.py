@@ -80,14 +80,8 @@ _LITERALS = {
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
     *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
 }
-_MAKERS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY: dict[str, type] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
@@ -103,10 +97,9 @@ class _Machine:
         self.copied = 0
 
     def run(self, file: _Bounded) -> Any:
-        steps = 0
         try:
-            for step, argument, _ in pickletools.genops(file):  # type: ignore[arg-type]
-                steps += 1
+            parsed = pickletools.genops(file)  # type: ignore[arg-type]
+            for steps, (step, argument, _) in enumerate(parsed, start=1):
                 if steps > MOST_STEPS:
                     raise Broken(f"its pickle has more than {MOST_STEPS:,} steps")
                 if step.name == "STOP":
@@ -119,8 +112,10 @@ class _Machine:
     def step(self, name: str, argument: Any) -> None:
         if name in _LITERALS:
             self.literal(argument)
-        elif name in _MAKERS:
-            self.stack.append(_MAKERS[name]())
+        elif name in _CONSTANTS:
+            self.stack.append(_CONSTANTS[name])
+        elif name in _EMPTY:
+            self.stack.append(_EMPTY[name]())
         elif name in _TUPLES:
             self.stack.append(tuple(self.pop_many(_TUPLES[name])))
         else:
@@ -176,9 +171,9 @@ class _Machine:
         self.stack.append(self.pop_to_mark())
 
     def on_dict(self) -> None:
-        items = self.pop_to_mark()
-        self.stack.append({})
-        self.put(self.stack[-1], items)
+        made: dict[Any, Any] = {}
+        self.put(made, self.pop_to_mark())
+        self.stack.append(made)
 
     def on_append(self) -> None:
         value = self.pop()

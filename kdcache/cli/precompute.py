@@ -79,10 +79,12 @@ def precompute(**options: Any) -> None:
 
 def _make_job(options: dict[str, Any]) -> Any:
     from kdcache.datasets import open_dataset
-    from kdcache.mentors import load_mentors, mentor_name, parse_checkpoints
+    from kdcache.mentors import load_mentors, mentor_name, parse_checkpoints, require_all_used
     from kdcache.precompute import PrecomputeJob
 
     names = [mentor_name(name) for name in options["mentors"]]  # a typing mistake shows at once
+    checkpoints = parse_checkpoints(options["checkpoint"])
+    require_all_used(checkpoints, names)
     dataset = open_dataset(
         options["dataset"] or _dataset_of(options["store"]),
         options["split"],
@@ -91,7 +93,7 @@ def _make_job(options: dict[str, Any]) -> Any:
     )
     return PrecomputeJob(
         dataset,
-        load_mentors(names, dataset, parse_checkpoints(options["checkpoint"])),
+        load_mentors(names, dataset, checkpoints),
         store=options["store"],
         views=options["views"],
         recipe=options["recipe"],

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdcache.encode.encoder import Encoder
+from kdcache.encode.float16 import LARGEST as LARGEST_FLOAT16
 
 STEPS = 32  # stored units a unit of the root; a power of two, so that decoding is exact
 LARGEST_LEVEL = 254  # 255 says that no target is here
@@ -37,9 +38,10 @@ class Sqrt8(Encoder):
     def encode(self, targets: NDArray[np.float32]) -> NDArray[np.generic]:
         lowest, highest = targets.min(initial=0.0), targets.max(initial=SMALLEST_TARGET)
         if not (lowest >= SMALLEST_TARGET and highest <= 0):  # NaN compares false
+            remedy = "float16" if max(-lowest, highest) <= LARGEST_FLOAT16 else "float32"
             raise ValueError(
                 f"{self.name} holds log-probabilities from {SMALLEST_TARGET:.2f} to 0, a target is "
-                f"{highest if not highest <= 0 else lowest:g}; use --encoder float16"
+                f"{highest if not highest <= 0 else lowest:g}; use --encoder {remedy}"
             )
         root = np.sqrt(-targets, dtype=np.float32)
         return np.rint(root * np.float32(STEPS)).astype(np.uint8)

@@ -30,7 +30,8 @@ class TrainingLoop:
     """A student, its optimiser, where its loader stands, the records so far, the epoch's sums.
 
     A loss that is a `torch.nn.Module` may learn too: its parameters are trained beside the
-    student's, and its state is part of every checkpoint.
+    student's, and its state is part of every checkpoint. So is `identity` (`run_identity`): a
+    checkpoint of another run is not gone on with.
     """
 
     def __init__(
@@ -42,10 +43,12 @@ class TrainingLoop:
         loss: MentorLoss,
         test: ImageDataset,
         folder: RunFolder,
+        identity: str,
     ) -> None:
         self.config, self.loader, self.loss, self.test, self.folder = (
             config, loader, loss, test, folder,
         )  # fmt: skip
+        self._identity = identity
         self.device = loader.device
         self._memory_format = (
             torch.channels_last if config.channels_last else torch.contiguous_format
@@ -188,6 +191,7 @@ class TrainingLoop:
 
     def _state(self) -> dict[str, Any]:
         return {
+            "run": self._identity,
             "epoch": self._epoch,
             "seconds": self._seconds,
             "records": self.records,
@@ -209,6 +213,10 @@ class TrainingLoop:
         expected.pop("records")
         if not isinstance(state, dict):
             raise unusable(self.folder.checkpoint, f"it holds a {type(state).__name__}")
+        run = state.get("run")
+        if isinstance(run, str) and run != self._identity:
+            reason = f"it is of the run {run[:16]}, expected {self._identity[:16]}"
+            raise unusable(self.folder.checkpoint, reason)
         found = {key: value for key, value in state.items() if key != "records"}
         wrong = next(misfits(found, expected), None)
         if wrong is None and not (

@@ -3,7 +3,8 @@
 config.toml          everything that decides the run, the [environment] it began in, and under it
                      what it is [trained_on]
 metrics.jsonl        one record an epoch
-checkpoint.pt        all state, to go on from (tensors and plain values only), with its SHA-256
+checkpoint.pt        all state, to go on from (tensors and plain values only), with the run's
+                     identity and the file's SHA-256
 student.safetensors  the finished student
 .lock                held by the process that trains
 """
@@ -19,6 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from kdcache import durable
+from kdcache.canonical import json_sha256
 from kdcache.config import as_toml_values, read_toml, write_toml
 from kdcache.errors import StoreMismatch, UsageError, both_sides, differences
 from kdcache.train import checkpoint_file
@@ -27,6 +29,26 @@ from kdcache.train.train_config import TrainConfig
 # Where a run may differ from itself when it goes on: none of these decides what is computed. A
 # store may move, for what is in it is compared instead.
 _FREE = ("out", "data_dir", "device", "checkpoints", "store", "checkpoint_every")
+
+
+def run_identity(config: TrainConfig, trained_on: dict[str, str]) -> str:
+    """Hex SHA-256 of all that decides a run: its resolved config, and what it trains on.
+
+    Two commands that may go on with one another's run have the same one.
+    """
+    decisive = {key: value for key, value in as_toml_values(config).items() if key not in _FREE}
+    return json_sha256({"config": _one_spelling(decisive), "trained_on": trained_on})
+
+
+def _one_spelling(value: Any) -> Any:
+    """Equal numbers alike: 1 and 1.0 are the same rate; TOML has infinities, JSON has none."""
+    if isinstance(value, dict):
+        return {key: _one_spelling(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_one_spelling(entry) for entry in value]
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value.hex()
+    return value
 
 
 class RunFolder:

@@ -11,7 +11,7 @@ from kdcache.datasets import DEFAULT_DATASET, ImageDataset, open_dataset
 from kdcache.defaults import num_views
 from kdcache.errors import KdcacheError, UsageError
 from kdcache.factories import require_named
-from kdcache.mentors import MentorPool, RunShape, load_mentors
+from kdcache.mentors import MentorPool, RunShape, load_mentors, require_all_used
 from kdcache.models import short_name
 from kdcache.online import OnlineTargets, require_stored_mentor
 from kdcache.sources import LabelsOnly, TargetSource
@@ -43,6 +43,10 @@ def choose_source(config: TrainConfig, device: torch.device) -> Chosen:
     Dataset, recipe, view seed, views and mentors come from the store where there is one, for live
     mentors and for labels only too. Raises UsageError for options that contradict it.
     """
+    if config.checkpoints and config.targets == "cache":
+        raise UsageError(
+            "--checkpoint is for --targets online: from a store no mentor is loaded. Leave it out"
+        )
     if config.mentors is not None:
         config = replace(config, mentors=tuple(short_name(name) for name in config.mentors))
     if config.store is None and config.method != "ce" and config.targets == "cache":
@@ -134,6 +138,7 @@ def _live_mentors(
 ) -> MentorPool:
     """The mentors themselves, proven to be the store's, in the store's run shape."""
     names = config.mentors or ()
+    require_all_used(config.checkpoints, names)
     mentors = load_mentors(names, dataset, config.checkpoints)
     if store is None:
         return MentorPool(mentors, device=device, run_shape=RunShape())

@@ -20,7 +20,7 @@ from kdcache.sources import TargetSource
 from kdcache.store import local_path
 from kdcache.train.beginnings import describe_samples, running_environment, tell_changes
 from kdcache.train.loop import Progress, TrainingLoop
-from kdcache.train.run_folder import RunFolder
+from kdcache.train.run_folder import RunFolder, run_identity
 from kdcache.train.run_source import choose_source
 from kdcache.train.train_config import TrainConfig
 
@@ -62,7 +62,13 @@ def train_student(
         trained_on = {**describe_samples(train, test), **chosen.taught_by}
         began = folder.claim(config, environment, trained_on)
         loop = TrainingLoop(
-            config, network=network, loader=loader, loss=loss, test=test, folder=folder
+            config,
+            network=network,
+            loader=loader,
+            loss=loss,
+            test=test,
+            folder=folder,
+            identity=run_identity(config, trained_on),
         )
         state = folder.load_checkpoint()
         if state is None:

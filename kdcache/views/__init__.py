@@ -5,7 +5,7 @@ from typing import Any
 
 from kdcache.errors import StoreError, unknown_name
 from kdcache.views.crop_flip import CropFlip, CropParameters
-from kdcache.views.recipe import Recipe
+from kdcache.views.recipe import Recipe, require_seed
 from kdcache.views.unaugmented import Unaugmented
 
 RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (CropFlip, Unaugmented)}
@@ -26,8 +26,10 @@ def make_recipe(name: str, *, seed: int = 0, **parameters: Any) -> Recipe:
 def recipe_from_description(description: dict[str, Any], seed: int) -> Recipe:
     """The recipe a manifest describes.
 
-    Raises StoreError when this version of kdcache does not make exactly the described views.
+    Raises StoreError when this version of kdcache does not make exactly the described views,
+    UsageError for a seed that no recipe takes.
     """
+    require_seed(seed)  # it may be the caller's own, and is not what the manifest describes
     name = description.get("name")
     parameters = {k: v for k, v in description.items() if k not in ("name", "version", "exact")}
     if isinstance(name, str) and name in RECIPES:

@@ -14,6 +14,12 @@ from kdcache.errors import UsageError
 Pixels = TypeVar("Pixels", NDArray[np.uint8], torch.Tensor)
 
 
+def require_seed(seed: int) -> None:
+    """Raises UsageError for a view seed that no recipe takes."""
+    if not 0 <= seed < 2**64:
+        raise UsageError(f"the view seed must lie in 0 to 2^64 - 1, got {seed}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe(ABC):
     """An augmentation family with its parameters; pixels are a function of (seed, view, index).
@@ -30,8 +36,7 @@ class Recipe(ABC):
     num_views: ClassVar[int | None] = None  # None: as many as anyone asks for
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**64:
-            raise UsageError(f"the view seed must lie in 0 to 2^64 - 1, got {self.seed}")
+        require_seed(self.seed)
 
     @abstractmethod
     def __call__(self, images_BCHW: Pixels, index_B: NDArray[np.int64], view: int) -> Pixels:

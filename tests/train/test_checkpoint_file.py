@@ -1,10 +1,13 @@
 """checkpoint.pt: damaged, foreign or hostile, it is one clear error and never believed."""
 
 import io
+import math
 import pickle
+import shutil
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,10 @@ import pytest
 import torch
 
 from kdcache.errors import CheckpointError, Stopped, UsageError
+from kdcache.store import TargetStore
 from kdcache.train.checkpoint_file import load_state, save_state
-from kdcache.train.run_folder import RunFolder
+from kdcache.train.run_folder import RunFolder, run_identity
+from kdcache.train.train_config import TrainConfig
 from tests.train.comparing import same_run
 from tests.train.conftest import Run
 from tests.train.test_resuming import DROPOUT, stop_at
@@ -132,6 +137,8 @@ def _hostile_metadata(state: State) -> None:
     ("change", "match"),
     [
         (lambda state: state.pop("tally"), "state lacks 'tally'"),
+        (lambda state: state.pop("run"), "state lacks 'run'"),
+        (_set("run", to=torch.ones(2)), "state.run is a float32 tensor"),
         (lambda state: state.pop("records"), "of type NoneType as records"),
         (_set("extra", to=1), "has 'extra', which this run does not know"),
         (_set("epoch", to="1"), "state.epoch is of type str, expected of type int"),
@@ -169,6 +176,58 @@ def test_content_that_does_not_fit_is_refused(
     with pytest.raises(CheckpointError, match=match):
         next(train("run", student=DROPOUT))
     assert folder.metrics.read_bytes() == records
+
+
+def test_a_checkpoint_of_another_run_is_refused(
+    stopped: Callable[..., RunFolder], train: Run, tmp_path: Path
+) -> None:
+    folder = stopped()
+    for name, options in (
+        ("other rate", {"seed": 2, "lr": 0.2}),
+        ("other switches", {"switches": {"granularity": "batch"}}),
+        ("other mentors", {"mentors": ("r14",)}),
+    ):
+        with pytest.raises(Stopped):
+            list(train(name, **{"student": DROPOUT, **options}, should_stop=stop_at(9)))
+        other = RunFolder(tmp_path / name)
+        shutil.copy(folder.checkpoint, other.checkpoint)
+        records = other.metrics.read_bytes()
+        with pytest.raises(
+            CheckpointError, match=r"of another run .*\(it is of the run \w{16}, exp"
+        ):
+            next(train(name, **{"student": DROPOUT, **options}))
+        assert other.metrics.read_bytes() == records
+
+
+def test_a_checkpoint_fits_wherever_its_run_goes_on(
+    stopped: Callable[..., RunFolder], train: Run, store: TargetStore, tmp_path: Path
+) -> None:
+    list(train("undisturbed", student=DROPOUT))
+    folder = stopped()
+    shutil.move(store.root, tmp_path / "moved")
+    shutil.move(folder.root, tmp_path / "elsewhere")
+    free = {"store": str(tmp_path / "moved"), "checkpoint_every": 2, "device": "cpu"}
+    told: list[str] = []
+    list(train("elsewhere", student=DROPOUT, **free, notify=told.append))
+    assert told == [f"going on in {tmp_path / 'elsewhere'} after 1 of 3 epochs"]
+    assert same_run(tmp_path / "elsewhere", tmp_path / "undisturbed")
+
+
+def test_what_decides_a_run_identifies_it() -> None:
+    config = TrainConfig(student="r8", switches={"temperature": 4}, weight_decay=0)
+    ours = run_identity(config, {"fingerprint": "a"})
+    free = replace(config, out="/b", data_dir="/c", device="cuda", store="/d", checkpoint_every=2)
+    assert run_identity(free, {"fingerprint": "a"}) == ours
+    same = replace(config, switches={"temperature": 4.0}, weight_decay=0.0)
+    assert run_identity(same, {"fingerprint": "a"}) == ours
+    assert run_identity(config, {"fingerprint": "b"}) != ours
+    for other in (
+        replace(config, lr=0.2),
+        replace(config, seed=1),
+        replace(config, views=3),
+        replace(config, switches={"temperature": math.inf}),
+    ):
+        assert run_identity(other, {"fingerprint": "a"}) != ours
 
 
 def test_another_type_than_a_dict_is_refused(stopped: Callable[..., RunFolder], train: Run) -> None:

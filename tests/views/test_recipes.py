@@ -282,6 +282,12 @@ def test_a_description_this_version_cannot_replay_is_refused(change: dict[str, A
         described_recipe({**CropFlip().describe(), **change}, 0)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_out_of_range_is_told_as_such(seed: int) -> None:
+    with pytest.raises(UsageError, match=rf"must lie in 0 to 2\^64 - 1, got {seed}$"):
+        described_recipe(CropFlip().describe(), seed)
+
+
 def test_a_description_that_lacks_a_parameter_is_refused() -> None:
     description = CropFlip().describe()
     del description["flip"]
