@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watched by Linu
 
 
 def test_any_value_in_any_place_and_any_bytes_anywhere(tmp_path: Path) -> None:
-    done = run_module("properties", tmp_path / "laboratory", 30, timeout=120)
+    done = run_module("properties", tmp_path / "laboratory", 20, timeout=120)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert "tried" in done.stdout
 
