@@ -20,7 +20,7 @@ from kdcache.checkpoints import file_sha256, load_weights
 from kdcache.datasets import ImageDataset, Preprocessing
 from kdcache.devices import PRECISIONS, precision_context
 from kdcache.encode import LOGITS, TargetKind
-from kdcache.errors import CheckpointError, RunFailed, UsageError, unknown_name
+from kdcache.errors import CheckpointError, UsageError, unknown_name
 from kdcache.models import build_network, checked_forward, long_name, short_name
 from kdcache.untrusted import read_json
 
@@ -262,16 +262,6 @@ class MentorPool:
             if name not in by_name:
                 raise unknown_name("mentor of this pool", name, by_name)
         return [by_name[name] for name in names]
-
-
-def require_finite(targets: NDArray[np.float32], mentor: str, view: int) -> None:
-    """Raises RunFailed when a mentor's targets hold NaN or infinity: they would teach nonsense."""
-    if not np.isfinite(targets).all():
-        bad = int((~np.isfinite(targets).all(axis=-1)).sum())
-        raise RunFailed(
-            f"mentor {mentor!r} gave NaN or infinite outputs for {bad} samples of view {view}; "
-            "nothing of this block was stored. Try --precision fp32, or check the checkpoint"
-        )
 
 
 def parse_checkpoints(given: Sequence[str]) -> Mapping[str, Path]:

@@ -28,9 +28,8 @@ from kdcache.defaults import (
     num_views,
 )
 from kdcache.devices import resolve_device
-from kdcache.encode import LOGITS
 from kdcache.errors import RunFailed, StoreError, UsageError
-from kdcache.mentors import Mentor, MentorPool, load_mentors, require_finite
+from kdcache.mentors import Mentor, MentorPool, load_mentors
 from kdcache.plan import (
     Plan,
     Unit,
@@ -42,8 +41,7 @@ from kdcache.plan import (
 from kdcache.store import (
     MentorManifest,
     TargetStore,
-    chunk_payload,
-    commit_chunk,
+    commit_targets,
     ensure_mentor,
     ensure_store,
     explained,
@@ -251,27 +249,10 @@ class PrecomputeJob:
         rows = self.plan.manifest.block_rows(unit.block)
         labels = self.dataset.labels(self.dataset.index_N[rows])
         targets_BM = torch.cat(batches).cpu().numpy()
-        encoder = self.plan.encoder
         for column, name in enumerate(unit.mentors):
             targets = np.ascontiguousarray(targets_BM[:, column])
-            require_finite(targets, name, unit.view)
-            try:
-                encoded = encoder.encode(targets)
-                payload = chunk_payload(encoded, self.plan.manifest.block, encoder)
-            except ValueError as error:
-                raise RunFailed(f"mentor {name!r}, view {unit.view}: {error}") from error
-            decoded = encoder.decode(torch.from_numpy(encoded)).numpy()
-            stored = store.mentor(name)
-            commit_chunk(
-                stored.array,
-                (unit.view, unit.block),
-                payload,
-                rows=len(targets),
-                correct=LOGITS.num_correct(targets, labels),
-                error_sums={} if encoder.exact else LOGITS.error_sums(targets, decoded, labels),
-                identity=stored.identity,
-                encoder=encoder,
-            )
+            key = (unit.view, unit.block)
+            commit_targets(store.mentor(name), key, targets, labels, self.plan.manifest.block)
 
     def _prepare_mentors(self) -> tuple[TargetStore, list[Path]]:
         """The store, with room for every planned chunk; and which documents it had to heal."""

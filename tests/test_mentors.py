@@ -27,9 +27,9 @@ from kdcache.mentors import (
     load_mentors,
     parse_checkpoints,
     require_all_used,
-    require_finite,
 )
 from kdcache.models import build_network
+from kdcache.store.target_commits import require_finite
 
 CPU = torch.device("cpu")
 NAMES = ("r20", "r32", "r44", "r56")

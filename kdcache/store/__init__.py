@@ -16,14 +16,11 @@ from kdcache.store.replay_proof import proven_dataset, require_replay
 from kdcache.store.store_writer import (
     ensure_mentor,
     ensure_store,
-    forget_unused,
     is_damaged_store,
     is_store,
-    keep_what_is_there,
     new_manifest,
     open_damaged_store,
     stored_names,
-    withdraw_strays,
 )
 from kdcache.store.stored_mentor import (
     StoredMentor,
@@ -32,7 +29,9 @@ from kdcache.store.stored_mentor import (
     read_array,
     stored_as,
 )
+from kdcache.store.target_commits import commit_targets
 from kdcache.store.target_store import TargetStore, local_path, open_store
+from kdcache.store.tidying import forget_unused, keep_what_is_there, withdraw_strays
 from kdcache.store.verify import Damage, Verification, verify_store
 from kdcache.store.writers import explained, remove_leftovers, writing
 
@@ -52,6 +51,7 @@ __all__ = [
     "chunk_bytes",
     "chunk_payload",
     "commit_chunk",
+    "commit_targets",
     "ensure_mentor",
     "ensure_store",
     "explained",

@@ -1,0 +1,54 @@
+"""From a mentor's targets to a committed chunk: encode, measure what that cost, commit."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdcache.errors import RunFailed
+from kdcache.store.chunks import chunk_payload
+from kdcache.store.commit_record import ChunkKey, CommitRecord
+from kdcache.store.commits import commit_chunk
+from kdcache.store.stored_mentor import StoredMentor
+
+
+def commit_targets(
+    stored: StoredMentor,
+    key: ChunkKey,
+    targets: NDArray[np.float32],
+    labels_B: NDArray[np.int64],
+    block: int,
+) -> CommitRecord:
+    """Commits one block's targets (B, *row), of samples with these labels, as a chunk of `block`.
+
+    Raises RunFailed for NaN, infinity, and what the encoder cannot hold within its bound; as
+    `commit_chunk` otherwise.
+    """
+    name, encoder = stored.manifest.name, stored.encoder
+    require_finite(targets, name, key[0])
+    try:
+        encoded = encoder.encode(targets)
+        payload = chunk_payload(encoded, block, encoder)
+    except ValueError as error:
+        raise RunFailed(f"mentor {name!r}, view {key[0]}: {error}") from error
+    decoded = encoder.decode(torch.from_numpy(encoded)).numpy()
+    kind = stored.kind
+    return commit_chunk(
+        stored.array,
+        key,
+        payload,
+        rows=len(targets),
+        correct=kind.num_correct(targets, labels_B),
+        error_sums={} if encoder.exact else kind.error_sums(targets, decoded, labels_B),
+        identity=stored.identity,
+        encoder=encoder,
+    )
+
+
+def require_finite(targets: NDArray[np.float32], mentor: str, view: int) -> None:
+    """Raises RunFailed when a mentor's targets hold NaN or infinity: they would teach nonsense."""
+    if not np.isfinite(targets).all():
+        bad = int((~np.isfinite(targets).all(axis=-1)).sum())
+        raise RunFailed(
+            f"mentor {mentor!r} gave NaN or infinite outputs for {bad} samples of view {view}; "
+            "nothing of this block was stored. Try --precision fp32, or check the checkpoint"
+        )
