@@ -21,7 +21,9 @@ MOST_NESTED = 100  # lists and objects inside one another
 MOST_DIGITS = 20  # of an integer: 2**64 has as many
 
 # What a file itself can be at fault for; permissions, open files and memory are the reader's.
-UNREADABLE = frozenset({errno.EIO, errno.EBADMSG, errno.EISDIR, errno.ENXIO, errno.ENODEV})
+UNREADABLE = frozenset(
+    {errno.EIO, errno.EBADMSG, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.ELOOP, errno.ENOTDIR}
+)
 
 # Windows has neither FIFOs in folders nor these flags.
 _FLAGS = (

@@ -51,7 +51,7 @@ def _read_chunk(chunk: Path, num_samples: int) -> NDArray[np.int64]:
         if found != expected:  # before memory is taken for it
             raise DamagedDocument(chunk, f"{found} bytes instead of {expected}")
         content = untrusted.read_bytes(chunk, most_bytes=expected, follow_links=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DamagedDocument(chunk, "the file is gone") from None
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno not in untrusted.UNREADABLE:
