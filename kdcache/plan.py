@@ -176,8 +176,7 @@ def _despite_damage(store: TargetStore, mentor: MentorManifest, encoder: Encoder
             "options it was made with (--checkpoint, --precision, --batch-size, --encoder), or, to "
             f"compute it anew, remove {array.group}"
         )
-    known = max((view + 1 for view, _ in fitting.commits), default=0)
-    return replace(fitting, declared_views=max(views, known))
+    return replace(fitting, declared_views=max(views, fitting.committed_views))
 
 
 def require_same_views(store: TargetStore, dataset: ImageDataset, recipe: Recipe) -> None:

@@ -203,10 +203,7 @@ class PrecomputeJob:
         )
 
     def _fill(
-        self,
-        store: TargetStore,
-        progress: Progress | None,
-        should_stop: Callable[[], bool],
+        self, store: TargetStore, progress: Progress | None, should_stop: Callable[[], bool]
     ) -> int:
         """Computes and commits unit by unit; how many pixels the mentors were run over."""
         commits: deque[Future[None]] = deque()

@@ -7,9 +7,8 @@ K rows of each mentor asked for (--recompute) run again, against the decoded tar
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,28 +47,6 @@ from kdcache.store.verify import Progress
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02}
 
 
-@dataclass(frozen=True, kw_only=True)
-class FullVerification(Verification):
-    """Also: `replayed` views, `recomputed` rows (K x mentors), and what could not be checked.
-
-    `healing`: the command that computes damaged bytes again; None where none are.
-    """
-
-    replayed: int = 0
-    recomputed: int = 0
-    not_checked: tuple[str, ...] = ()
-    healing: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As `verify --json` prints it."""
-        return {
-            "ok": self.ok,
-            **asdict(self),
-            "damaged": [damage.to_json() for damage in self.damaged],
-            "not_checked": list(self.not_checked),
-        }
-
-
 def verify(
     root: str | Path,
     *,
@@ -79,7 +56,7 @@ def verify(
     checkpoints: Mapping[str, str | Path] | None = None,
     device: str = "auto",
     progress: Progress = lambda done, total: None,
-) -> FullVerification:
+) -> Verification:
     """Checks every byte of a store, and all that the data and the mentors at hand can prove.
 
     `recompute`: rows (view, sample) of each mentor to run again, of its complete views.
@@ -88,8 +65,8 @@ def verify(
     """
     if recompute < 0:
         raise UsageError(f"--recompute takes a number of rows from 0 up, got {recompute}")
-    found = FullVerification(**vars(verify_store(root, progress)))
-    found = replace(found, healing=_healing(root, found), not_checked=found.unread)
+    found = verify_store(root, progress)
+    found = replace(found, healing=_healing(root, found))
     try:
         store = open_store(root)
         given = set(checkpoints or {}) - set(store.mentors)
@@ -117,7 +94,7 @@ def verify(
     return found
 
 
-def _not_checked(found: FullVerification, what: str) -> FullVerification:
+def _not_checked(found: Verification, what: str) -> Verification:
     return replace(found, not_checked=(*found.not_checked, what))
 
 
@@ -148,9 +125,7 @@ def _dataset_at_hand(
     return open_dataset(name, split, data_dir=data_dir, download=False)
 
 
-def _with_replay(
-    found: FullVerification, store: TargetStore, images: ImageDataset
-) -> FullVerification:
+def _with_replay(found: Verification, store: TargetStore, images: ImageDataset) -> Verification:
     """The dataset's content compared, and the sampled views replayed."""
     try:
         proven_dataset(store, images)
@@ -161,14 +136,14 @@ def _with_replay(
 
 
 def _with_rows(
-    found: FullVerification,
+    found: Verification,
     store: TargetStore,
     stored: StoredMentor,
     images: ImageDataset,
     count: int,
     checkpoints: Mapping[str, str | Path],
     device: str,
-) -> FullVerification:
+) -> Verification:
     """Rows of one mentor run again, and compared within its encoder's bound."""
     name = stored.manifest.name
     views = stored.complete_views(store.manifest.num_blocks)

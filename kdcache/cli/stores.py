@@ -11,8 +11,7 @@ from kdcache.cli.progress import progress_line, readable_bytes
 from kdcache.errors import readable
 
 if TYPE_CHECKING:
-    from kdcache.store import TargetStore
-    from kdcache.verification import FullVerification
+    from kdcache.store import TargetStore, Verification
 
 
 @click.command()
@@ -84,7 +83,7 @@ def verify(store: str, as_json: bool, recompute: int, **options: Any) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _print_verification(store: str, found: "FullVerification") -> None:
+def _print_verification(store: str, found: "Verification") -> None:
     if found.chunks:
         tell(f"{found.chunks:,} committed chunks, {readable_bytes(found.bytes)}: every byte read")
     if found.replayed:

@@ -114,7 +114,7 @@ def commit_chunk(
             theirs = _intact_record(array, present, record, reader)
             if theirs is not None:
                 return theirs
-            _withdraw(array, present)
+            withdraw(array, present)
             durable.publish(temporary, chunk)
             document = {**asdict(record), SEAL: BLANK}
             write_sealed(array.commits / record.file_name, document, within=array.root)
@@ -212,8 +212,10 @@ def _intact_record(
     return record if same else None
 
 
-def _withdraw(array: ArrayLocation, present: Iterable[Path]) -> None:
-    for path in present:
+def withdraw(array: ArrayLocation, records: Iterable[Path]) -> None:
+    """Removes record files, durably, one by one. Under the store's lock."""
+    require_inside(array.root, array.commits)
+    for path in records:
         durable.remove(path)
         durable.fsync_folder(array.commits)
 

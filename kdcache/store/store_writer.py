@@ -38,12 +38,7 @@ from kdcache.store.manifest import (
 from kdcache.store.replay_proof import replay_checksums
 from kdcache.store.sample_lists import list_damage, list_path
 from kdcache.store.sealed import BLANK, MOST_BYTES, SEAL, write_sealed
-from kdcache.store.stored_mentor import (
-    is_made,
-    mentor_array,
-    read_array,
-    stored_as,
-)
+from kdcache.store.stored_mentor import is_made, mentor_array, read_array, stored_as
 from kdcache.store.target_store import TargetStore
 from kdcache.store.zarr_metadata import group_metadata, list_metadata, targets_metadata
 from kdcache.versions import library_versions
@@ -137,8 +132,7 @@ def ensure_mentor(
         except DamagedTargets:
             healed.append(array.metadata)
             found = stored_as(mentor, encoder, views, manifest, kind, array)
-            known = max((view + 1 for view, _ in found.commits), default=0)
-            _write_array(array, manifest, encoder, kind, max(views, known))
+            _write_array(array, manifest, encoder, kind, max(views, found.committed_views))
         else:
             if there < views:
                 _write_array(array, manifest, stated, kind, views)

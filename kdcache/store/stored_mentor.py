@@ -67,6 +67,11 @@ class StoredMentor:
             f"Give the right one with --checkpoint {name}=FILE, into another --store"
         )
 
+    @property
+    def committed_views(self) -> int:
+        """One more than the highest view of which anything is committed: an array has as many."""
+        return max((view + 1 for view, _ in self.commits), default=0)
+
     def complete_views(self, num_blocks: int) -> list[int]:
         """Views of which every block is committed, ascending."""
         counts = Counter(view for view, _ in self.commits)  # whatever number is declared
@@ -107,12 +112,12 @@ def open_mentor(group: Path, manifest: Manifest, kind: TargetKind) -> StoredMent
     array = mentor_array(group.parent.parent, mentor, manifest, kind)
     encoder, views = read_array(array, manifest, kind)
     stored = stored_as(mentor, encoder, views, manifest, kind, array)
-    last = max((view for view, _ in stored.commits), default=-1)
-    if last >= views:  # arrays only grow, and do so before chunks of new views are committed
+    known = stored.committed_views
+    if known > views:  # arrays only grow, and do so before chunks of new views are committed
         encoder, views = read_array(array, manifest, kind)
-        if last >= views:
-            reason = f"it declares {views} views, view {last} is committed: an old version of it"
-            raise DamagedDocument(array.metadata, reason)
+        if known > views:
+            last = f"view {known - 1} is committed: an old version of it"
+            raise DamagedDocument(array.metadata, f"it declares {views} views, {last}")
     return replace(stored, declared_views=views)
 
 

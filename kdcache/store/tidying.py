@@ -5,8 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from kdcache import durable
-from kdcache.store.commits import store_lock
-from kdcache.store.layout import LISTS, METADATA, ArrayLocation, require_inside
+from kdcache.store.commits import store_lock, withdraw
+from kdcache.store.layout import LISTS, METADATA, ArrayLocation
 from kdcache.store.manifest import Manifest
 from kdcache.store.sample_lists import list_path
 from kdcache.store.stored_mentor import StoredMentor, has_commits
@@ -35,10 +35,7 @@ def withdraw_strays(stored: StoredMentor, manifest: Manifest) -> None:
     ]
     if strays:
         with store_lock(stored.array.root):
-            require_inside(stored.array.root, stored.array.commits)
-            for path in strays:
-                durable.remove(path)
-            durable.fsync_folder(stored.array.commits)
+            withdraw(stored.array, strays)
 
 
 def keep_what_is_there(root: Path, mentors: Iterable[ArrayLocation]) -> None:

@@ -32,10 +32,6 @@ class Damage:
     path: str
     reason: str
 
-    def to_json(self) -> dict[str, Any]:
-        """As `verify --json` prints it."""
-        return asdict(self)
-
     def __str__(self) -> str:
         parts = [f"mentor {self.mentor}"] if self.mentor is not None else []
         parts += [f"view {self.view}"] if self.view is not None else []
@@ -47,20 +43,29 @@ class Damage:
 class Verification:
     """What verifying found: `damaged`, and how many committed chunks and bytes were read.
 
-    `missing`: chunks that were never committed, by mentor; these are no damage. `unread`: what
-    could not be read because of other damage.
+    `missing`: chunks that were never committed, by mentor; these are no damage. `not_checked`: what
+    could not be, and why. Where data and mentors are at hand (`kdcache.verification`): `replayed`
+    views, `recomputed` rows (K x mentors). `healing`: the command that computes damaged bytes
+    again; None where none are, or none can.
     """
 
     damaged: tuple[Damage, ...]
     chunks: int = 0
     bytes: int = 0
     missing: Mapping[str, int] = field(default_factory=dict)
-    unread: tuple[str, ...] = ()
+    not_checked: tuple[str, ...] = ()
+    replayed: int = 0
+    recomputed: int = 0
+    healing: str | None = None
 
     @property
     def ok(self) -> bool:
         """Whether everything that was read is what was written."""
         return not self.damaged
+
+    def to_json(self) -> dict[str, Any]:
+        """As `verify --json` prints it."""
+        return {"ok": self.ok, **asdict(self), "not_checked": list(self.not_checked)}
 
 
 def verify_store(root: str | Path, progress: Progress = lambda done, total: None) -> Verification:
@@ -76,20 +81,20 @@ def verify_store(root: str | Path, progress: Progress = lambda done, total: None
         if not (isinstance(error, DamagedDocument) or is_damaged_store(local_path(root))):
             raise
         unread = ("all lists, records and chunks: the manifest is damaged",)
-        return Verification(damaged=(_damage(error, metadata),), unread=unread)
+        return Verification(damaged=(_damage(error, metadata),), not_checked=unread)
     damaged = list(_damaged_documents(store))
     total = sum(r.bytes for mentor in store.sound_mentors for r in mentor.commits.values())
     chunks = done = 0
     for stored in store.sound_mentors:
         damaged += _damaged_records(stored)
         reader = ChunkReader(stored.encoder, store.chunk_bytes(stored.manifest.name))
+        name = stored.manifest.name
         for (view, block), record in sorted(stored.commits.items()):
-            reason_ = stored.damage((view, block), reader)
-            if reason_ is not None:
+            reason = stored.damage((view, block), reader)
+            if reason is not None:
                 path = str(stored.array.chunk(view, block))
-                name = stored.manifest.name
                 damaged.append(
-                    Damage(mentor=name, view=view, block=block, path=path, reason=reason_)
+                    Damage(mentor=name, view=view, block=block, path=path, reason=reason)
                 )
             chunks, done = chunks + 1, done + record.bytes
             progress(done, total)
@@ -103,7 +108,7 @@ def verify_store(root: str | Path, progress: Progress = lambda done, total: None
         chunks=chunks,
         bytes=done,
         missing={name: count for name, count in missing.items() if count},
-        unread=tuple(f"the targets of mentor {name}" for name in store.mentor_errors),
+        not_checked=tuple(f"the targets of mentor {name}" for name in store.mentor_errors),
     )
 
 
