@@ -39,7 +39,7 @@ from torch import Tensor
 
 from kdcache.classroom.confidence import Confidences, compare_confidences, label_loss
 from kdcache.classroom.divergence import tempered_kl
-from kdcache.classroom.inputs import mentor_inputs, student_inputs
+from kdcache.classroom.inputs import given_active, mentor_inputs, student_inputs
 from kdcache.classroom.knowledge_filter import active_mentors
 from kdcache.classroom.mentoring import gap_temperature, performance_gap
 from kdcache.classroom.output import LossOutput
@@ -139,9 +139,18 @@ class ClassroomLoss:
             )
 
     def __call__(
-        self, student_logits_BC: Tensor, labels_B: Tensor, mentor_logits_BMC: Tensor | None
+        self,
+        student_logits_BC: Tensor,
+        labels_B: Tensor,
+        mentor_logits_BMC: Tensor | None,
+        *,
+        active_BM: Tensor | None = None,
     ) -> LossOutput:
-        """The loss of one batch; ValueError for shapes, devices and dtypes that do not fit."""
+        """The loss of one batch; ValueError for shapes, devices and dtypes that do not fit.
+
+        `active_BM`: which mentors teach which sample, decided elsewhere (an oracle, a random
+        control) in place of the knowledge filter; weights and temperatures stay as they are.
+        """
         student_logits_BC, labels_B = student_inputs("classroom", student_logits_BC, labels_B)
         mentor_logits_BMC = mentor_inputs("classroom", student_logits_BC, mentor_logits_BMC)
 
@@ -154,6 +163,8 @@ class ClassroomLoss:
 
         confidences = compare_confidences(student_loss_R1, mentor_loss_RM, self.round_shares)
         active_RM = active_mentors(confidences, gate=self.gate, margin=self.gate_margin)
+        if active_BM is not None:
+            active_RM = given_active("classroom", active_BM, mentor_logits_BMC)
         gap_RM = performance_gap(confidences, gap=self.gap)
         temperature_RM = self._temperature(gap_RM)
         weight_RM = self._weight(confidences)
@@ -196,7 +207,7 @@ class ClassroomLoss:
         if self.kd_scale == "per-active-weight":
             one = self.mentor_weight == "one"
             log_RM = torch.zeros_like(weight_RM) if one else confidences.log_share_RM
-            return _normalised(log_RM, active_RM)
+            return _normalised(log_RM.expand_as(active_RM), active_RM)
         factor_RM = weight_RM.where(active_RM, torch.zeros_like(weight_RM))
         return factor_RM if self.kd_scale == "sum" else factor_RM * self.kd_scale
 

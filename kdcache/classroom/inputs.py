@@ -63,6 +63,18 @@ def mentor_inputs(
     return mentor_logits_BMC.detach().to(student_logits_BC.dtype)
 
 
+def given_active(method: str, active_BM: Tensor, mentor_logits_BMC: Tensor) -> Tensor:
+    """A decision about each sample and mentor that the caller made: bool (B, M)."""
+    expected = tuple(mentor_logits_BMC.shape[:2])
+    if active_BM.dtype != torch.bool or tuple(active_BM.shape) != expected:
+        raise ValueError(
+            f"{method}: active_BM must be bool {expected}, got {active_BM.dtype} "
+            f"{_shape(active_BM)}"
+        )
+    _same_device(method, "active_BM", active_BM, mentor_logits_BMC)
+    return active_BM
+
+
 def _same_device(method: str, name: str, tensor: Tensor, student_logits_BC: Tensor) -> None:
     if tensor.device != student_logits_BC.device:
         raise ValueError(
