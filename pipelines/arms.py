@@ -1,7 +1,7 @@
 """The study's arms: ways of teaching one student, with nothing tuned for any of them.
 
-The baselines' task term weighs 1, as does the sum of their mentors (M for `average-m`: the most that
-ClassroomKD's weights can add up to), at their papers' T = 4. `-t1`: every temperature is 1 (the
+The baselines' task term weighs 1, as does the sum of their mentors (M for `average-m`: the most
+that ClassroomKD's weights can add up to), at their papers' T = 4. `-t1`: every temperature is 1 (the
 paper's "no mentoring"), so that arms differ in gate and weight alone.
 
     arm                gate                    mentor's weight      task weight   temperature
@@ -30,23 +30,23 @@ from kdcache import LossOutput
 from kdcache.classroom.soft import SoftLoss
 from pipelines.gates import oracle_gate, random_gate
 
-Teach = Callable[[Tensor, Tensor, Tensor | None, Tensor], LossOutput]
-"""(student logits, labels as told, mentor logits, true labels) -> loss."""
+Teach = Callable[[Tensor, Tensor, Any, Tensor], LossOutput]
+"""(student logits, labels as told, mentor logits or None, true labels) -> loss."""
+
+Loss = Callable[[Tensor, Tensor, Any], LossOutput]
 
 FIXED: dict[str, Any] = {"temperature": "fixed", "fixed_temperature": 1.0}
 
 
-def _plain(loss: Callable[[Tensor, Tensor, Any], LossOutput]) -> Teach:
+def _plain(loss: Loss) -> Teach:
     return lambda student, told, mentors, true: loss(student, told, mentors)
 
 
-def _oracle(seed: int) -> Teach:
-    loss = kdcache.ClassroomLoss(**FIXED)
+def _oracle(loss: kdcache.ClassroomLoss) -> Teach:
     return lambda student, told, mentors, true: oracle_gate(loss, student, told, mentors, true)
 
 
-def _random(seed: int) -> Teach:
-    loss = kdcache.ClassroomLoss(**FIXED)
+def _random(loss: kdcache.ClassroomLoss, seed: int) -> Teach:
     draw = torch.Generator().manual_seed(seed)
     return lambda student, told, mentors, true: random_gate(loss, student, told, mentors, draw)
 
@@ -69,11 +69,9 @@ ARMS: dict[str, Callable[[int, int], Teach]] = {
     "gate-only-t1": lambda num_mentors, seed: _plain(
         kdcache.ClassroomLoss(mentor_weight="one", **FIXED)
     ),
-    "weight-only-t1": lambda num_mentors, seed: _plain(
-        kdcache.ClassroomLoss(gate="soft", **FIXED)
-    ),
-    "random-gate-t1": lambda num_mentors, seed: _random(seed),
-    "oracle-gate-t1": lambda num_mentors, seed: _oracle(seed),
+    "weight-only-t1": lambda num_mentors, seed: _plain(kdcache.ClassroomLoss(gate="soft", **FIXED)),
+    "random-gate-t1": lambda num_mentors, seed: _random(kdcache.ClassroomLoss(**FIXED), seed),
+    "oracle-gate-t1": lambda num_mentors, seed: _oracle(kdcache.ClassroomLoss(**FIXED)),
 }
 
 

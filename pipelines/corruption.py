@@ -4,8 +4,8 @@ A corrupted row is a stored row whose classes are rolled: as confident as before
 rolled, and by how much, is drawn from a seed for each (mentor, sample), the same in every view.
 
     clean                 nothing is rolled
-    specialists           each mentor keeps its own quarter of the classes; other classes' samples are
-                          rolled by an offset of its own, so that it errs as a mentor of other classes
+    specialists           each mentor keeps its own share of the classes; samples of other classes
+                          are rolled by an offset of its own, as if it were a mentor of other classes
     wrong mentors K       K copies of the stored mentors join them, every row rolled
     wrong rows P          P of each mentor's samples are rolled, each by an offset of its own
     label noise P         the mentors are as stored; P of the labels are other ones
@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdcache import TargetStream
+from kdcache.sources import ViewTargets
 
 Integers = NDArray[np.int64]
 
@@ -47,7 +48,7 @@ def clean(labels_N: Integers, *, num_classes: int, num_mentors: int, seed: int) 
 
 
 def specialists(labels_N: Integers, *, num_classes: int, num_mentors: int, seed: int) -> Corruption:
-    """Each mentor is as stored on its own share of the classes, which are drawn, and wrong beyond."""
+    """Each mentor is as stored on its own share of the classes, drawn at random; wrong beyond."""
     draw = np.random.default_rng([seed, 1])
     owner_C = draw.permutation(np.arange(num_classes) % num_mentors)
     offset_M = draw.integers(1, num_classes, num_mentors)
@@ -130,8 +131,10 @@ class CorruptedTargets:
 
 
 class _RolledRows:
-    def __init__(self, source: CorruptedTargets, stored: "object") -> None:
+    def __init__(self, source: CorruptedTargets, stored: ViewTargets) -> None:
         self._source, self._stored = source, stored
 
     def __getitem__(self, index_B: Integers) -> torch.Tensor:
-        return self._source.roll(self._stored[index_B], index_B)  # type: ignore[index]
+        logits_BMC = self._stored[index_B]
+        assert logits_BMC is not None
+        return self._source.roll(logits_BMC, index_B)

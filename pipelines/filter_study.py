@@ -16,7 +16,7 @@ pairs. Accuracy is the last epoch's.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ import torch
 import kdcache
 from pipelines.arms import ARMS, Teach, make_arm
 from pipelines.corruption import (
+    Corruption,
     CorruptedTargets,
     clean,
     label_noise,
@@ -37,7 +38,7 @@ from pipelines.corruption import (
 )
 from pipelines.study_tables import study_tables
 
-SETTINGS = {
+SETTINGS: Mapping[str, Callable[..., Corruption]] = {
     "clean": clean,
     "specialists": specialists,
     **{f"wrong-rows-{p}": partial(wrong_rows, share=p / 100) for p in (25, 50, 75)},
@@ -118,8 +119,8 @@ def main(
             and (arms is None or run.arm in parse_names(arms, ARMS, "--arms"))
         ]
         train_missing(wanted, size, runs_file, store or f"{out}/store", device)
-    for line in study_tables(list(read_runs(runs_file))):
-        click.echo(line)
+    finished = [line for line in read_runs(runs_file) if is_of_size(line, size)]
+    click.echo("\n\n".join(study_tables(finished, views=size.views)))
 
 
 def runs_of(part: str, size: Size, seed: int) -> Iterator[Run]:
@@ -136,12 +137,10 @@ def runs_of(part: str, size: Size, seed: int) -> Iterator[Run]:
                 yield Run(setting=setting, arm=arm, views=size.views, **common)
 
 
-def train_missing(
-    wanted: list[Run], size: Size, runs_file: Path, store: str, device: str
-) -> None:
+def train_missing(wanted: list[Run], size: Size, runs_file: Path, store: str, device: str) -> None:
     """Makes the store and trains every run that the file does not have."""
-    there = {run_of(line) for line in read_runs(runs_file)}
-    missing = [run for run in wanted if run not in there]
+    there = list(read_runs(runs_file))
+    missing = [run for run in wanted if run not in map(run_of, there)]
     if not missing:
         return
     dataset = kdcache.open_dataset("cifar100", samples=size.samples)
@@ -153,6 +152,7 @@ def train_missing(
     )
     click.echo(f"targets: {views} views in {time.perf_counter() - started:.0f} s, {targets.root}")
     runs_file.parent.mkdir(parents=True, exist_ok=True)
+    runs_file.write_text("".join(json.dumps(line) + "\n" for line in there))
     for number, run in enumerate(missing, start=1):
         result = train(run, dataset, test, targets, device)
         with runs_file.open("a") as lines:
@@ -229,8 +229,10 @@ def train_step(
 def small_student(num_classes: int, seed: int) -> torch.nn.Module:
     """ResNet-8 whose first convolution halves the image: a quarter of the work."""
     network = kdcache.build_network("r8", num_classes, seed=seed)
-    network.conv1.stride = (2, 2)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    stem = network.get_submodule("conv1")
+    assert isinstance(stem, torch.nn.Conv2d)
+    stem.stride = (2, 2)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def read_runs(runs_file: Path) -> Iterator[dict[str, Any]]:
@@ -246,6 +248,10 @@ def read_runs(runs_file: Path) -> Iterator[dict[str, Any]]:
 
 def run_of(line: dict[str, Any]) -> Run:
     return Run(**{name: line[name] for name in Run.__dataclass_fields__})
+
+
+def is_of_size(line: dict[str, Any], size: Size) -> bool:
+    return (line["samples"], line["epochs"]) == (size.samples, size.epochs)
 
 
 def parse_seeds(text: str) -> list[int]:
