@@ -1,8 +1,8 @@
 """The study's arms: ways of teaching one student, with nothing tuned for any of them.
 
 The baselines' task term weighs 1, as does the sum of their mentors (M for `average-m`: the most
-that ClassroomKD's weights can add up to), at their papers' T = 4. `-t1`: every temperature is 1 (the
-paper's "no mentoring"), so that arms differ in gate and weight alone.
+that ClassroomKD's weights can add up to), at their papers' T = 4. `-t1`: every temperature is 1
+(the paper's "no mentoring"), so that arms differ in gate and weight alone.
 
     arm                gate                    mentor's weight      task weight   temperature
     ce                 -                       -                    1             -

@@ -4,8 +4,8 @@ A corrupted row is a stored row whose classes are rolled: as confident as before
 rolled, and by how much, is drawn from a seed for each (mentor, sample), the same in every view.
 
     clean                 nothing is rolled
-    specialists           each mentor keeps its own share of the classes; samples of other classes
-                          are rolled by an offset of its own, as if it were a mentor of other classes
+    specialists           each mentor keeps its own share of the classes; samples of the others are
+                          rolled by an offset of its own, as if it had learned other classes
     wrong mentors K       K copies of the stored mentors join them, every row rolled
     wrong rows P          P of each mentor's samples are rolled, each by an offset of its own
     label noise P         the mentors are as stored; P of the labels are other ones

@@ -28,8 +28,8 @@ import torch
 import kdcache
 from pipelines.arms import ARMS, Teach, make_arm
 from pipelines.corruption import (
-    Corruption,
     CorruptedTargets,
+    Corruption,
     clean,
     label_noise,
     specialists,
@@ -232,7 +232,7 @@ def small_student(num_classes: int, seed: int) -> torch.nn.Module:
     stem = network.get_submodule("conv1")
     assert isinstance(stem, torch.nn.Conv2d)
     stem.stride = (2, 2)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return network.to(memory_format=torch.channels_last)
 
 
 def read_runs(runs_file: Path) -> Iterator[dict[str, Any]]:
