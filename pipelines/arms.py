@@ -27,7 +27,6 @@ from torch import Tensor
 
 import kdcache
 from kdcache import LossOutput
-from kdcache.classroom.soft import SoftLoss
 from pipelines.gates import oracle_gate, random_gate
 
 Teach = Callable[[Tensor, Tensor, Any, Tensor], LossOutput]
@@ -59,7 +58,8 @@ ARMS: dict[str, Callable[[int, int], Teach]] = {
     "average-m": lambda num_mentors, seed: _plain(
         kdcache.AverageLoss(ce_weight=1.0, kd_weight=float(num_mentors))
     ),
-    "soft": lambda num_mentors, seed: _plain(SoftLoss(ce_weight=1.0, kd_weight=1.0)),
+    "soft": lambda num_mentors, seed: _plain(kdcache.SoftLoss(ce_weight=1.0, kd_weight=1.0)),
+    "ca-mkd": lambda num_mentors, seed: _plain(kdcache.CAMKDLoss(ce_weight=1.0, kd_weight=1.0)),
     "classroom": lambda num_mentors, seed: _plain(kdcache.ClassroomLoss()),
     "classroom-t1": lambda num_mentors, seed: _plain(kdcache.ClassroomLoss(**FIXED)),
     "batch": lambda num_mentors, seed: _plain(kdcache.ClassroomLoss(granularity="batch")),
