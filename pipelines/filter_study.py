@@ -56,10 +56,12 @@ class Size:
     samples: int
     views: int
     epochs: int
+    seeds: str
+    test_samples: int | None = None  # None: all of them
 
 
-FULL = Size(mentors=("r20", "r32", "r44", "r56"), samples=10_000, views=8, epochs=20)
-SMOKE = Size(mentors=("r20", "r32"), samples=400, views=2, epochs=2)
+FULL = Size(mentors=("r20", "r32", "r44", "r56"), samples=10_000, views=8, epochs=20, seeds="0,1,2")
+SMOKE = Size(mentors=("r20", "r32"), samples=400, views=2, epochs=2, seeds="0,1", test_samples=1000)
 
 CORE_SETTINGS = ("clean", "specialists", "wrong-rows-25", "wrong-rows-50", "wrong-rows-75")
 CORE_ARMS = (
@@ -91,7 +93,7 @@ class Run:
 )
 @click.option("--settings", help="Only these settings, separated by commas.")
 @click.option("--arms", help="Only these arms, separated by commas.")
-@click.option("--seeds", default="0,1,2", show_default=True, help="One run each.")
+@click.option("--seeds", help="One run each [0,1,2].")
 @click.option("--out", default="runs/filter-study", show_default=True, help="Folder.")
 @click.option("--store", help="The targets' store; it is made where it is missing [OUT/store].")
 @click.option("--device", default="auto", show_default=True)
@@ -101,7 +103,7 @@ def main(
     part: str,
     settings: str | None,
     arms: str | None,
-    seeds: str,
+    seeds: str | None,
     out: str,
     store: str | None,
     device: str,
@@ -113,7 +115,7 @@ def main(
     if not show:
         wanted = [
             run
-            for seed in parse_seeds(seeds)
+            for seed in parse_seeds(seeds or size.seeds)
             for run in runs_of(part, size, seed)
             if (settings is None or run.setting in parse_names(settings, SETTINGS, "--settings"))
             and (arms is None or run.arm in parse_names(arms, ARMS, "--arms"))
@@ -144,7 +146,7 @@ def train_missing(wanted: list[Run], size: Size, runs_file: Path, store: str, de
     if not missing:
         return
     dataset = kdcache.open_dataset("cifar100", samples=size.samples)
-    test = kdcache.open_dataset("cifar100", "test")
+    test = kdcache.open_dataset("cifar100", "test", samples=size.test_samples)
     views = max(run.views for run in missing)
     started = time.perf_counter()
     targets = kdcache.precompute_targets(
