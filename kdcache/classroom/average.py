@@ -16,20 +16,22 @@ Shapes: B batch, M mentors, C classes. Dtypes: any floating point in; float32 in
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from kdcache.classroom.confidence import label_loss
-from kdcache.classroom.divergence import tempered_kl
 from kdcache.classroom.inputs import mentor_inputs, student_inputs
+from kdcache.classroom.needs import Needs
 from kdcache.classroom.output import LossOutput
-from kdcache.classroom.switches import check_number
+from kdcache.classroom.switches import check_bool
+from kdcache.classroom.weighted import check_weighted, weighted_distillation
 
 
 @dataclass(frozen=True, kw_only=True)
 class AverageLoss:
     """Equal weights, no knowledge filter, no gap."""
+
+    needs: ClassVar[Needs] = Needs()
 
     temperature: float = 4.0
     """Softens both sides."""
@@ -40,10 +42,12 @@ class AverageLoss:
     kd_weight: float = 0.9
     """Factor of the mean of the mentors' terms."""
 
+    standardise: bool = False
+    """Give each row of both sides mean 0 and deviation 1 before the temperature."""
+
     def __post_init__(self) -> None:
-        check_number("temperature", self.temperature, above=True)
-        check_number("ce_weight", self.ce_weight)
-        check_number("kd_weight", self.kd_weight)
+        check_weighted(self.temperature, self.ce_weight, self.kd_weight)
+        check_bool("standardise", self.standardise)
 
     def __call__(
         self, student_logits_BC: Tensor, labels_B: Tensor, mentor_logits_BMC: Tensor | None
@@ -52,19 +56,13 @@ class AverageLoss:
         student_logits_BC, labels_B = student_inputs("average", student_logits_BC, labels_B)
         mentor_logits_BMC = mentor_inputs("average", student_logits_BC, mentor_logits_BMC)
 
-        task = self.ce_weight * label_loss(student_logits_BC, labels_B).mean()
-        temperature_11 = student_logits_BC.new_full((1, 1), self.temperature)
-        kl_BM = tempered_kl(mentor_logits_BMC, student_logits_BC, temperature_11)
-        # Hinton et al., section 2: T^2 keeps the gradient's size; the mean over mentors is 1/M sum.
-        mentor = self.kd_weight * (temperature_11.square() * kl_BM).mean()
-
-        zeros_BM = torch.zeros_like(kl_BM, requires_grad=False)
-        return LossOutput(
-            total=task + mentor,
-            task=task,
-            mentor=mentor,
-            active_BM=torch.ones_like(zeros_BM, dtype=torch.bool),
-            weight_BM=torch.full_like(zeros_BM, 1 / kl_BM.shape[1]),
-            gap_BM=zeros_BM,
-            temperature_BM=temperature_11.expand_as(zeros_BM),
+        return weighted_distillation(
+            student_logits_BC,
+            labels_B,
+            mentor_logits_BMC,
+            student_logits_BC.new_full((1, 1), 1 / mentor_logits_BMC.shape[1]),
+            temperature=self.temperature,
+            ce_weight=self.ce_weight,
+            kd_weight=self.kd_weight,
+            standardise=self.standardise,
         )

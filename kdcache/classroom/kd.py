@@ -14,17 +14,21 @@ Shapes: B batch, M = 1 mentor, C classes. Dtypes: as `AverageLoss`.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from kdcache.classroom.average import AverageLoss
 from kdcache.classroom.inputs import mentor_inputs, student_inputs
+from kdcache.classroom.needs import Needs
 from kdcache.classroom.output import LossOutput
 
 
 @dataclass(frozen=True, kw_only=True)
 class KDLoss:
     """One mentor at one temperature."""
+
+    needs: ClassVar[Needs] = Needs(most_mentors=1)
 
     temperature: float = 4.0
     """Softens both sides."""
@@ -35,6 +39,9 @@ class KDLoss:
     kd_weight: float = 0.9
     """Factor of the mentor's term."""
 
+    standardise: bool = False
+    """Give each row of both sides mean 0 and deviation 1 before the temperature."""
+
     def __post_init__(self) -> None:
         self._average()  # its checks are ours
 
@@ -43,15 +50,13 @@ class KDLoss:
     ) -> LossOutput:
         """The loss of one batch; ValueError unless there is exactly one mentor."""
         student_logits_BC, labels_B = student_inputs("kd", student_logits_BC, labels_B)
-        mentor_logits_BMC = mentor_inputs("kd", student_logits_BC, mentor_logits_BMC)
-        if mentor_logits_BMC.shape[1] != 1:
-            raise ValueError(
-                f"kd: exactly one mentor is needed, got {mentor_logits_BMC.shape[1]}; choose one, "
-                "or use method 'average' for several"
-            )
+        mentor_logits_BMC = mentor_inputs("kd", student_logits_BC, mentor_logits_BMC, self.needs)
         return self._average()(student_logits_BC, labels_B, mentor_logits_BMC)
 
     def _average(self) -> AverageLoss:
         return AverageLoss(
-            temperature=self.temperature, ce_weight=self.ce_weight, kd_weight=self.kd_weight
+            temperature=self.temperature,
+            ce_weight=self.ce_weight,
+            kd_weight=self.kd_weight,
+            standardise=self.standardise,
         )
