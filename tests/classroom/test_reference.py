@@ -1,6 +1,7 @@
 """Every loss equals its plain-loop float64 reference, in value and gradient, over all switches."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from kdcache.classroom import (
     MentorLoss,
 )
 from tests.classroom import reference
-from tests.classroom.cases import Batch, make_batch, switch_grid
+from tests.classroom.cases import Batch, make_batch, rank_grid, switch_grid
 
 Reference = Callable[..., reference.Expected]
 STEP = 1e-5
@@ -96,6 +97,26 @@ def test_the_grid_shows_active_and_inactive_mentors(granularity: str) -> None:
     assert (out.gap_BM > 0).any()
 
 
+@pytest.mark.parametrize("granularity", ["sample", "batch"])
+def test_rank_weighting_over_all_switches(granularity: str) -> None:
+    batch = make_batch(seed=1, B=4, M=3, C=3)
+    batch.mentor_logits_BMC[:, 0] += 2.0 * torch.eye(3)[batch.labels_B]
+    batch.mentor_logits_BMC[:, 2] -= 2.0 * torch.eye(3)[batch.labels_B]
+    directions = random_directions(batch, 1)
+    for switches in rank_grid(granularity):
+        loss = ClassroomLoss(**switches)  # type: ignore[arg-type]
+        check(loss, reference.classroom, batch, directions, **switches)
+
+
+@pytest.mark.parametrize("granularity", ["sample", "batch"])
+@pytest.mark.parametrize("weighting", ["confidence", "rank"])
+def test_standardised_classroom(granularity: str, weighting: str) -> None:
+    batch = make_batch(seed=3, B=3, M=4, C=5)
+    switches = {"granularity": granularity, "weighting": weighting, "standardise": True}
+    loss = ClassroomLoss(**switches)  # type: ignore[arg-type]
+    check(loss, reference.classroom, batch, unit_directions(batch), **switches)
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("M", [1, 4])
 @pytest.mark.parametrize("granularity", ["sample", "batch"])
@@ -113,10 +134,15 @@ def test_ce(seed: int) -> None:
 
 @pytest.mark.parametrize(
     "switches",
-    [{}, {"temperature": 1.0}, {"temperature": 2.5, "ce_weight": 0.7, "kd_weight": 2.0}],
+    [
+        {},
+        {"temperature": 1.0},
+        {"temperature": 2.5, "ce_weight": 0.7, "kd_weight": 2.0},
+        {"standardise": True, "temperature": 2.0},
+    ],
     ids=str,
 )
-def test_average_and_kd(switches: dict[str, float]) -> None:
+def test_average_and_kd(switches: dict[str, Any]) -> None:
     batch = make_batch(seed=5)
     check(AverageLoss(**switches), reference.average, batch, unit_directions(batch), **switches)
     one = batch._replace(mentor_logits_BMC=batch.mentor_logits_BMC[:, :1])
