@@ -94,10 +94,10 @@ granularities = st.sampled_from(["sample", "batch"])
 
 
 @st.composite
-def batches(draw: st.DrawFn, least_mentors: int = 1, least_samples: int = 1) -> Batch:
+def batches(draw: st.DrawFn, least_mentors: int = 1) -> Batch:
     return make_batch(
         draw(seeds),
-        B=draw(st.integers(least_samples, 6)),
+        B=draw(st.integers(1, 6)),
         M=draw(st.integers(least_mentors, 5)),
         C=draw(st.integers(2, 7)),
         scale=draw(st.sampled_from([0.1, 1.0, 4.0])),
