@@ -16,11 +16,15 @@ Cube = list[list[list[float]]]
 @dataclass
 class Expected:
     task: float
-    mentor: float
+    term: list[list[float]]
     active: list[list[bool]]
     weight: list[list[float]]
     gap: list[list[float]]
     temperature: list[list[float]]
+
+    @property
+    def mentor(self) -> float:
+        return sum(map(sum, self.term)) / len(self.term)
 
     @property
     def total(self) -> float:
@@ -149,15 +153,16 @@ def classroom(
         mean_s = math.exp(sum(math.log(a) for a in confidence_s) / B)
         mean_m = [math.exp(sum(math.log(row[m]) for row in confidence_m) / B) for m in range(M)]
         confidence_s, confidence_m = [mean_s] * B, [mean_m] * B
-    out = Expected(0.0, 0.0, [], [], [], [])
+    out = Expected(0.0, [], [], [], [], [])
     for i in range(B):
         decision = decide(confidence_s[i], confidence_m[i], **switches)  # type: ignore[arg-type]
         out.task += decision.task_factor * cross_entropy(student[i], labels[i]) / B
+        out.term.append([0.0] * M)
         for m in range(M):
             if decision.active[m]:
                 t = decision.temperature[m]
                 divergence = kl(mentors[i][m], student[i], t, standardise)
-                out.mentor += decision.factor[m] * t**2 * divergence / B
+                out.term[i][m] = decision.factor[m] * t**2 * divergence
         out.active.append(decision.active)
         out.weight.append(decision.weight)
         out.gap.append(decision.gap)
@@ -169,7 +174,7 @@ def ce(student: Rows, labels: list[int], mentors: Cube, held: Rows | None = None
     B, M = len(student), len(mentors[0])
     task = sum(cross_entropy(student[i], labels[i]) for i in range(B)) / B
     zeros = [[0.0] * M for _ in range(B)]
-    return Expected(task, 0.0, [[False] * M] * B, zeros, zeros, [[1.0] * M] * B)
+    return Expected(task, zeros, [[False] * M] * B, zeros, zeros, [[1.0] * M] * B)
 
 
 def average(
@@ -183,11 +188,12 @@ def average(
     standardise: bool = False,
 ) -> Expected:
     B, M = len(student), len(mentors[0])
-    out = Expected(0.0, 0.0, [[True] * M] * B, [[1 / M] * M] * B, [[0.0] * M] * B, [])
+    out = Expected(0.0, [], [[True] * M] * B, [[1 / M] * M] * B, [[0.0] * M] * B, [])
     for i in range(B):
         out.task += ce_weight * cross_entropy(student[i], labels[i]) / B
+        out.term.append([])
         for m in range(M):
             divergence = kl(mentors[i][m], student[i], temperature, standardise)
-            out.mentor += kd_weight * temperature**2 * divergence / (M * B)
+            out.term[i].append(kd_weight * temperature**2 * divergence / M)
         out.temperature.append([temperature] * M)
     return out

@@ -20,25 +20,29 @@ def weighted(
 ) -> Expected:
     B, M = len(student), len(mentors[0])
     task = sum(ce_weight * cross_entropy(student[i], labels[i]) for i in range(B)) / B
-    mentor = 0.0
+    term = zeros(B, M)
     for i in range(B):
         for m in range(M):
             divergence = kl(mentors[i][m], student[i], temperature)
-            mentor += kd_weight * weights[i][m] * temperature**2 * divergence / B
-    return expected(task, mentor, weights, temperature)
+            term[i][m] = kd_weight * weights[i][m] * temperature**2 * divergence
+    return expected(task, term, weights, temperature)
+
+
+def zeros(B: int, M: int) -> list[list[float]]:
+    return [[0.0] * M for _ in range(B)]
 
 
 def expected(
-    task: float, mentor: float, weights: list[list[float]], temperature: float
+    task: float, term: list[list[float]], weights: list[list[float]], temperature: float
 ) -> Expected:
     """Without a gate and without a gap."""
     B, M = len(weights), len(weights[0])
     return Expected(
         task,
-        mentor,
+        term,
         [[True] * M for _ in range(B)],
         weights,
-        [[0.0] * M for _ in range(B)],
+        zeros(B, M),
         [[temperature] * M for _ in range(B)],
     )
 
@@ -92,7 +96,7 @@ def dkd(
 ) -> Expected:
     B, M = len(student), len(mentors[0])
     task = sum(ce_weight * cross_entropy(student[i], labels[i]) for i in range(B)) / B
-    mentor = 0.0
+    term = zeros(B, M)
     for i, label in enumerate(labels):
         for m in range(M):
             p, q = softmax(mentors[i][m], temperature), softmax(student[i], temperature)
@@ -103,8 +107,8 @@ def dkd(
                 if c != label:
                     p_hat, q_hat = p[c] / (1 - p[label]), q[c] / (1 - q[label])
                     others += p_hat * math.log(p_hat / q_hat)
-            mentor += strength * temperature**2 * (alpha * target + beta * others) / (M * B)
-    return expected(task, mentor, [[1 / M] * M for _ in range(B)], temperature)
+            term[i][m] = strength * temperature**2 * (alpha * target + beta * others) / M
+    return expected(task, term, [[1 / M] * M for _ in range(B)], temperature)
 
 
 def pearson(one: list[float], other: list[float]) -> float:
@@ -128,15 +132,16 @@ def dist(
     B, M, C = len(student), len(mentors[0]), len(student[0])
     task = sum(ce_weight * cross_entropy(student[i], labels[i]) for i in range(B)) / B
     q = [softmax(row, temperature) for row in student]
-    mentor = 0.0
+    term = zeros(B, M)
     for m in range(M):
         p = [softmax(rows[m], temperature) for rows in mentors]
-        inter = sum(1 - pearson(p[i], q[i]) for i in range(B)) / B
         intra = 0.0
         for c in range(C):
             intra += (1 - pearson([row[c] for row in p], [row[c] for row in q])) / C
-        mentor += temperature**2 * (beta * inter + gamma * intra) / M
-    return expected(task, mentor, [[1 / M] * M for _ in range(B)], temperature)
+        for i in range(B):
+            inter = 1 - pearson(p[i], q[i])
+            term[i][m] = temperature**2 * (beta * inter + gamma * intra) / M
+    return expected(task, term, [[1 / M] * M for _ in range(B)], temperature)
 
 
 def logit_mse(
@@ -149,9 +154,9 @@ def logit_mse(
 ) -> Expected:
     B, M, C = len(student), len(mentors[0]), len(student[0])
     task = sum(ce_weight * cross_entropy(student[i], labels[i]) for i in range(B)) / B
-    mentor = 0.0
+    term = zeros(B, M)
     for i in range(B):
         for m in range(M):
             for c in range(C):
-                mentor += kd_weight * (student[i][c] - mentors[i][m][c]) ** 2 / (2 * C * M * B)
-    return expected(task, mentor, [[1 / M] * M for _ in range(B)], 1.0)
+                term[i][m] += kd_weight * (student[i][c] - mentors[i][m][c]) ** 2 / (2 * C * M)
+    return expected(task, term, [[1 / M] * M for _ in range(B)], 1.0)

@@ -29,6 +29,7 @@ def assert_equal(out: LossOutput, expected: reference.Expected, where: object) -
     ), where
     assert out.active_BM.tolist() == expected.active, where
     for got, want in (
+        (out.term_BM, expected.term),
         (out.weight_BM, expected.weight),
         (out.gap_BM, expected.gap),
         (out.temperature_BM, expected.temperature),
@@ -39,13 +40,19 @@ def assert_equal(out: LossOutput, expected: reference.Expected, where: object) -
 def check(
     loss: MentorLoss, slow: Reference, batch: Batch, directions: Tensor, **switches: object
 ) -> None:
-    """Values, and the gradient along each direction against a central finite difference."""
+    """Values, and the gradient along each direction against a central finite difference.
+
+    The gradient of the whole, and what `seen_BKC` keeps of each term alone.
+    """
     student_logits_BC = batch.student_logits_BC.clone().requires_grad_()
     labels, mentors = batch.labels_B.tolist(), batch.mentor_logits_BMC.tolist()
     held = batch.student_logits_BC.tolist()
     out = loss(student_logits_BC, batch.labels_B, batch.mentor_logits_BMC)
     assert_equal(out, slow(held, labels, mentors, **switches), (loss, switches))
-    (gradient_BC,) = torch.autograd.grad(out.total, student_logits_BC)
+    torch.autograd.backward(out.total)
+    assert student_logits_BC.grad is not None
+    assert out.seen_BKC.grad is not None
+    gradients = [student_logits_BC.grad, *out.seen_BKC.grad.unbind(1)]
     for direction_BC in directions:
         ends = [
             slow(
@@ -54,12 +61,20 @@ def check(
                 mentors,
                 held=held,
                 **switches,
-            ).total
+            )
             for step in (-STEP, STEP)
         ]
-        slope = (ends[1] - ends[0]) / (2 * STEP)
-        got = float((gradient_BC * direction_BC).sum())
-        assert got == pytest.approx(slope, rel=1e-6, abs=1e-7), (loss, switches)
+        got = [float((gradient_BC * direction_BC).sum()) for gradient_BC in gradients]
+        low, high = (
+            [
+                end.total,
+                end.task,
+                *(sum(column) / len(held) for column in zip(*end.term, strict=True)),
+            ]
+            for end in ends
+        )
+        slopes = [(b - a) / (2 * STEP) for a, b in zip(low, high, strict=True)]
+        assert got == pytest.approx(slopes, rel=1e-6, abs=1e-7), (loss, switches)
 
 
 def random_directions(batch: Batch, count: int) -> Tensor:
