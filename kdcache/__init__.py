@@ -17,7 +17,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kdcache import classroom, datasets, encode, errors, models, store, train, views
-    from kdcache.classroom import AverageLoss, ClassroomLoss, CrossEntropyLoss, KDLoss, LossOutput
+    from kdcache.classroom import (
+        Amtml,
+        AverageLoss,
+        CAMKDLoss,
+        ClassroomLoss,
+        CrossEntropyLoss,
+        DISTLoss,
+        DKDLoss,
+        EBKDLoss,
+        KDLoss,
+        LogitMSELoss,
+        LossOutput,
+        LossShapes,
+        SoftLoss,
+    )
     from kdcache.datasets import ImageDataset, Preprocessing, open_dataset
     from kdcache.inspection import inspect_store
     from kdcache.loader import Batch, ReplayLoader
@@ -38,11 +52,19 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "kdcache.classroom": (
+        "Amtml",
         "AverageLoss",
+        "CAMKDLoss",
         "ClassroomLoss",
         "CrossEntropyLoss",
+        "DISTLoss",
+        "DKDLoss",
+        "EBKDLoss",
         "KDLoss",
+        "LogitMSELoss",
         "LossOutput",
+        "LossShapes",
+        "SoftLoss",
     ),
     "kdcache.datasets": ("ImageDataset", "Preprocessing", "open_dataset"),
     "kdcache.inspection": ("inspect_store",),
@@ -66,14 +88,21 @@ _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names
 _PACKAGES = ("classroom", "datasets", "encode", "errors", "models", "store", "train", "views")
 
 __all__ = [
+    "Amtml",
     "AverageLoss",
     "Batch",
+    "CAMKDLoss",
     "ClassroomLoss",
     "CrossEntropyLoss",
+    "DISTLoss",
+    "DKDLoss",
+    "EBKDLoss",
     "ImageDataset",
     "KDLoss",
     "LabelsOnly",
+    "LogitMSELoss",
     "LossOutput",
+    "LossShapes",
     "Mentor",
     "MentorPool",
     "OnlineTargets",
@@ -81,6 +110,7 @@ __all__ = [
     "Preprocessing",
     "ReplayLoader",
     "RunShape",
+    "SoftLoss",
     "TargetSource",
     "TargetStore",
     "TargetStream",

@@ -14,12 +14,6 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} must be {_one_of(choices)}, got {value!r}")
 
 
-def check_flag(name: str, value: object) -> None:
-    """`value` is True or False."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, got {value!r}")
-
-
 def check_number(
     name: str,
     value: object,
@@ -42,6 +36,18 @@ def check_number(
     upper = "" if math.isinf(maximum) else f" and <= {maximum:g}"
     beside = f"{_one_of(or_else)} or " if or_else else ""
     raise ValueError(f"{name} must be {beside}a finite number {bound}{upper}, got {value!r}")
+
+
+def check_whole(name: str, value: object, *, minimum: int = 0) -> None:
+    """`value` is an int of at least `minimum`."""
+    if type(value) is not int or value < minimum:
+        raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
+
+
+def check_bool(name: str, value: object) -> None:
+    """`value` is True or False, not something that counts as one."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {value!r}")
 
 
 def _one_of(choices: Sequence[str]) -> str:

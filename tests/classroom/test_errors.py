@@ -12,6 +12,7 @@ from kdcache.classroom import (
     ClassroomLoss,
     CrossEntropyLoss,
     KDLoss,
+    LossShapes,
     MentorLoss,
     build_loss,
 )
@@ -24,7 +25,22 @@ BAD_SWITCHES: list[tuple[dict[str, Any], list[str]]] = [
     ({"tau": "12"}, ["tau", "number", "'12'"]),
     ({"tau": True}, ["tau", "number", "True"]),
     ({"granularity": "epoch"}, ["granularity", "'sample' or 'batch'", "'epoch'"]),
-    ({"weighting": "rank"}, ["weighting", "'confidence'", "'rank'"]),
+    ({"weighting": "order"}, ["weighting", "'confidence' or 'rank'", "'order'"]),
+    ({"weighting": "rank", "rank_scale": 0.0}, ["rank_scale", "> 0", "0.0"]),
+    ({"rank_scale": 5.0}, ["rank_scale", 'weighting="rank"', "5.0"]),
+    ({"teachers": (0,)}, ["teachers", 'weighting="rank"', "(0,)"]),
+    ({"weighting": "rank", "teachers": (0, 0)}, ["teachers", "once", "(0, 0)"]),
+    ({"weighting": "rank", "teachers": (-1,)}, ["teachers", "from 0", "(-1,)"]),
+    ({"weighting": "rank", "teachers": "r110"}, ["teachers", "columns", "'r110'"]),
+    (
+        {"weighting": "rank", "teachers": (0,), "mentor_weight": "one"},
+        ["teachers", "mentor_weight", "(0,)", "'one'"],
+    ),
+    (
+        {"weighting": "rank", "granularity": "batch", "round_shares": 2},
+        ["round_shares", "weighting", "'rank'"],
+    ),
+    ({"standardise": 1}, ["standardise", "true or false", "1"]),
     ({"gate": None}, ["gate", "'hard' or 'soft' or 'off'", "None"]),
     ({"gate_margin": 1.5}, ["gate_margin", "<= 1", "1.5"]),
     ({"gate_margin": 0.1, "gate": "off"}, ["gate_margin", "hard", "0.1", "'off'"]),
@@ -34,7 +50,7 @@ BAD_SWITCHES: list[tuple[dict[str, Any], list[str]]] = [
     ({"temperature": 4.0}, ["temperature", "'fixed'", "4.0"]),
     ({"temperature": "fixed", "fixed_temperature": 0.0}, ["fixed_temperature", "> 0", "0.0"]),
     ({"fixed_temperature": 4.0}, ["fixed_temperature", "'gap'", "4.0"]),
-    ({"gap": "log"}, ["gap", "'ratio' or 'difference'", "'log'"]),
+    ({"gap": "log"}, ["gap", "'ratio' or 'difference' or 'absolute'", "'log'"]),
     ({"t_max": 0.5}, ["t_max", ">= 1", "0.5"]),
     ({"kd_scale": "mean"}, ["kd_scale", "'per-active-weight'", "number", "'mean'"]),
     ({"kd_scale": -1.0}, ["kd_scale", ">= 0", "-1.0"]),
@@ -59,10 +75,47 @@ def test_bad_switches_are_refused(switches: dict[str, Any], words: list[str]) ->
     "switches", [{"temperature": 0}, {"ce_weight": -0.1}, {"kd_weight": float("inf")}]
 )
 def test_bad_switches_of_the_baselines(
-    method: type[AverageLoss | KDLoss], switches: dict[str, float]
+    method: type[AverageLoss | KDLoss], switches: dict[str, Any]
 ) -> None:
     with pytest.raises(ValueError, match=next(iter(switches))):
         method(**switches)
+
+
+@pytest.mark.parametrize(
+    ("method", "switches", "words"),
+    [
+        ("soft", {"temperature": 0.0}, ["temperature", "> 0", "0.0"]),
+        ("ca-mkd", {"divide_by_k": "yes"}, ["divide_by_k", "true or false", "'yes'"]),
+        ("ebkd", {"kd_weight": -1.0}, ["kd_weight", ">= 0", "-1.0"]),
+        ("dkd", {"warm_up": 2.5}, ["warm_up", "whole number >= 0", "2.5"]),
+        ("dkd", {"warm_up": -1}, ["warm_up", "whole number >= 0", "-1"]),
+        ("dkd", {"beta": "8"}, ["beta", "number", "'8'"]),
+        ("dist", {"gamma": -1.0}, ["gamma", ">= 0", "-1.0"]),
+        ("logit-mse", {"ce_weight": float("nan")}, ["ce_weight", "finite", "nan"]),
+        ("kd", {"standardise": "no"}, ["standardise", "true or false", "'no'"]),
+    ],
+    ids=str,
+)
+def test_bad_switches_of_every_method(
+    method: str, switches: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(UsageError) as error:
+        build_loss(method, **switches)
+    for word in [repr(method), *words]:
+        assert word in str(error.value)
+
+
+def test_a_teacher_that_is_not_there_is_refused() -> None:
+    loss = ClassroomLoss(weighting="rank", teachers=(0, 3))
+    with pytest.raises(ValueError, match=r"teachers names mentor 3, but there are 3.*0 to 2"):
+        loss(*make_batch(M=3))
+    loss(*make_batch(M=4))
+
+
+def test_teachers_of_a_config_file_are_a_list() -> None:
+    loss = build_loss("classroom", weighting="rank", teachers=[2, 0])
+    assert loss == ClassroomLoss(weighting="rank", teachers=(2, 0))
+    assert hash(loss) == hash(ClassroomLoss(weighting="rank", teachers=(2, 0)))
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
@@ -125,12 +178,41 @@ def test_a_label_out_of_range_is_not_ignored() -> None:
         CrossEntropyLoss()(*batch)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Learns:
+    """Switches of a loss that must know its size; it keeps what it was asked for."""
+
+    rate: float = 1.0
+
+    def for_shapes(self, shapes: LossShapes, seed: int) -> tuple[float, LossShapes, int]:
+        return self.rate, shapes, seed
+
+
+def test_a_loss_that_learns_is_made_for_its_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "learns", _Learns)
+    shapes = LossShapes(num_mentors=2, num_classes=10, student_features=64)
+    loss: object = build_loss("learns", shapes=shapes, seed=3, rate=0.5)
+    assert loss == (0.5, shapes, 3)
+    with pytest.raises(UsageError, match=r"'learns'.*shapes=LossShapes.*got None"):
+        build_loss("learns")
+    assert build_loss("kd", shapes=shapes, seed=3) == KDLoss()  # others have no use for them
+
+
+def test_an_unknown_method_is_told_which_there_are() -> None:
+    with pytest.raises(UsageError) as error:
+        build_loss("nothing-like-it")
+    for method in METHODS:
+        assert method in str(error.value)
+
+
 def test_build_loss() -> None:
     assert build_loss("classroom", tau=4.0, gate="off") == ClassroomLoss(tau=4.0, gate="off")
     assert build_loss("kd") == KDLoss()
     with pytest.raises(UsageError, match=r"unknown method 'clasroom'\. Did you mean classroom"):
         build_loss("clasroom")
-    with pytest.raises(UsageError, match=r"'kd'.*'tau'.*ce_weight, kd_weight, temperature"):
+    with pytest.raises(
+        UsageError, match=r"'kd'.*'tau'.*ce_weight, kd_weight, standardise, temperature"
+    ):
         build_loss("kd", tau=4.0)
     with pytest.raises(UsageError, match=r"'average'.*Did you mean temperature"):
         build_loss("average", temprature=4.0)
