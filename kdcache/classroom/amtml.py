@@ -88,8 +88,9 @@ class Amtml:
 
     regularise: bool = False
     """Adds `0.1 * (||W||^2 + sum_m ||theta_m||^2)` in phase 1, as one of the authors' three
-    variants does. At their learning rate of 0.1 it outweighs what theta and W learn: within an
-    epoch they are near 0, and every mentor weighs the same."""
+    variants does. It keeps the weights spread: r8 taught by r20, r32, r44, r56 on 1,280 CIFAR-100
+    images, learning rate 0.1, gave r20 0.68 of the weight after 40 steps with it, and without it
+    1.00 (0.91 over the first 20): N(0, 1) on pooled features begins near one mentor and stays."""
 
     phase1_epochs: int | None = None
     """Epochs in which theta and W learn. None: 80 of 280, of however many the run has."""
