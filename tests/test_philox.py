@@ -89,6 +89,7 @@ def test_purposes_are_part_of_the_format() -> None:
         "REPLAY_PROOF": 3,
         "DROPOUT": 4,
         "RECOMPUTED_ROWS": 5,
+        "LOSS_WEIGHTS": 6,
     }
 
 

@@ -55,7 +55,8 @@ SWITCHES: dict[str, tuple[Any, str]] = {
     "task_weight": (str, "classroom: confidence or one (confidence)."),
     "temperature": (
         NumberOrWord(),
-        "classroom: gap or fixed (gap); kd, average, soft, ca-mkd, ebkd, dkd, dist: a number (4).",
+        "classroom: gap or fixed (gap); kd, average, soft, ca-mkd, ebkd, dkd, dist: a number (4); "
+        "amtml: a number (5).",
     ),
     "fixed_temperature": (float, "classroom: the temperature of --temperature fixed (1)."),
     "gap": (str, "classroom: ratio, difference or absolute (ratio; by rank absolute)."),
@@ -69,17 +70,25 @@ SWITCHES: dict[str, tuple[Any, str]] = {
     "ce_weight": (
         float,
         "weight of the labels' cross-entropy; kd, average, soft, ca-mkd, ebkd, logit-mse (0.1); "
-        "dkd, dist (1).",
+        "dkd, dist (1); amtml (0.3).",
     ),
     "kd_weight": (
         float,
-        "kd, average, soft, ca-mkd, ebkd, logit-mse: weight of the mentors' term (0.9).",
+        "kd, average, soft, ca-mkd, ebkd, logit-mse: weight of the mentors' term (0.9); "
+        "amtml: (1.4).",
     ),
     "divide_by_k": (bool, "ca-mkd: divide by the number of mentors, as the released code (no)."),
     "alpha": (float, "dkd: weight of the true class's part (1)."),
     "beta": (float, "dkd: weight of the other classes' part (8); dist: of the rows' part (2)."),
     "gamma": (float, "dist: weight of the columns' part (2)."),
     "warm_up": (int, "dkd: epochs until the mentors teach at full strength (20)."),
+    "reduction": (str, "amtml: batchmean or authors, which divides by classes too (batchmean)."),
+    "rkd_distance_weight": (float, "amtml: weight of the relational distances (1)."),
+    "rkd_angle_weight": (float, "amtml: weight of the relational angles (1)."),
+    "regularise": (bool, "amtml: hold the learned weights small in phase 1 (no)."),
+    "phase1_epochs": (int, "amtml: epochs in which the mentors' weights learn (80 of 280)."),
+    "hint_weight": (float, "amtml: weight of the hints; needs the mentors' features (0)."),
+    "train_adapter": (bool, "amtml: whether the hints' adapter learns (yes)."),
 }
 
 
