@@ -41,7 +41,7 @@ METHODS: dict[str, type[Any]] = {
 }
 
 
-def build_method(method: str, **switches: object) -> Any:
+def build_method(method: str, /, **switches: object) -> Any:
     """The class of `method` with these switches: the loss itself, or what makes one that learns.
 
     Either has `needs`. UsageError for an unknown method, a switch it lacks, a bad value.
@@ -61,7 +61,7 @@ def build_method(method: str, **switches: object) -> Any:
 
 
 def build_loss(
-    method: str, *, shapes: LossShapes | None = None, seed: int = 0, **switches: object
+    method: str, /, *, shapes: LossShapes | None = None, seed: int = 0, **switches: object
 ) -> MentorLoss:
     """The loss of `method`. UsageError as `build_method`, and for shapes that do not fit it.
 
