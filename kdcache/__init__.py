@@ -18,7 +18,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kdcache import classroom, datasets, encode, errors, models, store, train, views
     from kdcache.against import inspect_classroom
-    from kdcache.classroom import AverageLoss, ClassroomLoss, CrossEntropyLoss, KDLoss, LossOutput
+    from kdcache.classroom import (
+        AverageLoss,
+        CAMKDLoss,
+        ClassroomLoss,
+        CrossEntropyLoss,
+        DISTLoss,
+        DKDLoss,
+        EBKDLoss,
+        KDLoss,
+        LogitMSELoss,
+        LossOutput,
+        SoftLoss,
+    )
     from kdcache.datasets import ImageDataset, Preprocessing, open_dataset
     from kdcache.inspection import inspect_store
     from kdcache.loader import Batch, ReplayLoader
@@ -41,10 +53,16 @@ _HOMES = {
     "kdcache.against": ("inspect_classroom",),
     "kdcache.classroom": (
         "AverageLoss",
+        "CAMKDLoss",
         "ClassroomLoss",
         "CrossEntropyLoss",
+        "DISTLoss",
+        "DKDLoss",
+        "EBKDLoss",
         "KDLoss",
+        "LogitMSELoss",
         "LossOutput",
+        "SoftLoss",
     ),
     "kdcache.datasets": ("ImageDataset", "Preprocessing", "open_dataset"),
     "kdcache.inspection": ("inspect_store",),
@@ -70,11 +88,16 @@ _PACKAGES = ("classroom", "datasets", "encode", "errors", "models", "store", "tr
 __all__ = [
     "AverageLoss",
     "Batch",
+    "CAMKDLoss",
     "ClassroomLoss",
     "CrossEntropyLoss",
+    "DISTLoss",
+    "DKDLoss",
+    "EBKDLoss",
     "ImageDataset",
     "KDLoss",
     "LabelsOnly",
+    "LogitMSELoss",
     "LossOutput",
     "Mentor",
     "MentorPool",
@@ -83,6 +106,7 @@ __all__ = [
     "Preprocessing",
     "ReplayLoader",
     "RunShape",
+    "SoftLoss",
     "TargetSource",
     "TargetStore",
     "TargetStream",

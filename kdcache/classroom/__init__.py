@@ -9,10 +9,19 @@
     knowledge_filter.py  which mentors are active for a sample
     mentoring.py         gap and temperature
     divergence.py        KL between mentor and student at a temperature
-    classroom_loss.py    ClassroomKD, from the four above        method "classroom"
+    rank_weighting.py    weights by position among the confidences
+    standardise.py       rows of mean 0 and deviation 1
+    classroom_loss.py    ClassroomKD, from the six above         method "classroom"
     cross_entropy.py     labels only                             method "ce"
     kd.py                one mentor                              method "kd"
+    weighted.py          mentors at one temperature, by given weights
     average.py           every mentor, equal weights             method "average"
+    soft.py              weights by confidence, no gate          method "soft"
+    ca_mkd.py            weights by the mentors' losses          method "ca-mkd"
+    ebkd.py              weights by the mentors' entropies       method "ebkd"
+    dkd.py               true class and others apart             method "dkd"
+    dist.py              correlations of rows and columns        method "dist"
+    logit_mse.py         regression of raw logits                method "logit-mse"
     build.py             a loss by its method's name
 
 All are called alike: `loss(student_logits_BC, labels_B, mentor_logits_BMC) -> LossOutput`, with
@@ -21,11 +30,17 @@ the keyword tensors that `loss.needs` asks for.
 
 from kdcache.classroom.average import AverageLoss
 from kdcache.classroom.build import METHODS, LossShapes, build_loss
+from kdcache.classroom.ca_mkd import CAMKDLoss
 from kdcache.classroom.classroom_loss import ClassroomLoss
 from kdcache.classroom.cross_entropy import CrossEntropyLoss
+from kdcache.classroom.dist import DISTLoss
+from kdcache.classroom.dkd import DKDLoss
+from kdcache.classroom.ebkd import EBKDLoss
 from kdcache.classroom.kd import KDLoss
+from kdcache.classroom.logit_mse import LogitMSELoss
 from kdcache.classroom.needs import Needs
 from kdcache.classroom.output import ChangesByEpoch, LossOutput, MentorLoss
+from kdcache.classroom.soft import SoftLoss
 
 __all__ = [
     "LossOutput",
@@ -37,6 +52,12 @@ __all__ = [
     "CrossEntropyLoss",
     "KDLoss",
     "AverageLoss",
+    "SoftLoss",
+    "CAMKDLoss",
+    "EBKDLoss",
+    "DKDLoss",
+    "DISTLoss",
+    "LogitMSELoss",
     "METHODS",
     "build_loss",
 ]
