@@ -29,7 +29,7 @@ the keyword tensors that `loss.needs` asks for.
 """
 
 from kdcache.classroom.average import AverageLoss
-from kdcache.classroom.build import METHODS, LossShapes, build_loss
+from kdcache.classroom.build import METHODS, LossShapes, build_loss, has_filter
 from kdcache.classroom.ca_mkd import CAMKDLoss
 from kdcache.classroom.classroom_loss import ClassroomLoss
 from kdcache.classroom.cross_entropy import CrossEntropyLoss
@@ -60,4 +60,5 @@ __all__ = [
     "LogitMSELoss",
     "METHODS",
     "build_loss",
+    "has_filter",
 ]

@@ -68,7 +68,11 @@ class TrainingLoop:
         )
         self._epoch = 0
         self._seconds = 0.0
-        self._tally = Tally(loader.source.mentors, self.device)
+        self._tally = Tally(
+            loader.source.mentors,
+            self.device,
+            num_classes=loader.dataset.num_classes if config.per_class else None,
+        )
         self._watch = FiniteWatch(self.device, self._not_finite)
         self.records: list[dict[str, Any]] = []
 
@@ -150,7 +154,7 @@ class TrainingLoop:
             found = asdict(accuracy)
             record.update({f"test_{key}": found[key] for key in ("top1", "top5", "loss")})
         self._epoch, self._seconds = epoch + 1, 0.0
-        self._tally = Tally(self._tally.mentors, self.device)
+        self._tally.clear()
         return record
 
     def _step(self, batch: Batch) -> None:
@@ -163,9 +167,15 @@ class TrainingLoop:
             self._watch.see(self.loader.state_dict()["done"], logits_BC, out.total)
             self._optimizer.zero_grad(set_to_none=True)
             self._scaler.scale(out.total).backward()  # type: ignore[no-untyped-call]
+        self._tally.add(out, batch.labels, self._loss_scale())
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        self._tally.add(out)
+
+    def _loss_scale(self) -> torch.Tensor | None:
+        """What the backward pass was scaled by; on the device, which `get_scale` would wait for."""
+        if not self._scaler.is_enabled():
+            return None
+        return self._scaler.scale(torch.ones((), device=self.device))
 
     @contextmanager
     def _addressed_randomness(self, batch: Batch) -> Iterator[None]:
