@@ -25,11 +25,19 @@ _LOGITS, _LOSS, _WEIGHTS = "the student's logits", "the loss", "the weights"
 class FiniteWatch:
     """The first bad step of an epoch; `explain(step, what)` makes the error of it.
 
-    Steps count from 1. After an error the run is over: nothing is reset.
+    Steps count from 1. After an error the run is over: nothing is reset. `at_once`: whether `see`
+    looks at the numbers themselves; None: on the CPU, where nothing is waited for.
     """
 
-    def __init__(self, device: torch.device, explain: Callable[[int, str], RunFailed]) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        explain: Callable[[int, str], RunFailed],
+        *,
+        at_once: bool | None = None,
+    ) -> None:
         self._device, self._explain = device, explain
+        self._at_once = device.type == "cpu" if at_once is None else at_once
         # 2 * step, and 1 more where the logits were finite and only the loss was not.
         self._first_bad = torch.full((), _NONE, dtype=torch.int64, device=device)
         self._arrived: torch.cuda.Event | None = None
@@ -39,16 +47,16 @@ class FiniteWatch:
     def see(self, step: int, logits_BC: Tensor, total: Tensor) -> None:
         """A step's logits (B, C) and loss (), before its backward pass. Never waits for a GPU.
 
-        Raises RunFailed for this step on the CPU; on CUDA for an earlier one of which the news has
-        come in.
+        Raises RunFailed for this step where it looks at once; on CUDA for an earlier one of which
+        the news has come in.
         """
         fine_logits = torch.isfinite(logits_BC.detach()).all()
         fine = fine_logits & torch.isfinite(total.detach())
-        if self._device.type == "cpu":
+        if self._at_once:
             if not fine:
                 raise self._explain(step, _LOSS if fine_logits else _LOGITS)
             return
-        bad = torch.where(fine, _NONE, 2 * step + fine_logits.long())
+        bad = (2 * step + fine_logits.long()).masked_fill(fine, _NONE)
         self._first_bad = torch.minimum(self._first_bad, bad)
         if self._device.type == "cuda":
             self._look_without_waiting()
