@@ -128,20 +128,34 @@ def test_no_mentor_is_loaded(
     assert kdcache.inspect_classroom(store, student)["rows"] == 100
 
 
-def test_who_never_and_who_hardly_teaches(store: TargetStore, tmp_path: Path) -> None:
-    """A student that is sure of every label: only what is never reached is named."""
-    network = build_network("r8", 10, seed=7)
-    sure = {key: value.clone() for key, value in network.state_dict().items()}
-    (bias,) = [key for key in sure if key.endswith("bias") and sure[key].shape == (10,)]
-    sure[bias][3] += 60.0  # right on class 3 beyond doubt, and wrong elsewhere
-    save_weights(tmp_path / "resnet8.safetensors", sure, {})
-    found = kdcache.inspect_classroom(store, tmp_path / "resnet8.safetensors")
+@pytest.mark.parametrize("others", [0, 1, 20])
+def test_who_never_and_who_hardly_teaches(
+    digits_mentors: list[Mentor], tmp_path: Path, others: int
+) -> None:
+    """A student right on class 3 beyond doubt and wrong elsewhere; few samples are elsewhere."""
+    sure = build_network("r8", 10, seed=7).state_dict()
+    (bias,) = [key for key in sure if key.endswith("bias") and key.startswith(("fc", "linear"))]
+    sure[bias][3] += 60.0
+    student = tmp_path / "resnet8.safetensors"
+    save_weights(student, dict(sure), {})
+    whole = kdcache.open_dataset("digits")
+    labels_N = whole.labels(whole.index_N)
+    threes = whole.index_N[labels_N == 3]
+    few = whole.subset(np.concatenate([threes, whole.index_N[labels_N == 5][:others]]))
+    store = kdcache.precompute_targets(few, digits_mentors, store=tmp_path / "few", views=1)
+    found = kdcache.inspect_classroom(store, student)
+    assert found["rows"] == len(threes) + others > 100
+    assert found["never"] == ([] if others else NAMES)
+    assert found["hardly"] == (NAMES if others == 1 else [])
+    assert found["classes"]["untaught"][3] == 1
+    assert found["classes"]["untaught"][4] is None
     for mentor in found["mentors"]:
         assert mentor["active_by_class"][3] == 0
-        assert [share for c, share in enumerate(mentor["active_by_class"]) if c != 3] == [1.0] * 9
-    assert found["classes"]["untaught"][3] == 1
-    assert found["untaught"] == pytest.approx(0.1)
-    assert found["never"] == found["hardly"] == []
+        assert mentor["active_by_class"][5] == (1 if others else None)
+        assert (mentor["temperature"] is None) == (others == 0)
+    told = run_cli("inspect", store.root, "--against", student).output
+    assert ("would never teach: r14" in told) == (others == 0)
+    assert ("would teach less than 1%: r8" in told) == (others == 1)
 
 
 @pytest.fixture
