@@ -18,7 +18,7 @@ from kdcache.datasets import ImageDataset
 from kdcache.devices import precision_context, resolve_device
 from kdcache.errors import CheckpointError, UsageError
 from kdcache.loader import ReplayLoader
-from kdcache.models import checked_forward
+from kdcache.models import checked_forward, short_name
 from kdcache.store import TargetStore, dataset_at_hand
 from kdcache.stream import TargetStream
 from kdcache.train.class_sums import TAUGHT, sum_by_class, taught
@@ -60,7 +60,7 @@ def inspect_classroom(
     DatasetError or StoreMismatch without the store's own data, MissingTargets, DamagedTargets.
     """
     loss = _classroom_loss(tau)
-    names = tuple(store.mentors if mentors is None else mentors)
+    names = tuple(short_name(name) for name in mentors or store.mentors)
     chosen = store.usable_views(names)[:1] if views is None else _listed(views)
     file = find_trained(checkpoint, unfinished=True)
     images = dataset_at_hand(store, dataset, data_dir)
@@ -71,7 +71,7 @@ def inspect_classroom(
     loader = ReplayLoader(
         images, stream, BATCH, device=target, drop_last=False, normalize=trained.preprocessing
     )
-    sums_CX = _sums(trained, loader, loss, progress)
+    sums_CX = _sums(trained, loader, len(chosen), loss, progress)
     return {
         "student": {
             "checkpoint": str(file.path),
@@ -96,6 +96,7 @@ _MENTOR = (*TAUGHT, "right", "confidence")
 def _sums(
     trained: Trained,
     loader: ReplayLoader,
+    views: int,
     loss: ClassroomLoss,
     progress: Callable[[int, int], None],
 ) -> Tensor:
@@ -106,7 +107,6 @@ def _sums(
     dtype = torch.float32 if device.type == "mps" else torch.float64
     width = len(_HEAD) + len(_MENTOR) * len(loader.source.mentors)
     sums_CX = torch.zeros(num_classes, width, dtype=dtype, device=device)
-    views = len(loader.source.views) if isinstance(loader.source, TargetStream) else 1
     seen = 0
     for number in range(views):
         loader.set_epoch(number)

@@ -34,7 +34,8 @@ def _how_far(student: dict[str, Any]) -> str:
     if student["epochs"] is None:
         return ""
     steps = f" and {student['steps']:,} steps" if student["steps"] else ""
-    return f" after {student['epochs']} epochs{steps}"
+    plural = "" if student["epochs"] == 1 else "s"
+    return f" after {student['epochs']} epoch{plural}{steps}"
 
 
 def _line(mentor: dict[str, Any]) -> str:
