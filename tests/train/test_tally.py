@@ -111,7 +111,7 @@ def own_pull(
     loss: ClassroomLoss, student_1C: torch.Tensor, label_1: torch.Tensor,
     mentors_1MC: torch.Tensor, slot: int,
 ) -> float:  # fmt: skip
-    """Norm of one term's gradient at the logits, by central differences of that term alone (to 1e-8)."""
+    """Norm of one term's gradient at the logits, by central differences (to about 1e-8)."""
     step = 1e-6
 
     def term(logits_1C: torch.Tensor) -> float:
