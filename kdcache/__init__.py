@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kdcache import classroom, datasets, encode, errors, models, store, train, views
+    from kdcache.against import inspect_classroom
     from kdcache.classroom import (
         Amtml,
         AverageLoss,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "kdcache.against": ("inspect_classroom",),
     "kdcache.classroom": (
         "Amtml",
         "AverageLoss",
@@ -122,6 +124,7 @@ __all__ = [
     "errors",
     "evaluate_checkpoint",
     "evaluate_network",
+    "inspect_classroom",
     "inspect_store",
     "load_mentor",
     "models",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcache import philox
-from kdcache.datasets import ImageDataset, open_dataset
+from kdcache.datasets import ImageDataset
 from kdcache.devices import resolve_device
 from kdcache.errors import (
     CheckpointError,
@@ -34,6 +34,7 @@ from kdcache.store import (
     StoredMentor,
     TargetStore,
     Verification,
+    dataset_at_hand,
     healing_command,
     open_store,
     proven_dataset,
@@ -75,7 +76,7 @@ def verify(
                 f"--checkpoint names {', '.join(sorted(given))}, not in {root}; it has "
                 f"{', '.join(store.mentors) or 'no mentor'}"
             )
-        images = _dataset_at_hand(store, dataset, data_dir)
+        images = dataset_at_hand(store, dataset, data_dir)
         found = _with_replay(found, store, images)
     except (DatasetError, DamagedTargets) as error:
         return _not_checked(found, f"the replay of sampled views: {error}")
@@ -114,15 +115,6 @@ def _healing(root: str | Path, found: Verification) -> str | None:
     if None in hit and not mentors:  # any one that is sound brings the store's own documents back
         mentors = [stored.manifest.name for stored in store.sound_mentors][:1]
     return healing_command(store, mentors) if mentors else None
-
-
-def _dataset_at_hand(
-    store: TargetStore, name: str | None, data_dir: str | Path | None
-) -> ImageDataset:
-    stated: str = store.manifest.dataset["name"]
-    name = name or require_named(stated, option="--dataset", origin=f"store {store.root}")
-    split = store.manifest.dataset["split"]
-    return open_dataset(name, split, data_dir=data_dir, download=False)
 
 
 def _with_replay(found: Verification, store: TargetStore, images: ImageDataset) -> Verification:

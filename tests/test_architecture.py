@@ -23,7 +23,7 @@ LAYERS = (
     ("stream", "online", "plan", "defaults"),
     ("loader", "precompute"),
     ("train",),
-    ("inspection", "verification"),
+    ("inspection", "verification", "against"),
     ("demo",),
     ("cli",),
 )

@@ -5,8 +5,15 @@ Read: `.safetensors`, and what `torch.save(network.state_dict(), path)` leaves i
 file.
 """
 
-from kdcache.checkpoints.matching import load_weights
+from kdcache.checkpoints.matching import fit_weights, load_weights
 from kdcache.checkpoints.reading import file_sha256, read_metadata, read_state_dict
 from kdcache.checkpoints.writing import save_weights
 
-__all__ = ["file_sha256", "load_weights", "read_metadata", "read_state_dict", "save_weights"]
+__all__ = [
+    "file_sha256",
+    "fit_weights",
+    "load_weights",
+    "read_metadata",
+    "read_state_dict",
+    "save_weights",
+]

@@ -26,7 +26,11 @@ def load_weights(network: "nn.Module", path: str | os.PathLike[str]) -> None:
     network is then as it was.
     """
     path = Path(path)
-    found = read_file(path)
+    fit_weights(network, path, read_file(path))
+
+
+def fit_weights(network: "nn.Module", path: Path, found: "Mapping[str, Tensor]") -> None:
+    """`load_weights` of tensors that are read already, from the file at `path`."""
     state = network.state_dict()  # an OrderedDict that keeps the modules' version numbers
     expected = {key: value for key, value in state.items() if is_plain_tensor(value)}
     found = renamed(found, expected)

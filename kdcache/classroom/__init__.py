@@ -36,7 +36,7 @@ the keyword tensors that `loss.needs` asks for.
 
 from kdcache.classroom.amtml import Amtml, AmtmlLoss
 from kdcache.classroom.average import AverageLoss
-from kdcache.classroom.build import METHODS, build_loss, build_method
+from kdcache.classroom.build import METHODS, build_loss, build_method, has_filter
 from kdcache.classroom.ca_mkd import CAMKDLoss
 from kdcache.classroom.classroom_loss import ClassroomLoss
 from kdcache.classroom.cross_entropy import CrossEntropyLoss
@@ -72,4 +72,5 @@ __all__ = [
     "METHODS",
     "build_loss",
     "build_method",
+    "has_filter",
 ]

@@ -76,3 +76,8 @@ def build_loss(
         return loss.for_shapes(shapes, seed)  # type: ignore[no-any-return]
     except ValueError as error:
         raise UsageError(f"method {method!r}: {error}") from error
+
+
+def has_filter(method: str, **switches: object) -> bool:
+    """Whether the method has a knowledge filter that decides; without, all mentors always teach."""
+    return bool(getattr(METHODS[method](**switches), "filters", False))

@@ -183,6 +183,11 @@ class ClassroomLoss:
                 f"round_shares={self.round_shares!r} with weighting='rank'"
             )
 
+    @property
+    def filters(self) -> bool:
+        """Whether mentors are shut off at all; read by `has_filter`."""
+        return self.gate == "hard"
+
     def __call__(
         self,
         student_logits_BC: Tensor,

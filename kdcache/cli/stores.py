@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdcache.cli.options import checkpoint_option, device_option
+from kdcache.cli.against import print_classroom
+from kdcache.cli.options import NameList, ViewChoice, checkpoint_option, device_option
 from kdcache.cli.printing import tell, tell_all
 from kdcache.cli.progress import progress_line, readable_bytes
-from kdcache.errors import readable
+from kdcache.errors import UsageError, readable
 
 if TYPE_CHECKING:
     from kdcache.store import TargetStore, Verification
@@ -17,13 +18,42 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("store")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
-def inspect(store: str, as_json: bool) -> None:
-    """Show what a store holds: dataset, recipe, views, mentors, accuracy, bytes, completeness."""
+@click.option(
+    "--against",
+    metavar="CHECKPOINT",
+    help="Also tell which mentors would teach this student now, and on which classes: a run "
+    "folder (its last saved step), a finished student, or a mentor's weights.",
+)
+@click.option(
+    "--views", type=ViewChoice(), help="Views for it: the first N, or a list.  [default: the first]"
+)
+@click.option("--mentors", type=NameList(), help="Mentors for it.  [default: the store's]")
+@click.option(
+    "--tau", type=float, help="How much a full gap adds to the temperature.  [default: 12]"
+)
+@click.option("--network", help="Its network.  [default: what the file says, else its name]")
+@click.option("--dataset", help="The dataset's name.  [default: as the store says]")
+@click.option("--data-dir", help="Folder that holds the dataset.  [default: $KDCACHE_DATA]")
+@click.option("--device", help="auto, cpu, cuda, cuda:1, mps.  [default: auto]")
+def inspect(store: str, as_json: bool, against: str | None, **options: Any) -> None:
+    """Show what a store holds: dataset, recipe, views, mentors, accuracy, bytes, completeness.
+
+    With --against: who would teach a student, from the store and its data, without any mentor.
+    """
     from kdcache.inspection import inspect_store
     from kdcache.store import open_store
 
+    given = {name: value for name, value in options.items() if value is not None}
+    if given and against is None:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"{names}: only with --against CHECKPOINT; add it, or leave them out")
     opened = open_store(store)
     found = inspect_store(opened)
+    if against is not None:
+        from kdcache.against import inspect_classroom
+
+        with progress_line("rows") as progress:
+            found["against"] = inspect_classroom(opened, against, progress=progress, **given)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -40,6 +70,9 @@ def inspect(store: str, as_json: bool) -> None:
         f"written by   {_listed(found['written_by'])}"
     )
     print_mentors(opened)
+    if against is not None:
+        tell("")
+        print_classroom(found["against"])
 
 
 @click.command()

@@ -55,6 +55,11 @@ if TYPE_CHECKING:
 @checkpoint_option
 @loop_options
 @switch_options
+@click.option(
+    "--per-class",
+    is_flag=True,
+    help="Records tell each mentor's share and weight class by class, too.",
+)
 @device_option
 @click.option(
     "--out", type=click.Path(), help="Run folder.  [default: runs/<student>-<method>-s<seed>]"
@@ -143,9 +148,9 @@ def _insist(resume: bool, run_folder: str) -> None:
 
 
 def _print_records(records: Iterator[dict[str, Any]], config: "TrainConfig") -> None:
+    from kdcache.classroom import has_filter
     from kdcache.train.tally import filter_warnings
 
-    filters = config.method == "classroom" and config.switches.get("gate", "hard") == "hard"
     told: set[str] = set()
     for record in records:
         top1 = "" if record["test_top1"] is None else f"  test top-1 {record['test_top1']:.2f}"
@@ -156,7 +161,7 @@ def _print_records(records: Iterator[dict[str, Any]], config: "TrainConfig") -> 
             f"{record['mentor_loss']:.4f}){top1}  {readable_seconds(record['seconds'])}"
         )
         for name, sentence in filter_warnings(record).items():
-            if filters and name not in told:
+            if name not in told and has_filter(config.method, **config.switches):
                 told.add(name)
                 tell(f"warning: {name} in epoch {record['epoch'] + 1}: {sentence}", err=True)
 

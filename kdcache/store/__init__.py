@@ -12,7 +12,7 @@ from kdcache.store.manifest import (
     read_mentor_manifest,
     require_equal,
 )
-from kdcache.store.replay_proof import proven_dataset, require_replay
+from kdcache.store.replay_proof import dataset_at_hand, proven_dataset, require_replay
 from kdcache.store.store_writer import (
     ensure_mentor,
     ensure_store,
@@ -52,6 +52,7 @@ __all__ = [
     "chunk_payload",
     "commit_chunk",
     "commit_targets",
+    "dataset_at_hand",
     "ensure_mentor",
     "ensure_store",
     "explained",

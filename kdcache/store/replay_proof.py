@@ -2,13 +2,15 @@
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdcache import philox
-from kdcache.datasets import ImageDataset
+from kdcache.datasets import ImageDataset, open_dataset
 from kdcache.errors import ReplayMismatch, StoreError, StoreMismatch, UsageError
+from kdcache.factories import require_named
 from kdcache.store.manifest import require_equal
 from kdcache.versions import library_versions
 from kdcache.views import Recipe
@@ -33,6 +35,19 @@ def replay_checksums(dataset: ImageDataset, recipe: Recipe) -> list[dict[str, An
         }
         for view, index in zip(views, dataset.index_N[positions], strict=True)
     ]
+
+
+def dataset_at_hand(
+    store: "TargetStore", name: str | None = None, data_dir: str | Path | None = None
+) -> ImageDataset:
+    """The dataset a store says it is of, or `name`, if it is here; nothing is downloaded.
+
+    Whether it is what the mentors saw, `proven_dataset` says. Raises DatasetError, UsageError.
+    """
+    described = store.manifest.dataset
+    origin = f"store {store.root}"
+    name = name or require_named(described["name"], option="--dataset", origin=origin)
+    return open_dataset(name, described["split"], data_dir=data_dir, download=False)
 
 
 def proven_dataset(store: "TargetStore", dataset: ImageDataset) -> ImageDataset:

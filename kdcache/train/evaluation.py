@@ -2,19 +2,15 @@
 
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from kdcache.checkpoints import load_weights, read_metadata
 from kdcache.datasets import SPLITS, ImageDataset, Preprocessing, open_dataset
 from kdcache.devices import precision_context, resolve_device
-from kdcache.errors import CheckpointError, UsageError
+from kdcache.errors import UsageError
 from kdcache.factories import require_named
-from kdcache.mentors import sidecar_preprocessing
-from kdcache.models import build_network, long_name
-from kdcache.untrusted import parse_json
+from kdcache.train.trained import find_trained
 
 BATCH = 256
 
@@ -73,51 +69,29 @@ def evaluate_checkpoint(
     device: str = "auto",
     precision: str = "fp32",
 ) -> dict[str, Any]:
-    """Accuracy of a student (a run folder or its student.safetensors) or a mentor's checkpoint.
+    """Accuracy of a student (a run folder or one of its files) or a mentor's checkpoint.
 
-    What is not given comes from the file: our safetensors carry network, dataset and
-    preprocessing; a mentor's are its file name, its folder's name and its sidecar. A
+    What is not given comes from the file (`trained`), the dataset at last from its folder's name. A
     `module:factory` runs code, so it is only taken from the caller, never from a file. Returns
     network, dataset, split, and `Accuracy`'s fields. Raises CheckpointError or UsageError.
     """
     if split not in SPLITS:
         raise UsageError(f"split must be {' or '.join(SPLITS)}, got {split!r}")
-    path = Path(checkpoint).expanduser()
-    if (path / "config.toml").exists():
-        path = path / "student.safetensors"
-        if not path.exists():
-            raise CheckpointError(
-                f"{path.parent} is a run that is not finished; give its train command again"
-            )
-    stated = read_metadata(path)
-    theirs = stated.get("architecture") or path.stem
-    architecture = long_name(network or require_named(theirs, option="--network", origin=path))
-    theirs = stated.get("dataset") or path.resolve().parent.name
-    dataset_name = dataset or require_named(theirs, option="--dataset", origin=path)
+    file = find_trained(checkpoint)
+    file.architecture(network)  # known, before a dataset is opened
+    theirs = file.stated.get("dataset") or file.path.resolve().parent.name
+    dataset_name = dataset or require_named(theirs, option="--dataset", origin=file.path)
     try:
         images = open_dataset(dataset_name, split, data_dir=data_dir)
     except UsageError as error:
-        if dataset or "dataset" in stated:
+        if dataset or "dataset" in file.stated:
             raise
-        raise UsageError(f"{path} does not say its dataset; give --dataset. ({error})") from error
-    channels = len(images.preprocessing.mean)
-    preprocessing = (
-        _stated_preprocessing(path, stated["preprocessing"], channels)
-        if "preprocessing" in stated
-        else sidecar_preprocessing(path, channels) or images.preprocessing
-    )
-    module = build_network(architecture, images.num_classes)
-    load_weights(module, path)
-    target = resolve_device(device)
-    module.to(target)
-    accuracy = evaluate_network(module, images, preprocessing, target, precision)
-    return {"network": architecture, "dataset": dataset_name, "split": split, **asdict(accuracy)}
-
-
-def _stated_preprocessing(path: Path, text: str, channels: int) -> Preprocessing:
-    try:
-        return Preprocessing.from_description(parse_json(text.encode()), channels)
-    except ValueError as error:
-        raise CheckpointError(
-            f"{path} states its preprocessing wrongly ({error}). Take it from where it was made"
+        raise UsageError(
+            f"{file.path} does not say its dataset; give --dataset. ({error})"
         ) from error
+    trained = file.load(images, network)
+    target = resolve_device(device)
+    trained.network.to(target)
+    accuracy = evaluate_network(trained.network, images, trained.preprocessing, target, precision)
+    described = {"network": trained.architecture, "dataset": dataset_name, "split": split}
+    return {**described, **asdict(accuracy)}

@@ -1,6 +1,5 @@
 """The one training loop: batches with targets in, records out; resumable at any step."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,6 +17,7 @@ from kdcache.loader import Batch, ReplayLoader
 from kdcache.models.pooled_features import FeatureTap
 from kdcache.train.checkpoint_file import unusable
 from kdcache.train.evaluation import evaluate_network
+from kdcache.train.finite import FiniteWatch
 from kdcache.train.run_folder import RunFolder
 from kdcache.train.run_state import bad_records, misfits
 from kdcache.train.schedule import learning_rate
@@ -76,7 +76,12 @@ class TrainingLoop:
         )
         self._epoch = 0
         self._seconds = 0.0
-        self._tally = Tally(loader.source.mentors, self.device)
+        self._tally = Tally(
+            loader.source.mentors,
+            self.device,
+            num_classes=loader.dataset.num_classes if config.per_class else None,
+        )
+        self._watch = FiniteWatch(self.device, self._not_finite)
         self.records: list[dict[str, Any]] = []
 
     @property
@@ -106,7 +111,7 @@ class TrainingLoop:
         """Trains to the last epoch, yielding each epoch's record once it is on disk.
 
         Raises Stopped (after saving a checkpoint in mid-epoch) when asked to stop, RunFailed when
-        a loss is no longer finite.
+        logits, loss or weights are no longer finite; no checkpoint is written then.
         """
         while self._epoch < self.config.epochs:
             record = self._run_epoch(should_stop, progress)
@@ -137,7 +142,9 @@ class TrainingLoop:
             # Not after the last step: the epoch's own checkpoint follows.
             every = self.config.checkpoint_every
             if every is not None and done % every == 0 and done < len(self.loader):
+                self._require_finite(done)
                 self.folder.save_checkpoint(self._state())
+        self._require_finite(len(self.loader))
         record = {
             "epoch": epoch,
             "view": self.loader.source.view_of_epoch(epoch),
@@ -148,12 +155,6 @@ class TrainingLoop:
             "test_loss": None,
             "seconds": time.perf_counter() - started,
         }
-        if not math.isfinite(record["train_loss"]):
-            raise RunFailed(
-                f"the training loss became {record['train_loss']} in epoch {epoch}; what was saved "
-                f"before it is kept in {self.folder.root}. Try a lower --lr, or --precision fp32, "
-                "and another --out"
-            )
         if (epoch + 1) % self.config.eval_every == 0 or epoch + 1 == self.config.epochs:
             accuracy = evaluate_network(
                 self.network,
@@ -165,7 +166,7 @@ class TrainingLoop:
             found = asdict(accuracy)
             record.update({f"test_{key}": found[key] for key in ("top1", "top5", "loss")})
         self._epoch, self._seconds = epoch + 1, 0.0
-        self._tally = Tally(self._tally.mentors, self.device)
+        self._tally.clear()
         return record
 
     def _step(self, batch: Batch) -> None:
@@ -178,11 +179,18 @@ class TrainingLoop:
                 ):
                     logits_BC = self.network(images)
                 out = self.loss(logits_BC, batch.labels, batch.logits, **self._given(batch))
+            self._watch.see(self.loader.state_dict()["done"], logits_BC, out.total)
             self._optimizer.zero_grad(set_to_none=True)
             self._scaler.scale(out.total).backward()  # type: ignore[no-untyped-call]
+        self._tally.add(out, batch.labels, self._loss_scale())
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        self._tally.add(out)
+
+    def _loss_scale(self) -> torch.Tensor | None:
+        """What the backward pass was scaled by; on the device, which `get_scale` would wait for."""
+        if not self._scaler.is_enabled():
+            return None
+        return self._scaler.scale(torch.ones((), device=self.device))
 
     def _given(self, batch: Batch) -> dict[str, Any]:
         """The further tensors that the loss needs."""
@@ -206,7 +214,27 @@ class TrainingLoop:
                 torch.cuda.manual_seed(int(word))
             yield
 
+    def _require_finite(self, step: int) -> None:
+        """Raises RunFailed unless all that a checkpoint would hold is finite; waits for the device.
+
+        A weight can be lost in a step whose loss was finite, and a step before anyone sees it.
+        """
+        parts = [self.network, self._learning_loss]
+        states = [part.state_dict() for part in parts if part is not None]
+        self._watch.settle(step, [weight for state in states for weight in state.values()])
+
+    def _not_finite(self, step: int, what: str) -> RunFailed:
+        kept = "nothing of it was saved"
+        if self.folder.checkpoint.exists():
+            kept = f"the last good checkpoint is kept in {self.folder.root}"
+        return RunFailed(
+            f"{what} became NaN or infinite in step {step} of {len(self.loader)} of epoch "
+            f"{self._epoch + 1}/{self.config.epochs}; {kept}. Try a lower --lr, or --precision "
+            "fp32, and another --out"
+        )
+
     def _stop(self) -> None:
+        self._require_finite(self.loader.state_dict()["done"])
         self.folder.save_checkpoint(self._state())
         raise Stopped(
             f"stopped in epoch {self._epoch}; everything up to the last step is kept in "

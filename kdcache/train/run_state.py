@@ -58,6 +58,8 @@ def _is_plain(value: object) -> bool:
     """Whether `value` is what a line of metrics.jsonl can hold."""
     if isinstance(value, dict):
         return all(type(key) is str and _is_plain(entry) for key, entry in value.items())
+    if isinstance(value, list):
+        return all(_is_plain(entry) for entry in value)
     return type(value) in _PLAIN
 
 

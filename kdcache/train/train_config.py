@@ -19,8 +19,8 @@ class TrainConfig:
     folder has, else what the store says; without a store cifar100, crop-flip with seed 0, a new
     view every epoch, every sample. `views`: the first so many views, or a list of them. `switches`:
     the method's own options. `checkpoint_every`: steps between checkpoints within an epoch; None:
-    only after each. `checkpoints`: mentor name -> file, for `targets="online"`. `out`: the
-    run folder; None: runs/<student>-<method>-s<seed>.
+    only after each. `per_class`: records tell of every class, too. `checkpoints`: mentor name ->
+    file, for `targets="online"`. `out`: the run folder; None: runs/<student>-<method>-s<seed>.
     """
 
     student: str = "r20"
@@ -47,6 +47,7 @@ class TrainConfig:
     channels_last: bool = True
     eval_every: int = 1
     checkpoint_every: int | None = None
+    per_class: bool = False
     device: str = "auto"
     out: str | None = None
 
