@@ -9,8 +9,7 @@ from kdcache.factories import call_factory
 if TYPE_CHECKING:
     from torch import nn
 
-# A fixed list, not "any 6n + 2": resnet50 and resnet152 would fit that and mean ImageNet's
-# networks.
+# A fixed list, not "any 6n + 2": resnet50 fits that and is another family, resnet152 ImageNet's.
 SHORT_NAMES = {
     "r8": "resnet8",
     "r14": "resnet14",
@@ -24,7 +23,12 @@ SHORT_NAMES = {
     "wrn16": "wrn-16-2",
     "wrn40": "wrn-40-2",
 }
-KNOWN_NAMES = (*SHORT_NAMES, *SHORT_NAMES.values(), "wrn-16-1", "wrn-40-1", "wrn-28-10")
+# Short enough as they are.
+NAMES_WITHOUT_SHORT_FORM = (
+    *("vgg8", "vgg13", "mobilenetv2", "shufflenetv1", "shufflenetv2", "resnet50"),
+    *("wrn-16-1", "wrn-40-1", "wrn-28-10"),
+)
+KNOWN_NAMES = (*SHORT_NAMES, *SHORT_NAMES.values(), *NAMES_WITHOUT_SHORT_FORM)
 _LONG_TO_SHORT = {long: short for short, long in SHORT_NAMES.items()}
 _WIDE_RESNET = re.compile(r"wrn-([1-9]\d{0,3})-([1-9]\d{0,2})")
 _MODULE_AND_FACTORY = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
@@ -55,7 +59,7 @@ def long_name(name: str) -> str:
             f"no network {name!r}: a Wide ResNet's depth is 6n + 4 (10, 16, 22, 28, 34, 40, ..), "
             f"got {wide[1]}. Did you mean wrn-{near}-{wide[2]}?"
         )
-    if not wide and name not in _LONG_TO_SHORT:
+    if not wide and name not in KNOWN_NAMES:
         raise unknown_name("network", name, KNOWN_NAMES, _HINT)
     return name
 
@@ -112,6 +116,30 @@ def _build(name: str, num_classes: int) -> "nn.Module":
 
         depth, width = int(wide[1]), int(wide[2])
         return WideResNet(WideResNetConfig(depth=depth, width=width, num_classes=num_classes))
+    if name.startswith("vgg"):
+        from kdcache.models.vgg import VGG, VGGConfig
+
+        return VGG(VGGConfig(depth=int(name.removeprefix("vgg")), num_classes=num_classes))
+    if name == "mobilenetv2":
+        from kdcache.models.mobilenet_v2 import MobileNetV2, MobileNetV2Config
+
+        return MobileNetV2(MobileNetV2Config(num_classes=num_classes))
+    if name == "shufflenetv1":
+        from kdcache.models.shufflenet_v1 import ShuffleNetV1, ShuffleNetV1Config
+
+        return ShuffleNetV1(ShuffleNetV1Config(num_classes=num_classes))
+    if name == "shufflenetv2":
+        from kdcache.models.shufflenet_v2 import ShuffleNetV2, ShuffleNetV2Config
+
+        return ShuffleNetV2(ShuffleNetV2Config(num_classes=num_classes))
+    if name == "resnet50":
+        from kdcache.models.bottleneck_resnet import BottleneckResNet, BottleneckResNetConfig
+
+        return BottleneckResNet(BottleneckResNetConfig(num_classes=num_classes))
+    return _cifar_resnet(name, num_classes)
+
+
+def _cifar_resnet(name: str, num_classes: int) -> "nn.Module":
     from kdcache.models.cifar_resnet import CifarResNet, CifarResNetConfig
 
     depth = int(name.removeprefix("resnet").removesuffix("x4"))

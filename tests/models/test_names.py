@@ -27,7 +27,13 @@ def test_the_relied_upon_names() -> None:
     assert long_name("wrn40") == "wrn-40-2"
 
 
-@pytest.mark.parametrize("name", ["wrn-28-10", "wrn-10-1", "torchvision:resnet50", "a.b:make"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("vgg8", "vgg13", "mobilenetv2", "shufflenetv1", "shufflenetv2", "resnet50"),
+        *("wrn-28-10", "wrn-10-1", "torchvision:resnet50", "a.b:make"),
+    ],
+)
 def test_networks_without_a_short_name_keep_the_long_one(name: str) -> None:
     assert long_name(name) == short_name(name) == name
 
@@ -46,7 +52,8 @@ def test_every_known_name_builds(name: str) -> None:
     ("name", "message"),
     [
         ("resnet21", r"unknown network 'resnet21'\. Did you mean resnet2?0?.*torchvision:NAME"),
-        ("resnet50", r"package\.module:factory"),
+        ("resnet152", r"package\.module:factory"),
+        ("vgg11", r"Did you mean vgg1?3?8?"),
         ("", "unknown network ''"),
         ("wrn-17-2", r"6n \+ 4 .*got 17\. Did you mean wrn-16-2\?"),
         ("wrn-4-3", r"got 4\. Did you mean wrn-10-3\?"),
@@ -158,7 +165,13 @@ def weights(network: nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
 
-@pytest.mark.parametrize("name", ["r8", "wrn-10-1"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("r8", "wrn-10-1"),
+        *("vgg8", "vgg13", "mobilenetv2", "shufflenetv1", "shufflenetv2", "resnet50"),
+    ],
+)
 def test_initial_weights_are_a_function_of_the_seed(name: str) -> None:
     torch.manual_seed(1)
     first = weights(build_network(name, 10, seed=5))
