@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -87,7 +88,7 @@ def test_the_classroom_story_goes_on_after_a_kill(tmp_path: Path) -> None:
     out = tmp_path / "out"
     script = str(ROOT / "pipelines" / "cifar100_classroom.py")
     words = ["--smoke", "--out", str(out), "--methods", "average", "--seeds", "0"]
-    command = [sys.executable, script, *words, "--epochs", "60"]
+    command = [sys.executable, script, *words, "--epochs", "20"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -98,20 +99,20 @@ def test_the_classroom_story_goes_on_after_a_kill(tmp_path: Path) -> None:
             pytest.fail("it ended before it was killed")
     records = out / "r8-average-s0" / "metrics.jsonl"
     before = records.read_text().splitlines()
-    assert 3 <= len(before) < 60
+    assert 3 <= len(before) < 20
     result = CliRunner().invoke(cifar100_classroom.main, command[2:])
     assert result.exit_code == 0, result.output
     assert records.read_text().splitlines()[: len(before) - 1] == before[:-1]
-    assert "epoch 60 of 60" in result.output
-    assert "epoch 2 of 60" not in result.output
+    assert "epoch 20 of 20" in result.output
+    assert "epoch 2 of 20" not in result.output
     assert "mentor r14: has a checkpoint" in result.output
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--methods", "averag"], "did you mean"),
-        (["--mentors", "r9"], "no network"),
+        (["--methods", "averag"], "Did you mean average"),
+        (["--mentors", "r9"], "unknown network .r9."),
         (["--seeds", "0,0"], "different numbers"),
         (["--seeds", "-1"], "from 0 up"),
         (["--epochs", "0"], "x>=1"),
@@ -124,7 +125,7 @@ def test_a_wrong_option_is_told_before_any_work(
     command = ["--smoke", "--out", str(tmp_path / "out"), *words]
     result = CliRunner().invoke(cifar100_classroom.main, command)
     assert result.exit_code == 2
-    assert message in result.output, result.output
+    assert re.search(message, result.output), result.output
     assert not (tmp_path / "out").exists()
 
 
