@@ -35,13 +35,14 @@ class Batch:
     `images`: float32 (B, C, H, W) normalised for the student, or uint8 with `normalize=None`.
     `labels`: int64 (B,). `index`: int64 (B,), the dataset's permanent integers. `logits`: float32
     (B, M, classes) log-probabilities in the order of the mentors, None when training on labels
-    only.
+    only. `features`: their pooled features, float32 (B, F_m) each, None unless asked for.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     index: torch.Tensor
     logits: torch.Tensor | None
+    features: tuple[torch.Tensor, ...] | None = None
 
 
 class ReplayLoader:

@@ -27,7 +27,7 @@ class Chosen:
     """The resolved config (no view or mentor left to a store's growth), samples, targets.
 
     `taught_by` says which store and mentors these targets are of, `warnings` what is odd about
-    them.
+    them, `feature_widths` how wide each mentor's pooled features are, where they come along.
     """
 
     config: TrainConfig
@@ -35,6 +35,7 @@ class Chosen:
     source: TargetSource
     taught_by: Description
     warnings: tuple[str, ...] = ()
+    feature_widths: tuple[int, ...] | None = None
 
 
 def choose_source(config: TrainConfig, device: torch.device) -> Chosen:
