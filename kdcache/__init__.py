@@ -17,7 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kdcache import classroom, datasets, encode, errors, models, store, train, views
-    from kdcache.classroom import AverageLoss, ClassroomLoss, CrossEntropyLoss, KDLoss, LossOutput
+    from kdcache.classroom import (
+        AverageLoss,
+        CAMKDLoss,
+        ClassroomLoss,
+        CrossEntropyLoss,
+        DISTLoss,
+        DKDLoss,
+        EBKDLoss,
+        KDLoss,
+        LogitMSELoss,
+        LossOutput,
+        SoftLoss,
+    )
     from kdcache.datasets import ImageDataset, Preprocessing, open_dataset
     from kdcache.inspection import inspect_store
     from kdcache.loader import Batch, ReplayLoader
@@ -39,10 +51,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "kdcache.classroom": (
         "AverageLoss",
+        "CAMKDLoss",
         "ClassroomLoss",
         "CrossEntropyLoss",
+        "DISTLoss",
+        "DKDLoss",
+        "EBKDLoss",
         "KDLoss",
+        "LogitMSELoss",
         "LossOutput",
+        "SoftLoss",
     ),
     "kdcache.datasets": ("ImageDataset", "Preprocessing", "open_dataset"),
     "kdcache.inspection": ("inspect_store",),
@@ -68,11 +86,16 @@ _PACKAGES = ("classroom", "datasets", "encode", "errors", "models", "store", "tr
 __all__ = [
     "AverageLoss",
     "Batch",
+    "CAMKDLoss",
     "ClassroomLoss",
     "CrossEntropyLoss",
+    "DISTLoss",
+    "DKDLoss",
+    "EBKDLoss",
     "ImageDataset",
     "KDLoss",
     "LabelsOnly",
+    "LogitMSELoss",
     "LossOutput",
     "Mentor",
     "MentorPool",
@@ -81,6 +104,7 @@ __all__ = [
     "Preprocessing",
     "ReplayLoader",
     "RunShape",
+    "SoftLoss",
     "TargetSource",
     "TargetStore",
     "TargetStream",

@@ -10,10 +10,19 @@
     knowledge_filter.py  which mentors are active for a sample
     mentoring.py         gap and temperature
     divergence.py        KL between mentor and student at a temperature
-    classroom_loss.py    ClassroomKD, from the four above        method "classroom"
+    rank_weighting.py    weights by position among the confidences
+    standardise.py       rows of mean 0 and deviation 1
+    classroom_loss.py    ClassroomKD, from the six above         method "classroom"
     cross_entropy.py     labels only                             method "ce"
     kd.py                one mentor                              method "kd"
+    weighted.py          mentors at one temperature, by given weights
     average.py           every mentor, equal weights             method "average"
+    soft.py              weights by confidence, no gate          method "soft"
+    ca_mkd.py            weights by the mentors' losses          method "ca-mkd"
+    ebkd.py              weights by the mentors' entropies       method "ebkd"
+    dkd.py               true class and others apart             method "dkd"
+    dist.py              correlations of rows and columns        method "dist"
+    logit_mse.py         regression of raw logits                method "logit-mse"
     amtml_weights.py     mentor weights learned per sample, and the target they integrate
     amtml_phases.py      in which epochs those learn
     rkd.py               how rows lie to one another: distances and angles
@@ -28,12 +37,18 @@ the keyword tensors that `loss.needs` asks for.
 from kdcache.classroom.amtml import Amtml, AmtmlLoss
 from kdcache.classroom.average import AverageLoss
 from kdcache.classroom.build import METHODS, build_loss, build_method
+from kdcache.classroom.ca_mkd import CAMKDLoss
 from kdcache.classroom.classroom_loss import ClassroomLoss
 from kdcache.classroom.cross_entropy import CrossEntropyLoss
+from kdcache.classroom.dist import DISTLoss
+from kdcache.classroom.dkd import DKDLoss
+from kdcache.classroom.ebkd import EBKDLoss
 from kdcache.classroom.kd import KDLoss
+from kdcache.classroom.logit_mse import LogitMSELoss
 from kdcache.classroom.needs import Needs
 from kdcache.classroom.output import ChangesByEpoch, HasOwnRates, LossOutput, MentorLoss
 from kdcache.classroom.shapes import LossShapes
+from kdcache.classroom.soft import SoftLoss
 
 __all__ = [
     "LossOutput",
@@ -46,6 +61,12 @@ __all__ = [
     "CrossEntropyLoss",
     "KDLoss",
     "AverageLoss",
+    "SoftLoss",
+    "CAMKDLoss",
+    "EBKDLoss",
+    "DKDLoss",
+    "DISTLoss",
+    "LogitMSELoss",
     "Amtml",
     "AmtmlLoss",
     "METHODS",

@@ -20,13 +20,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from kdcache.classroom.confidence import label_loss
-from kdcache.classroom.divergence import tempered_kl
 from kdcache.classroom.inputs import mentor_inputs, student_inputs
 from kdcache.classroom.needs import Needs
 from kdcache.classroom.output import LossOutput
-from kdcache.classroom.switches import check_number
-from kdcache.classroom.terms import seen_by_terms, sum_of_terms
+from kdcache.classroom.switches import check_bool
+from kdcache.classroom.weighted import check_weighted, weighted_distillation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +42,12 @@ class AverageLoss:
     kd_weight: float = 0.9
     """Factor of the mean of the mentors' terms."""
 
+    standardise: bool = False
+    """Give each row of both sides mean 0 and deviation 1 before the temperature."""
+
     def __post_init__(self) -> None:
-        check_number("temperature", self.temperature, above=True)
-        check_number("ce_weight", self.ce_weight)
-        check_number("kd_weight", self.kd_weight)
+        check_weighted(self.temperature, self.ce_weight, self.kd_weight)
+        check_bool("standardise", self.standardise)
 
     def __call__(
         self, student_logits_BC: Tensor, labels_B: Tensor, mentor_logits_BMC: Tensor | None
@@ -56,16 +56,13 @@ class AverageLoss:
         student_logits_BC, labels_B = student_inputs("average", student_logits_BC, labels_B)
         mentor_logits_BMC = mentor_inputs("average", student_logits_BC, mentor_logits_BMC)
 
-        M = mentor_logits_BMC.shape[1]
-        seen = seen_by_terms(student_logits_BC, M)
-        temperature_11 = student_logits_BC.new_full((1, 1), self.temperature)
-        kl_BM = tempered_kl(mentor_logits_BMC, seen.mentors_BMC, temperature_11)
-        weight_11 = student_logits_BC.new_full((1, 1), 1 / M)
-        return sum_of_terms(
-            seen,
-            self.ce_weight * label_loss(seen.task_BC, labels_B),
-            # Hinton et al., section 2: T^2 keeps the gradient's size.
-            self.kd_weight * weight_11 * temperature_11.square() * kl_BM,
-            weight_BM=weight_11,
-            temperature_BM=temperature_11,
+        return weighted_distillation(
+            student_logits_BC,
+            labels_B,
+            mentor_logits_BMC,
+            student_logits_BC.new_full((1, 1), 1 / mentor_logits_BMC.shape[1]),
+            temperature=self.temperature,
+            ce_weight=self.ce_weight,
+            kd_weight=self.kd_weight,
+            standardise=self.standardise,
         )

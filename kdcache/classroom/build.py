@@ -13,11 +13,17 @@ from typing import Any
 
 from kdcache.classroom.amtml import Amtml
 from kdcache.classroom.average import AverageLoss
+from kdcache.classroom.ca_mkd import CAMKDLoss
 from kdcache.classroom.classroom_loss import ClassroomLoss
 from kdcache.classroom.cross_entropy import CrossEntropyLoss
+from kdcache.classroom.dist import DISTLoss
+from kdcache.classroom.dkd import DKDLoss
+from kdcache.classroom.ebkd import EBKDLoss
 from kdcache.classroom.kd import KDLoss
+from kdcache.classroom.logit_mse import LogitMSELoss
 from kdcache.classroom.output import MentorLoss
 from kdcache.classroom.shapes import LossShapes
+from kdcache.classroom.soft import SoftLoss
 from kdcache.errors import UsageError, unknown_name
 
 METHODS: dict[str, type[Any]] = {
@@ -25,6 +31,12 @@ METHODS: dict[str, type[Any]] = {
     "ce": CrossEntropyLoss,
     "kd": KDLoss,
     "average": AverageLoss,
+    "soft": SoftLoss,
+    "ca-mkd": CAMKDLoss,
+    "ebkd": EBKDLoss,
+    "dkd": DKDLoss,
+    "dist": DISTLoss,
+    "logit-mse": LogitMSELoss,
     "amtml": Amtml,
 }
 

@@ -29,6 +29,7 @@ no normalisation. There is no host-device synchronisation and no loop over mento
     ClassroomLoss(gate="off", mentor_weight="one", task_weight="one")   # the paper's "no KF"
     ClassroomLoss(temperature="fixed", fixed_temperature=1.0)           # the paper's "no mentoring"
     ClassroomLoss(granularity="batch", round_shares=2)                  # the authors' numerics
+    ClassroomLoss(weighting="rank", teachers=(0,))                      # the first version
 """
 
 from dataclasses import dataclass
@@ -44,7 +45,14 @@ from kdcache.classroom.knowledge_filter import active_mentors
 from kdcache.classroom.mentoring import gap_temperature, performance_gap
 from kdcache.classroom.needs import Needs
 from kdcache.classroom.output import LossOutput
-from kdcache.classroom.switches import check_choice, check_number
+from kdcache.classroom.rank_weighting import (
+    checked_positions,
+    log_rank_weights,
+    mean_confidence_loss,
+    require_positions,
+)
+from kdcache.classroom.standardise import standardise
+from kdcache.classroom.switches import check_bool, check_choice, check_number
 from kdcache.classroom.terms import seen_by_terms, sum_of_terms
 
 
@@ -60,8 +68,16 @@ class ClassroomLoss:
     granularity: Literal["sample", "batch"] = "sample"
     """"batch": one confidence per mentor and batch, `exp(-mean_i l_k)`, as the authors' code."""
 
-    weighting: Literal["confidence"] = "confidence"
-    """What the weights follow."""
+    weighting: Literal["confidence", "rank"] = "confidence"
+    """What a mentor's weight `w_m` follows: its share of the confidences, or its position among
+    them, as in the paper's first version (rank_weighting.py)."""
+
+    rank_scale: float = 10.0
+    """Weighting "rank": the position that weighs 1. M + 1 makes the best mentor weigh 1."""
+
+    teachers: tuple[int, ...] = ()
+    """Weighting "rank": the columns (from 0) of the mentors that are teachers and not peers; a
+    teacher weighs its confidence. Any sequence of ints is taken."""
 
     gate: Literal["hard", "soft", "off"] = "hard"
     """The knowledge filter. "soft" lets every mentor teach by its confidence weight."""
@@ -70,7 +86,7 @@ class ClassroomLoss:
     """Hard gate: active iff `a_m - a_s >= gate_margin`, a difference of probabilities."""
 
     mentor_weight: Literal["confidence", "one"] = "confidence"
-    """Factor of each mentor's term: `w_m` or 1."""
+    """Factor of each mentor's term: `w_m`, by either weighting, or 1."""
 
     task_weight: Literal["confidence", "one"] = "confidence"
     """Factor of the task term: `a_s` or 1."""
@@ -81,8 +97,9 @@ class ClassroomLoss:
     fixed_temperature: float = 1.0
     """The temperature of `temperature="fixed"`."""
 
-    gap: Literal["ratio", "difference"] = "ratio"
-    """`1 - a_s / a_m` or `a_m - a_s`; both 0 for a mentor below the student."""
+    gap: Literal["ratio", "difference", "absolute"] | None = None
+    """`1 - a_s / a_m` or `a_m - a_s`, both 0 for a mentor below the student; or `|a_m - a_s|`.
+    None: "ratio", and with weighting "rank" "absolute"."""
 
     t_max: float | None = None
     """Upper bound of any temperature."""
@@ -94,21 +111,29 @@ class ClassroomLoss:
     round_shares: int | None = None
     """Granularity "batch" only: decimals the shares are rounded to; 2 is the authors' code."""
 
+    standardise: bool = False
+    """Mentors' terms only: each row of both sides gets mean 0 and deviation 1 before the
+    temperature (standardise.py); confidences are those of the rows as they are."""
+
     def __post_init__(self) -> None:
         check_number("tau", self.tau)
         check_choice("granularity", self.granularity, ("sample", "batch"))
-        check_choice("weighting", self.weighting, ("confidence",))
+        check_choice("weighting", self.weighting, ("confidence", "rank"))
+        check_number("rank_scale", self.rank_scale, above=True)
+        object.__setattr__(self, "teachers", checked_positions("teachers", self.teachers))
         check_choice("gate", self.gate, ("hard", "soft", "off"))
         check_number("gate_margin", self.gate_margin, minimum=-1.0, maximum=1.0)
         check_choice("mentor_weight", self.mentor_weight, ("confidence", "one"))
         check_choice("task_weight", self.task_weight, ("confidence", "one"))
         check_choice("temperature", self.temperature, ("gap", "fixed"))
         check_number("fixed_temperature", self.fixed_temperature, above=True)
-        check_choice("gap", self.gap, ("ratio", "difference"))
+        if self.gap is not None:
+            check_choice("gap", self.gap, ("ratio", "difference", "absolute"))
         if self.t_max is not None:
             check_number("t_max", self.t_max, minimum=1.0)
         if self.kd_scale not in ("sum", "per-active-weight"):
             check_number("kd_scale", self.kd_scale, or_else=("sum", "per-active-weight"))
+        check_bool("standardise", self.standardise)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -129,6 +154,17 @@ class ClassroomLoss:
                 f"fixed_temperature={self.fixed_temperature!r} "
                 f"with temperature={self.temperature!r}"
             )
+        if self.weighting != "rank" and (self.rank_scale != 10 or self.teachers):
+            given = "teachers" if self.teachers else "rank_scale"
+            raise ValueError(
+                f'{given} needs weighting="rank", got {given}={getattr(self, given)!r} '
+                f"with weighting={self.weighting!r}"
+            )
+        if self.teachers and self.mentor_weight == "one":
+            raise ValueError(
+                'teachers needs mentor_weight="confidence", since only weights tell them from '
+                f"peers; got teachers={self.teachers!r} with mentor_weight='one'"
+            )
         if self.round_shares is None:
             return
         # float32 shares have 7 digits; more decimals would round nothing.
@@ -141,6 +177,11 @@ class ClassroomLoss:
                 'round_shares needs granularity="batch", got '
                 f"round_shares={self.round_shares!r} with granularity={self.granularity!r}"
             )
+        if self.weighting == "rank":
+            raise ValueError(
+                'round_shares needs weighting="confidence": ranks have no shares; got '
+                f"round_shares={self.round_shares!r} with weighting='rank'"
+            )
 
     def __call__(
         self, student_logits_BC: Tensor, labels_B: Tensor, mentor_logits_BMC: Tensor | None
@@ -149,26 +190,33 @@ class ClassroomLoss:
         student_logits_BC, labels_B = student_inputs("classroom", student_logits_BC, labels_B)
         mentor_logits_BMC = mentor_inputs("classroom", student_logits_BC, mentor_logits_BMC)
 
+        require_positions("classroom", self.teachers, mentor_logits_BMC.shape[1])
         seen = seen_by_terms(student_logits_BC, mentor_logits_BMC.shape[1])
         student_loss_B = label_loss(seen.task_BC, labels_B)
         student_loss_R1 = student_loss_B.detach().unsqueeze(1)
         mentor_loss_RM = label_loss(mentor_logits_BMC, labels_B)
-        if self.granularity == "batch":  # a_k = exp(-mean_i l_k), the authors' code
-            student_loss_R1 = student_loss_R1.mean(dim=0, keepdim=True)
-            mentor_loss_RM = mentor_loss_RM.mean(dim=0, keepdim=True)
+        if self.granularity == "batch":
+            student_loss_R1 = self._of_batch(student_loss_R1)
+            mentor_loss_RM = self._of_batch(mentor_loss_RM)
 
         confidences = compare_confidences(student_loss_R1, mentor_loss_RM, self.round_shares)
         active_RM = active_mentors(confidences, gate=self.gate, margin=self.gate_margin)
-        gap_RM = performance_gap(confidences, gap=self.gap)
+        gap_RM = performance_gap(confidences, gap=self._gap)
         temperature_RM = self._temperature(gap_RM)
-        weight_RM = self._weight(confidences)
+        log_weight_RM, weight_RM = self._weight(confidences)
 
         # arXiv 2409.20237, the student's loss: mean_i [ a_s CE + sum_m w_m T_m^2 KL_m ].
         # The factor a_s is the student's own confidence, never a rounded one.
         a_R1 = torch.exp(-student_loss_R1) if self.task_weight == "confidence" else 1.0
         task_B = (a_R1 * student_loss_B.unsqueeze(1)).squeeze(1)
-        kl_BM = tempered_kl(mentor_logits_BMC, seen.mentors_BMC, temperature_RM)
-        factor_RM = self._factor(confidences, active_RM, weight_RM)
+        student_BMC = seen.mentors_BMC
+        if self.standardise:
+            mentor_logits_BMC, student_BMC = (
+                standardise(mentor_logits_BMC),
+                standardise(student_BMC),
+            )
+        kl_BM = tempered_kl(mentor_logits_BMC, student_BMC, temperature_RM)
+        factor_RM = self._factor(log_weight_RM, weight_RM, active_RM)
         return sum_of_terms(
             seen,
             task_B,
@@ -186,19 +234,34 @@ class ClassroomLoss:
             temperature_RM = gap_temperature(gap_RM, tau=self.tau)
         return temperature_RM if self.t_max is None else temperature_RM.clamp(max=self.t_max)
 
-    def _weight(self, confidences: Confidences) -> Tensor:
-        """Each mentor's weight before the knowledge filter."""
-        if self.mentor_weight == "one":
-            return torch.ones_like(confidences.mentor_RM)
-        # arXiv 2409.20237, the weights: w_m = M * a_m / (a_s + sum_m a_m).
-        return confidences.log_share_RM.exp() * confidences.log_share_RM.shape[1]
+    @property
+    def _gap(self) -> str:
+        return self.gap or ("absolute" if self.weighting == "rank" else "ratio")
 
-    def _factor(self, confidences: Confidences, active_RM: Tensor, weight_RM: Tensor) -> Tensor:
+    def _of_batch(self, loss_BK: Tensor) -> Tensor:
+        """(1, K): -ln of a batch's confidence."""
+        if self.weighting == "rank":  # the mean of a_ik
+            return mean_confidence_loss(loss_BK)
+        return loss_BK.mean(dim=0, keepdim=True)  # a_k = exp(-mean_i l_k), the authors' code
+
+    def _weight(self, confidences: Confidences) -> tuple[Tensor, Tensor]:
+        """ln of each mentor's weight up to a factor, and the weight; before the filter."""
+        if self.mentor_weight == "one":
+            log_RM = torch.zeros_like(confidences.mentor_RM)
+            return log_RM, torch.ones_like(log_RM)
+        if self.weighting == "rank":
+            log_RM = log_rank_weights(
+                confidences, rank_scale=self.rank_scale, teachers=self.teachers
+            )
+            return log_RM, log_RM.exp()
+        # arXiv 2409.20237, the weights: w_m = M * a_m / (a_s + sum_m a_m).
+        log_RM = confidences.log_share_RM
+        return log_RM, log_RM.exp() * log_RM.shape[1]
+
+    def _factor(self, log_weight_RM: Tensor, weight_RM: Tensor, active_RM: Tensor) -> Tensor:
         """What each mentor's term is multiplied by, after the knowledge filter and `kd_scale`."""
         if self.kd_scale == "per-active-weight":
-            one = self.mentor_weight == "one"
-            log_RM = torch.zeros_like(weight_RM) if one else confidences.log_share_RM
-            return _normalised(log_RM, active_RM)
+            return _normalised(log_weight_RM, active_RM)
         factor_RM = weight_RM.where(active_RM, torch.zeros_like(weight_RM))
         return factor_RM if self.kd_scale == "sum" else factor_RM * self.kd_scale
 

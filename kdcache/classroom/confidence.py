@@ -47,6 +47,15 @@ def label_loss(logits: Tensor, labels_B: Tensor) -> Tensor:
     return -torch.log_softmax(logits, dim=-1).gather(-1, index).squeeze(-1)
 
 
+def finite_label_loss(logits: Tensor, labels_B: Tensor) -> Tensor:
+    """`label_loss` with the largest number for a row that excludes its label, instead of inf.
+
+    A softmax over mentors is NaN where all of its entries are infinite.
+    """
+    loss = label_loss(logits, labels_B)
+    return loss.clamp(max=torch.finfo(loss.dtype).max)
+
+
 def compare_confidences(
     student_loss_R1: Tensor, mentor_loss_RM: Tensor, round_shares: int | None = None
 ) -> Confidences:

@@ -30,7 +30,12 @@ def tempered_kl(
     temperature_BM1 = temperature_BM.detach().unsqueeze(-1)
     log_p_BMC = torch.log_softmax(mentor_logits_BMC.detach() / temperature_BM1, dim=-1)
     log_q_BMC = torch.log_softmax(student_logits_BMC / temperature_BM1, dim=-1)
+    return kl_of_logs(log_p_BMC, log_q_BMC)
+
+
+def kl_of_logs(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) over the last dimension, from log-probabilities; `log_q` must be finite."""
     # A class that a mentor excludes (-inf) has p = 0: 0 * (-inf - log q) would be NaN, not 0.
-    floor = torch.finfo(log_p_BMC.dtype).min
+    floor = torch.finfo(log_p.dtype).min
     # Hinton et al., section 2, as the difference of logs: exactly 0 for equal rows.
-    return (log_p_BMC.exp() * (log_p_BMC.clamp(min=floor) - log_q_BMC)).sum(dim=-1)
+    return (log_p.exp() * (log_p.clamp(min=floor) - log_q)).sum(dim=-1)

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kdcache.classroom.needs import Needs
+
 
 def student_inputs(
     method: str, student_logits_BC: Tensor, labels_B: Tensor
@@ -42,9 +44,15 @@ def student_inputs(
 
 
 def mentor_inputs(
-    method: str, student_logits_BC: Tensor, mentor_logits_BMC: Tensor | None
+    method: str,
+    student_logits_BC: Tensor,
+    mentor_logits_BMC: Tensor | None,
+    needs: Needs = Needs(),  # noqa: B008  # frozen
 ) -> Tensor:
-    """The mentors' logits in the student's dtype, detached: mentors are frozen."""
+    """The mentors' logits in the student's dtype, detached: mentors are frozen.
+
+    `needs` says how many mentors the method can do with.
+    """
     if mentor_logits_BMC is None:
         raise ValueError(
             f"{method}: mentor logits must be (B, M, C), got None; only method 'ce' needs no mentor"
@@ -62,6 +70,7 @@ def mentor_inputs(
             f"got {mentor_logits_BMC.dtype}"
         )
     _same_device(method, "mentor logits", mentor_logits_BMC, student_logits_BC)
+    needs.require(method, shape[1])
     return mentor_logits_BMC.detach().to(student_logits_BC.dtype)
 
 

@@ -39,6 +39,9 @@ class KDLoss:
     kd_weight: float = 0.9
     """Factor of the mentor's term."""
 
+    standardise: bool = False
+    """Give each row of both sides mean 0 and deviation 1 before the temperature."""
+
     def __post_init__(self) -> None:
         self._average()  # its checks are ours
 
@@ -47,11 +50,13 @@ class KDLoss:
     ) -> LossOutput:
         """The loss of one batch; ValueError unless there is exactly one mentor."""
         student_logits_BC, labels_B = student_inputs("kd", student_logits_BC, labels_B)
-        mentor_logits_BMC = mentor_inputs("kd", student_logits_BC, mentor_logits_BMC)
-        self.needs.require("kd", mentor_logits_BMC.shape[1])
+        mentor_logits_BMC = mentor_inputs("kd", student_logits_BC, mentor_logits_BMC, self.needs)
         return self._average()(student_logits_BC, labels_B, mentor_logits_BMC)
 
     def _average(self) -> AverageLoss:
         return AverageLoss(
-            temperature=self.temperature, ce_weight=self.ce_weight, kd_weight=self.kd_weight
+            temperature=self.temperature,
+            ce_weight=self.ce_weight,
+            kd_weight=self.kd_weight,
+            standardise=self.standardise,
         )

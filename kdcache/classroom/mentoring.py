@@ -7,6 +7,8 @@ ClassroomKD (https://arxiv.org/abs/2409.20237), the Mentoring module:
 
 `gap="difference"` takes `a_m - a_s` instead, also 0 below the student: early in training, when both
 confidences are small, the ratio is near 1 for any mentor and the difference is not.
+`gap="absolute"` takes `|a_m - a_s|`, the first version's (rank_weighting.py): a mentor below the
+student, which teaches only without a gate, then has a gap too.
 `temperature="fixed"` ignores the gap; fixed at 1 it is the paper's "no mentoring" ablation.
 
 The ratio rounds to 1 where the student's confidence is below 1e-7 of the mentor's (float32).
@@ -25,6 +27,8 @@ from kdcache.classroom.confidence import Confidences
 
 def performance_gap(confidences: Confidences, *, gap: str) -> Tensor:
     """(R, M) in [0, 1]: how far each mentor is above the student."""
+    if gap == "absolute":
+        return (confidences.mentor_RM - confidences.student_R1).abs()
     if gap == "difference":
         return (confidences.mentor_RM - confidences.student_R1).clamp(min=0)
     # arXiv 2409.20237, Mentoring: 1 - a_s / a_m, with a_s / a_m = exp(l_m - l_s). A mentor far

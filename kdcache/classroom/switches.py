@@ -44,5 +44,17 @@ def check_number(
     raise ValueError(f"{name} must be {beside}a finite number {bound}{upper}, got {value!r}")
 
 
+def check_whole(name: str, value: object, *, minimum: int = 0) -> None:
+    """`value` is an int of at least `minimum`."""
+    if type(value) is not int or value < minimum:
+        raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
+
+
+def check_bool(name: str, value: object) -> None:
+    """`value` is True or False, not something that counts as one."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {value!r}")
+
+
 def _one_of(choices: Sequence[str]) -> str:
     return " or ".join(repr(choice) for choice in choices)

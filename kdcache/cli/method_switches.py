@@ -21,36 +21,81 @@ class NumberOrWord(click.ParamType):  # type: ignore[type-arg]  # generic since 
             return str(value)
 
 
-_SWITCHES: dict[str, tuple[Any, str]] = {
+class ColumnList(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
+    """Comma-separated positions of mentors, the first being 0; the tuple of them."""
+
+    name = "i,j,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        parts = value.split(",") if isinstance(value, str) else value
+        try:
+            if all(type(part) in (int, str) for part in parts):
+                return tuple(int(part) for part in parts)
+        except (TypeError, ValueError):
+            pass
+        self.fail(f"expected positions of mentors such as 0,2, got {value!r}", param, ctx)
+
+
+# Name of the field -> (type, help). `bool` makes a pair, --name and --no-name.
+SWITCHES: dict[str, tuple[Any, str]] = {
     "tau": (float, "classroom: how much a full gap adds to the temperature (12)."),
     "granularity": (str, "classroom: sample or batch confidences (sample)."),
-    "weighting": (str, "classroom: what weights follow (confidence)."),
+    "weighting": (str, "classroom: what weights follow, confidence or rank (confidence)."),
+    "rank_scale": (float, "classroom, by rank: the rank that weighs 1 (10)."),
+    "teachers": (
+        ColumnList(),
+        "classroom, by rank: positions in the order of --mentors, from 0, of those that weigh "
+        "their confidence (none).",
+    ),
     "gate": (str, "classroom: knowledge filter, hard, soft or off (hard)."),
     "gate_margin": (float, "classroom: how far ahead an active mentor must be (0)."),
     "mentor_weight": (str, "classroom: confidence or one (confidence)."),
     "task_weight": (str, "classroom: confidence or one (confidence)."),
     "temperature": (
         NumberOrWord(),
-        "classroom: gap or fixed (gap); kd, average: a number (4).",
+        "classroom: gap or fixed (gap); kd, average, soft, ca-mkd, ebkd, dkd, dist: a number (4).",
     ),
     "fixed_temperature": (float, "classroom: the temperature of --temperature fixed (1)."),
-    "gap": (str, "classroom: ratio or difference (ratio)."),
+    "gap": (str, "classroom: ratio, difference or absolute (ratio; by rank absolute)."),
     "t_max": (float, "classroom: upper bound of any temperature (none)."),
     "kd_scale": (NumberOrWord(), "classroom: sum, per-active-weight or a number (sum)."),
     "round_shares": (int, "classroom, per batch: decimals of the shares (none)."),
-    "ce_weight": (float, "kd, average: weight of the labels' cross-entropy (0.1)."),
-    "kd_weight": (float, "kd, average: weight of the mentors' term (0.9)."),
+    "standardise": (
+        bool,
+        "classroom, kd, average: rows of mean 0 and deviation 1 before the temperature (no).",
+    ),
+    "ce_weight": (
+        float,
+        "weight of the labels' cross-entropy; kd, average, soft, ca-mkd, ebkd, logit-mse (0.1); "
+        "dkd, dist (1).",
+    ),
+    "kd_weight": (
+        float,
+        "kd, average, soft, ca-mkd, ebkd, logit-mse: weight of the mentors' term (0.9).",
+    ),
+    "divide_by_k": (bool, "ca-mkd: divide by the number of mentors, as the released code (no)."),
+    "alpha": (float, "dkd: weight of the true class's part (1)."),
+    "beta": (float, "dkd: weight of the other classes' part (8); dist: of the rows' part (2)."),
+    "gamma": (float, "dist: weight of the columns' part (2)."),
+    "warm_up": (int, "dkd: epochs until the mentors teach at full strength (20)."),
 }
 
+
+def _option(name: str, kind: Any, help_line: str) -> Any:
+    flag = name.replace("_", "-")
+    if kind is bool:
+        return click.option(f"--{flag}/--no-{flag}", name, default=None, help=help_line)
+    return click.option(f"--{flag}", name, type=kind, help=help_line)
+
+
 switch_options = stack(
-    *(
-        click.option(f"--{name.replace('_', '-')}", name, type=kind, help=help_line)
-        for name, (kind, help_line) in _SWITCHES.items()
-    )
+    *(_option(name, kind, help_line) for name, (kind, help_line) in SWITCHES.items())
 )
 
 
 def take_switches(options: dict[str, Any]) -> dict[str, Any]:
     """Removes the switches from a command's options; returns those that were given."""
-    switches = {name: options.pop(name) for name in _SWITCHES}
+    switches = {name: options.pop(name) for name in SWITCHES}
     return {name: value for name, value in switches.items() if value is not None}

@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 )
 @click.option("--mentors", type=NameList(), help="Which mentors teach.  [default: the store's]")
 @click.option(
-    "--method", default="classroom", show_default=True, help="classroom, ce, kd or average."
+    "--method",
+    default="classroom",
+    show_default=True,
+    help="classroom, ce, kd, average, soft, ca-mkd, ebkd, dkd, dist or logit-mse.",
 )
 @click.option(
     "--targets",

@@ -24,7 +24,22 @@ BAD_SWITCHES: list[tuple[dict[str, Any], list[str]]] = [
     ({"tau": "12"}, ["tau", "number", "'12'"]),
     ({"tau": True}, ["tau", "number", "True"]),
     ({"granularity": "epoch"}, ["granularity", "'sample' or 'batch'", "'epoch'"]),
-    ({"weighting": "rank"}, ["weighting", "'confidence'", "'rank'"]),
+    ({"weighting": "order"}, ["weighting", "'confidence' or 'rank'", "'order'"]),
+    ({"weighting": "rank", "rank_scale": 0.0}, ["rank_scale", "> 0", "0.0"]),
+    ({"rank_scale": 5.0}, ["rank_scale", 'weighting="rank"', "5.0"]),
+    ({"teachers": (0,)}, ["teachers", 'weighting="rank"', "(0,)"]),
+    ({"weighting": "rank", "teachers": (0, 0)}, ["teachers", "once", "(0, 0)"]),
+    ({"weighting": "rank", "teachers": (-1,)}, ["teachers", "from 0", "(-1,)"]),
+    ({"weighting": "rank", "teachers": "r110"}, ["teachers", "columns", "'r110'"]),
+    (
+        {"weighting": "rank", "teachers": (0,), "mentor_weight": "one"},
+        ["teachers", "mentor_weight", "(0,)", "'one'"],
+    ),
+    (
+        {"weighting": "rank", "granularity": "batch", "round_shares": 2},
+        ["round_shares", "weighting", "'rank'"],
+    ),
+    ({"standardise": 1}, ["standardise", "true or false", "1"]),
     ({"gate": None}, ["gate", "'hard' or 'soft' or 'off'", "None"]),
     ({"gate_margin": 1.5}, ["gate_margin", "<= 1", "1.5"]),
     ({"gate_margin": 0.1, "gate": "off"}, ["gate_margin", "hard", "0.1", "'off'"]),
@@ -34,7 +49,7 @@ BAD_SWITCHES: list[tuple[dict[str, Any], list[str]]] = [
     ({"temperature": 4.0}, ["temperature", "'fixed'", "4.0"]),
     ({"temperature": "fixed", "fixed_temperature": 0.0}, ["fixed_temperature", "> 0", "0.0"]),
     ({"fixed_temperature": 4.0}, ["fixed_temperature", "'gap'", "4.0"]),
-    ({"gap": "log"}, ["gap", "'ratio' or 'difference'", "'log'"]),
+    ({"gap": "log"}, ["gap", "'ratio' or 'difference' or 'absolute'", "'log'"]),
     ({"t_max": 0.5}, ["t_max", ">= 1", "0.5"]),
     ({"kd_scale": "mean"}, ["kd_scale", "'per-active-weight'", "number", "'mean'"]),
     ({"kd_scale": -1.0}, ["kd_scale", ">= 0", "-1.0"]),
@@ -59,7 +74,7 @@ def test_bad_switches_are_refused(switches: dict[str, Any], words: list[str]) ->
     "switches", [{"temperature": 0}, {"ce_weight": -0.1}, {"kd_weight": float("inf")}]
 )
 def test_bad_switches_of_the_baselines(
-    method: type[AverageLoss | KDLoss], switches: dict[str, float]
+    method: type[AverageLoss | KDLoss], switches: dict[str, Any]
 ) -> None:
     with pytest.raises(ValueError, match=next(iter(switches))):
         method(**switches)

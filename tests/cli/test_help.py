@@ -8,6 +8,7 @@ import pytest
 
 from kdcache.classroom import METHODS
 from kdcache.cli import main
+from kdcache.cli.method_switches import SWITCHES
 from kdcache.train import TrainConfig
 
 
@@ -40,3 +41,30 @@ def test_train_student_offers_every_switch_of_every_method() -> None:
     for method in METHODS.values():
         for field in dataclasses.fields(method):
             assert defaults[field.name] is None, field.name
+
+
+def test_train_student_offers_no_switch_that_no_method_has() -> None:
+    fields = {field.name for method in METHODS.values() for field in dataclasses.fields(method)}
+    assert set(SWITCHES) == fields
+
+
+def test_the_help_of_method_names_every_method() -> None:
+    options = {option.name: option for option in main.commands["train-student"].params}
+    method = options["method"]
+    assert isinstance(method, click.Option)
+    named = str(method.help).rstrip(".").replace(" or ", ", ").split(", ")
+    assert sorted(named) == sorted(METHODS)
+
+
+@pytest.mark.parametrize(("name", "text"), [("teachers", "0,r20"), ("teachers", "1.5")])
+def test_positions_of_mentors_are_whole_numbers(name: str, text: str) -> None:
+    with pytest.raises(click.BadParameter, match="positions of mentors such as 0,2"):
+        main.commands["train-student"].make_context("", [f"--{name}", text])
+
+
+def test_switches_that_are_flags_or_lists() -> None:
+    given = ["--teachers", "0,2", "--standardise", "--no-divide-by-k"]
+    options = main.commands["train-student"].make_context("", given).params
+    assert options["teachers"] == (0, 2)
+    assert options["standardise"] is True
+    assert options["divide_by_k"] is False
