@@ -18,7 +18,7 @@ bundled digits; its accuracies mean nothing.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,44 +33,19 @@ from kdcache.cli.options import NameList
 from kdcache.errors import unknown_name
 from kdcache.mentors import mentor_name
 from pipelines.runs import train_run, write_results
-from pipelines.stages import (
-    cache_targets,
-    has_checkpoint,
-    has_data,
-    read_seeds,
-    stoppable,
-    train_mentors,
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """How large the experiment is; the command line wins."""
-
-    dataset: str
-    student: str
-    teacher: str
-    mentors: tuple[str, ...]
-    samples: int | None
-    epochs: int
-    mentor_epochs: int
-    views: int | None  # None: one an epoch
-    seeds: tuple[str, ...]
-    eval_every: int
-
+from pipelines.sizes import Size, choose_size, size_options
+from pipelines.stages import cache_targets, stoppable, train_mentors
 
 FULL = Size(
-    dataset="cifar100", student="r20", teacher="r110",
+    dataset="cifar100", student="r20",
     mentors=("r110", "r8", "r14", "shufflenetv2", "mobilenetv2", "shufflenetv1"),
-    samples=None, epochs=240, mentor_epochs=240, views=None, seeds=("0", "1", "2"), eval_every=1,
+    samples=None, epochs=240, mentor_epochs=240, views=None, seeds=(0, 1, 2), eval_every=1,
 )  # fmt: skip
 SMOKE = replace(
-    FULL, student="r8", teacher="r32", mentors=("r32", "r20"),
-    samples=500, epochs=2, mentor_epochs=2, seeds=("0", "1"), eval_every=2,
+    FULL, student="r8", mentors=("r32", "r20"),
+    samples=500, epochs=2, mentor_epochs=2, seeds=(0, 1), eval_every=2,
 )  # fmt: skip
-DIGITS = replace(SMOKE, dataset="digits", teacher="r14", mentors=("r14", "r8"), samples=200)
 
-COUNT = click.IntRange(min=1)
 METHODS_COMPARED = ("ce", "kd", "average", "soft", "ca-mkd", "classroom", "classroom-batch")
 # Arms that are a method with switches; any other arm is the method of that name.
 SWITCHES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -80,46 +55,40 @@ SWITCHES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @click.command()
-@click.option("--smoke", is_flag=True, help="The whole story within 3 minutes.")
-@click.option("--student", help="The network to train.  [default: r20]")
-@click.option("--teacher", help="The mentor that teaches `kd` alone.  [default: r110]")
-@click.option("--mentors", type=NameList(), help="The classroom; the teacher is always in it.")
+@size_options(FULL)
+@click.option("--teacher", help="The mentor that teaches `kd` alone.  [default: the first]")
 @click.option(
     "--methods", type=NameList(), default=",".join(METHODS_COMPARED), show_default=True,
     help="What to compare: any method of kdcache, classroom-batch, classroom-t1.",
 )  # fmt: skip
-@click.option("--seeds", type=NameList(), help="One run each.  [default: 0,1,2]")
-@click.option("--epochs", type=COUNT, help="Of every student.  [default: 240]")
-@click.option("--mentor-epochs", type=COUNT, help="Of mentors to train.  [default: 240]")
-@click.option("--samples", type=COUNT, help="Train on the first N, balanced.  [default: all]")
-@click.option("--views", type=COUNT, help="Views to cache.  [default: one an epoch]")
 @click.option("--out", default="runs/cifar100-classroom", show_default=True, help="Folder.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-def main(smoke: bool, methods: tuple[str, ...], out: str, device: str, **asked: Any) -> None:
+def main(
+    methods: tuple[str, ...], teacher: str | None, out: str, device: str, **given: Any
+) -> None:
     """Trains one student by several methods from one store of its classroom's targets."""
     with stoppable() as stop:
-        given = {name: value for name, value in asked.items() if value is not None}
-        size = replace(choose_size(smoke), **given)
-        teacher, *others = (mentor_name(name) for name in (size.teacher, *size.mentors))
-        mentors = (teacher, *(name for name in others if name != teacher))
-        seeds, arms = read_seeds(size.seeds), choose_arms(methods)  # wrong ones cost no hours
+        arms = choose_arms(methods)
+        size = choose_size(SMOKE if given["smoke"] else FULL, given)
+        if teacher is not None:
+            size = replace(size, mentors=(mentor_name(teacher), *size.mentors))
+        mentors = tuple(dict.fromkeys(size.mentors))
         folder = Path(out)
 
         train_mentors(mentors, size.dataset, stop, epochs=size.mentor_epochs, device=device)
 
         dataset = kdcache.open_dataset(size.dataset, samples=size.samples)
-        views = size.views or size.epochs
+        views = size.num_views
         store = cache_targets(dataset, mentors, folder / "store", stop, views=views, device=device)
 
         runs = []
-        for seed in seeds:
+        for seed in size.seeds:
             for arm, (method, switches) in arms.items():
                 config = kdcache.TrainConfig(
                     student=size.student,
                     method=method,
                     switches=switches,
                     store=str(folder / "store"),
-                    mentors=(teacher,) if method == "kd" else mentors,
+                    mentors=mentors[:1] if method == "kd" else mentors,
                     views=views,
                     epochs=size.epochs,
                     eval_every=size.eval_every,
@@ -131,14 +100,6 @@ def main(smoke: bool, methods: tuple[str, ...], out: str, device: str, **asked: 
 
         title = f"{size.student} on {size.dataset}, {len(dataset):,} samples, {size.epochs} epochs"
         click.echo(write_results(folder, title, store, mentors, runs, device))
-
-
-def choose_size(smoke: bool) -> Size:
-    """Full, or for a smoke what is at hand: real data with real mentors, else the digits."""
-    if not smoke:
-        return FULL
-    real = all(has_checkpoint(name, SMOKE.dataset) for name in SMOKE.mentors)
-    return SMOKE if real and has_data(SMOKE.dataset) else DIGITS
 
 
 def choose_arms(names: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -11,7 +11,7 @@ import kdcache
 from kdcache.cli.group import command_failed
 from kdcache.cli.progress import progress_line
 from kdcache.cli.stopping import StopRequest, stop_on_signals
-from kdcache.errors import CheckpointError, DatasetError, KdcacheError, Stopped, UsageError
+from kdcache.errors import CheckpointError, KdcacheError, Stopped
 from kdcache.mentors import find_checkpoint
 
 ShouldStop = Callable[[], bool]
@@ -58,24 +58,6 @@ def has_checkpoint(name: str, dataset: str) -> bool:
     except CheckpointError:
         return False
     return True
-
-
-def has_data(dataset: str) -> bool:
-    """Whether the dataset is here, without a download."""
-    try:
-        kdcache.open_dataset(dataset, download=False)
-    except DatasetError:
-        return False
-    return True
-
-
-def read_seeds(texts: Sequence[str]) -> list[int]:
-    """Seeds as the command line gives them. Raises UsageError for anything but 0 and up, once."""
-    if not all(text.isdecimal() for text in texts) or len(set(map(int, texts))) < len(texts):
-        raise UsageError(
-            f"--seeds takes different numbers from 0 up, such as 0,1,2; got {','.join(texts)}"
-        )
-    return [int(text) for text in texts]
 
 
 def tell_epoch(who: str, record: dict[str, Any], epochs: int) -> None:

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,11 @@ from hypothesis import strategies as st
 import kdcache
 from kdcache.cli import main as kdcache_cli
 from kdcache.datasets import ImageDataset
-from kdcache.errors import Stopped, UsageError
+from kdcache.errors import Stopped
 from kdcache.mentors import Mentor
 from pipelines import cached_equals_online, cifar100_classroom
 from pipelines.runs import Run, arms_table, command_of, summarise, train_run
-from pipelines.stages import read_seeds
+from pipelines.sizes import DIGITS, choose_size
 from tests.test_configs import config_of
 
 ROOT = Path(__file__).parents[1]
@@ -132,9 +133,18 @@ def test_a_wrong_option_is_told_before_any_work(
 def test_a_smoke_takes_the_real_data_where_it_is(
     real_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cifar100_classroom.choose_size(smoke=True).dataset == "cifar100"
+    given = {"smoke": True, "samples": 7, "student": None}
+    size = choose_size(cifar100_classroom.SMOKE, given)
+    assert size == replace(cifar100_classroom.SMOKE, samples=7)
     monkeypatch.delenv("KDCACHE_DATA")
-    assert cifar100_classroom.choose_size(smoke=True).dataset == "digits"
+    assert choose_size(cifar100_classroom.SMOKE, given) == replace(DIGITS, samples=7)
+    given["smoke"] = False  # nothing else is taken for the real thing
+    assert choose_size(cifar100_classroom.FULL, given).dataset == "cifar100"
+
+
+def test_a_mentor_named_twice_teaches_once() -> None:
+    given = {"smoke": False, "mentors": ("resnet110", "r8", "r110")}
+    assert choose_size(cifar100_classroom.FULL, given).mentors == ("r110", "r8")
 
 
 NAMES = st.sampled_from(["r8", "r14", "r110"])
@@ -199,9 +209,3 @@ def test_a_run_that_is_stopped_goes_on(digits_store: Path, tmp_path: Path) -> No
     assert (run.last, run.best) == (unbroken.last, unbroken.best)
     assert run.best >= run.last
     assert run.folder == str(tmp_path / "run")
-
-
-def test_seeds_are_read() -> None:
-    assert read_seeds(["0", "12"]) == [0, 12]
-    with pytest.raises(UsageError, match="0 up"):
-        read_seeds(["1.5"])
