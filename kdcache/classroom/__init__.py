@@ -1,6 +1,8 @@
 """Losses that teach a student from labels and cached mentor outputs; pure tensor functions.
 
     output.py            LossOutput, and MentorLoss: what every loss looks like from outside
+    needs.py             Needs: how many mentors and which targets a loss must be given
+    terms.py             a loss as a sum of terms, each at logits of its own
     inputs.py            which shapes, devices and dtypes a loss accepts
     switches.py          checks of a method's switches
     confidence.py        probability of the true label; the shares the weights come from
@@ -13,19 +15,24 @@
     average.py           every mentor, equal weights             method "average"
     build.py             a loss by its method's name
 
-All are called alike: `loss(student_logits_BC, labels_B, mentor_logits_BMC) -> LossOutput`.
+All are called alike: `loss(student_logits_BC, labels_B, mentor_logits_BMC) -> LossOutput`, with
+the keyword tensors that `loss.needs` asks for.
 """
 
 from kdcache.classroom.average import AverageLoss
-from kdcache.classroom.build import METHODS, build_loss
+from kdcache.classroom.build import METHODS, LossShapes, build_loss
 from kdcache.classroom.classroom_loss import ClassroomLoss
 from kdcache.classroom.cross_entropy import CrossEntropyLoss
 from kdcache.classroom.kd import KDLoss
-from kdcache.classroom.output import LossOutput, MentorLoss
+from kdcache.classroom.needs import Needs
+from kdcache.classroom.output import ChangesByEpoch, LossOutput, MentorLoss
 
 __all__ = [
     "LossOutput",
     "MentorLoss",
+    "Needs",
+    "LossShapes",
+    "ChangesByEpoch",
     "ClassroomLoss",
     "CrossEntropyLoss",
     "KDLoss",

@@ -16,20 +16,24 @@ Shapes: B batch, M mentors, C classes. Dtypes: any floating point in; float32 in
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from kdcache.classroom.confidence import label_loss
 from kdcache.classroom.divergence import tempered_kl
 from kdcache.classroom.inputs import mentor_inputs, student_inputs
+from kdcache.classroom.needs import Needs
 from kdcache.classroom.output import LossOutput
 from kdcache.classroom.switches import check_number
+from kdcache.classroom.terms import seen_by_terms, sum_of_terms
 
 
 @dataclass(frozen=True, kw_only=True)
 class AverageLoss:
     """Equal weights, no knowledge filter, no gap."""
+
+    needs: ClassVar[Needs] = Needs()
 
     temperature: float = 4.0
     """Softens both sides."""
@@ -52,19 +56,16 @@ class AverageLoss:
         student_logits_BC, labels_B = student_inputs("average", student_logits_BC, labels_B)
         mentor_logits_BMC = mentor_inputs("average", student_logits_BC, mentor_logits_BMC)
 
-        task = self.ce_weight * label_loss(student_logits_BC, labels_B).mean()
+        M = mentor_logits_BMC.shape[1]
+        seen = seen_by_terms(student_logits_BC, M)
         temperature_11 = student_logits_BC.new_full((1, 1), self.temperature)
-        kl_BM = tempered_kl(mentor_logits_BMC, student_logits_BC, temperature_11)
-        # Hinton et al., section 2: T^2 keeps the gradient's size; the mean over mentors is 1/M sum.
-        mentor = self.kd_weight * (temperature_11.square() * kl_BM).mean()
-
-        zeros_BM = torch.zeros_like(kl_BM, requires_grad=False)
-        return LossOutput(
-            total=task + mentor,
-            task=task,
-            mentor=mentor,
-            active_BM=torch.ones_like(zeros_BM, dtype=torch.bool),
-            weight_BM=torch.full_like(zeros_BM, 1 / kl_BM.shape[1]),
-            gap_BM=zeros_BM,
-            temperature_BM=temperature_11.expand_as(zeros_BM),
+        kl_BM = tempered_kl(mentor_logits_BMC, seen.mentors_BMC, temperature_11)
+        weight_11 = student_logits_BC.new_full((1, 1), 1 / M)
+        return sum_of_terms(
+            seen,
+            self.ce_weight * label_loss(seen.task_BC, labels_B),
+            # Hinton et al., section 2: T^2 keeps the gradient's size.
+            self.kd_weight * weight_11 * temperature_11.square() * kl_BM,
+            weight_BM=weight_11,
+            temperature_BM=temperature_11,
         )

@@ -3,10 +3,14 @@
     loss = build_loss("classroom", tau=4.0, gate="off")
     loss.tau, build_loss("kd", temperature=2.0)
 
-Python code calls the class itself; here wrong names and values become errors for the user.
+Python code calls the class itself; here wrong names and values become errors for the user. A
+method's class is a frozen dataclass of its switches, and most are the loss themselves. One that
+learns has `for_shapes(shapes, seed)`, which makes the loss: a `torch.nn.Module` of that size.
 """
 
 import dataclasses
+from dataclasses import dataclass
+from typing import Any
 
 from kdcache.classroom.average import AverageLoss
 from kdcache.classroom.classroom_loss import ClassroomLoss
@@ -15,7 +19,7 @@ from kdcache.classroom.kd import KDLoss
 from kdcache.classroom.output import MentorLoss
 from kdcache.errors import UsageError, unknown_name
 
-METHODS: dict[str, type[ClassroomLoss | CrossEntropyLoss | KDLoss | AverageLoss]] = {
+METHODS: dict[str, type[Any]] = {
     "classroom": ClassroomLoss,
     "ce": CrossEntropyLoss,
     "kd": KDLoss,
@@ -23,8 +27,30 @@ METHODS: dict[str, type[ClassroomLoss | CrossEntropyLoss | KDLoss | AverageLoss]
 }
 
 
-def build_loss(method: str, **switches: object) -> MentorLoss:
-    """The loss of `method`; UsageError for an unknown method, a switch it lacks, a bad value."""
+@dataclass(frozen=True, kw_only=True)
+class LossShapes:
+    """The sizes that a loss with parameters of its own is made for."""
+
+    num_mentors: int
+    """M."""
+
+    num_classes: int
+    """C."""
+
+    student_features: int
+    """F, the width of what the student's classifier is given."""
+
+    mentor_features: tuple[int, ...] | None = None
+    """F_m of each mentor in order; None where the targets hold no features."""
+
+
+def build_loss(
+    method: str, *, shapes: LossShapes | None = None, seed: int = 0, **switches: object
+) -> MentorLoss:
+    """The loss of `method`; UsageError for an unknown method, a switch it lacks, a bad value.
+
+    A method that learns needs `shapes`, and begins from `seed`.
+    """
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
     known = [field.name for field in dataclasses.fields(METHODS[method])]
@@ -34,6 +60,11 @@ def build_loss(method: str, **switches: object) -> MentorLoss:
         if name not in known:
             raise unknown_name(f"switch of method {method!r}:", name, known)
     try:
-        return METHODS[method](**switches)  # type: ignore[arg-type]
+        loss = METHODS[method](**switches)
+        if not hasattr(loss, "for_shapes"):
+            return loss  # type: ignore[no-any-return]  # tests hold each to the protocol
+        if shapes is None:
+            raise ValueError("it learns, so build_loss needs shapes=LossShapes(...); got None")
+        return loss.for_shapes(shapes, seed)  # type: ignore[no-any-return]
     except ValueError as error:
         raise UsageError(f"method {method!r}: {error}") from error

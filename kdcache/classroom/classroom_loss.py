@@ -32,7 +32,7 @@ no normalisation. There is no host-device synchronisation and no loop over mento
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -42,13 +42,17 @@ from kdcache.classroom.divergence import tempered_kl
 from kdcache.classroom.inputs import mentor_inputs, student_inputs
 from kdcache.classroom.knowledge_filter import active_mentors
 from kdcache.classroom.mentoring import gap_temperature, performance_gap
+from kdcache.classroom.needs import Needs
 from kdcache.classroom.output import LossOutput
 from kdcache.classroom.switches import check_choice, check_number
+from kdcache.classroom.terms import seen_by_terms, sum_of_terms
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassroomLoss:
     """The loss and its switches; the defaults are the paper's for CIFAR-100."""
+
+    needs: ClassVar[Needs] = Needs()
 
     tau: float = 12.0
     """How much a full gap adds to the temperature."""
@@ -145,7 +149,8 @@ class ClassroomLoss:
         student_logits_BC, labels_B = student_inputs("classroom", student_logits_BC, labels_B)
         mentor_logits_BMC = mentor_inputs("classroom", student_logits_BC, mentor_logits_BMC)
 
-        student_loss_B = label_loss(student_logits_BC, labels_B)
+        seen = seen_by_terms(student_logits_BC, mentor_logits_BMC.shape[1])
+        student_loss_B = label_loss(seen.task_BC, labels_B)
         student_loss_R1 = student_loss_B.detach().unsqueeze(1)
         mentor_loss_RM = label_loss(mentor_logits_BMC, labels_B)
         if self.granularity == "batch":  # a_k = exp(-mean_i l_k), the authors' code
@@ -161,20 +166,17 @@ class ClassroomLoss:
         # arXiv 2409.20237, the student's loss: mean_i [ a_s CE + sum_m w_m T_m^2 KL_m ].
         # The factor a_s is the student's own confidence, never a rounded one.
         a_R1 = torch.exp(-student_loss_R1) if self.task_weight == "confidence" else 1.0
-        task = (a_R1 * student_loss_B.unsqueeze(1)).mean()
-        kl_BM = tempered_kl(mentor_logits_BMC, student_logits_BC, temperature_RM)
+        task_B = (a_R1 * student_loss_B.unsqueeze(1)).squeeze(1)
+        kl_BM = tempered_kl(mentor_logits_BMC, seen.mentors_BMC, temperature_RM)
         factor_RM = self._factor(confidences, active_RM, weight_RM)
-        mentor = (factor_RM * temperature_RM.square() * kl_BM).sum(dim=1).mean()
-
-        shape_BM = kl_BM.shape
-        return LossOutput(
-            total=task + mentor,
-            task=task,
-            mentor=mentor,
-            active_BM=active_RM.expand(shape_BM),
-            weight_BM=weight_RM.expand(shape_BM),
-            gap_BM=gap_RM.expand(shape_BM),
-            temperature_BM=temperature_RM.expand(shape_BM),
+        return sum_of_terms(
+            seen,
+            task_B,
+            factor_RM * temperature_RM.square() * kl_BM,
+            active_BM=active_RM,
+            weight_BM=weight_RM,
+            gap_BM=gap_RM,
+            temperature_BM=temperature_RM,
         )
 
     def _temperature(self, gap_RM: Tensor) -> Tensor:

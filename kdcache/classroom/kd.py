@@ -14,17 +14,21 @@ Shapes: B batch, M = 1 mentor, C classes. Dtypes: as `AverageLoss`.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from kdcache.classroom.average import AverageLoss
 from kdcache.classroom.inputs import mentor_inputs, student_inputs
+from kdcache.classroom.needs import Needs
 from kdcache.classroom.output import LossOutput
 
 
 @dataclass(frozen=True, kw_only=True)
 class KDLoss:
     """One mentor at one temperature."""
+
+    needs: ClassVar[Needs] = Needs(most_mentors=1)
 
     temperature: float = 4.0
     """Softens both sides."""
@@ -44,11 +48,7 @@ class KDLoss:
         """The loss of one batch; ValueError unless there is exactly one mentor."""
         student_logits_BC, labels_B = student_inputs("kd", student_logits_BC, labels_B)
         mentor_logits_BMC = mentor_inputs("kd", student_logits_BC, mentor_logits_BMC)
-        if mentor_logits_BMC.shape[1] != 1:
-            raise ValueError(
-                f"kd: exactly one mentor is needed, got {mentor_logits_BMC.shape[1]}; choose one, "
-                "or use method 'average' for several"
-            )
+        self.needs.require("kd", mentor_logits_BMC.shape[1])
         return self._average()(student_logits_BC, labels_B, mentor_logits_BMC)
 
     def _average(self) -> AverageLoss:

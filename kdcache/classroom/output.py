@@ -1,20 +1,25 @@
-"""What every mentor loss returns: three scalars to train on and log, four tensors to look into.
+"""What every mentor loss looks like from outside: how it is called, and what it returns.
+
+Three scalars to train on and log, and tensors to look into.
 
 The scalars carry the gradient. The (B, M) tensors are detached; they say, per sample and mentor,
 what the knowledge filter and the mentoring decided, and cost nothing unless read. Reading a value
 (`.item()`) waits for the device: sum over an epoch first.
 
-Shapes: B batch, M mentors.
+Shapes: B batch, M mentors, C classes, K = 1 + M terms (the labels' first, then each mentor's).
 
     out = loss(student_logits_BC, labels_B, mentor_logits_BMC)
     out.total.backward()
     share_active_M = out.active_BM.float().mean(0)
+    pull_BM = out.seen_BKC.grad[:, 1:].norm(dim=2)      # how hard each mentor pulls each sample
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
+
+from kdcache.classroom.needs import Needs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,12 +51,46 @@ class LossOutput:
     temperature_BM: Tensor
     """(B, M): the temperature both sides are softened with."""
 
+    term_BM: Tensor
+    """(B, M): what each mentor's term adds to each sample's loss, with every factor;
+    `term_BM.sum(1).mean()` is `mentor`."""
+
+    seen_BKC: Tensor
+    """(B, 1 + M, C): the student's logits as the task term (slot 0) and each mentor's term (slot
+    1 + m) saw them, in the dtype the loss computed in. After `total.backward()` its `grad[:, k]`
+    is the gradient of that term alone at the logits (of its mean over the batch, so with the 1/B
+    in it). Without a gradient where the student's logits have none."""
+
 
 class MentorLoss(Protocol):
     """Any of this package's losses: labels and mentors in, a `LossOutput` out."""
 
+    @property
+    def needs(self) -> Needs:
+        """What it must be called with."""
+        ...
+
     def __call__(
-        self, student_logits_BC: Tensor, labels_B: Tensor, mentor_logits_BMC: Tensor | None, /
+        self,
+        student_logits_BC: Tensor,
+        labels_B: Tensor,
+        mentor_logits_BMC: Tensor | None,
+        /,
+        *args: Any,
+        **given: Any,
     ) -> LossOutput:
-        """The loss of one batch. Only `CrossEntropyLoss` takes None for the mentors."""
+        """The loss of one batch; None for the mentors only where `needs.least_mentors` is 0.
+
+        `given`: exactly the keyword tensors that `needs` asks for, `student_features_BF` and
+        `mentor_features`; there are no further positional ones.
+        """
+        ...
+
+
+@runtime_checkable
+class ChangesByEpoch(Protocol):
+    """A loss that changes over a run. A loop calls `set_epoch` where `isinstance(loss, ...)`."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called at each epoch's start with its number from 0, when resuming in mid-epoch too."""
         ...

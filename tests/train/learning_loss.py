@@ -5,13 +5,14 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from kdcache.classroom import AverageLoss, LossOutput
+from kdcache.classroom import AverageLoss, LossOutput, Needs
 
 
 class LearningLoss(nn.Module):
     """The average loss with each mentor's logits scaled by a learned factor; and with dropout."""
 
     seen: Tensor
+    needs = Needs()
 
     def __init__(self, mentors: int) -> None:
         super().__init__()

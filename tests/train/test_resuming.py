@@ -53,7 +53,7 @@ def stop_at(step: int) -> Any:
 def methods(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adds the method "learning"."""
 
-    def build(method: str, **switches: object) -> object:
+    def build(method: str, **switches: Any) -> object:
         return LearningLoss(2) if method == "learning" else build_loss(method, **switches)
 
     monkeypatch.setattr("kdcache.train.student.build_loss", build)
