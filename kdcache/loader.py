@@ -35,8 +35,8 @@ class Batch:
     `images`: float32 (B, C, H, W) normalised for the student, or uint8 with `normalize=None`.
     `labels`: int64 (B,). `index`: int64 (B,), the dataset's permanent integers. `logits`: float32
     (B, M, classes) log-probabilities in the order of the mentors (raw logits where the loader was
-    asked for them), None when training on labels only. `features`: M tensors float32 (B, F), the
-    mentors' pooled features, each as wide as its own; None where the loader was not asked.
+    asked for them), None when training on labels only. `features`: M tensors float32 (B, F_m),
+    the mentors' pooled features; None where the loader was not asked.
     """
 
     images: torch.Tensor

@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     REPLAY_PROOF = 3
     DROPOUT = 4
     RECOMPUTED_ROWS = 5
+    LOSS_WEIGHTS = 6
 
 
 def words(seed: int, purpose: Purpose, major: ArrayLike, minor: int = 0) -> NDArray[np.uint32]:

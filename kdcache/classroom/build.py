@@ -9,14 +9,15 @@ learns has `for_shapes(shapes, seed)`, which makes the loss: a `torch.nn.Module`
 """
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
+from kdcache.classroom.amtml import Amtml
 from kdcache.classroom.average import AverageLoss
 from kdcache.classroom.classroom_loss import ClassroomLoss
 from kdcache.classroom.cross_entropy import CrossEntropyLoss
 from kdcache.classroom.kd import KDLoss
 from kdcache.classroom.output import MentorLoss
+from kdcache.classroom.shapes import LossShapes
 from kdcache.errors import UsageError, unknown_name
 
 METHODS: dict[str, type[Any]] = {
@@ -24,32 +25,14 @@ METHODS: dict[str, type[Any]] = {
     "ce": CrossEntropyLoss,
     "kd": KDLoss,
     "average": AverageLoss,
+    "amtml": Amtml,
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class LossShapes:
-    """The sizes that a loss with parameters of its own is made for."""
+def build_method(method: str, **switches: object) -> Any:
+    """The class of `method` with these switches: the loss itself, or what makes one that learns.
 
-    num_mentors: int
-    """M."""
-
-    num_classes: int
-    """C."""
-
-    student_features: int
-    """F, the width of what the student's classifier is given."""
-
-    mentor_features: tuple[int, ...] | None = None
-    """F_m of each mentor in order; None where the targets hold no features."""
-
-
-def build_loss(
-    method: str, *, shapes: LossShapes | None = None, seed: int = 0, **switches: object
-) -> MentorLoss:
-    """The loss of `method`; UsageError for an unknown method, a switch it lacks, a bad value.
-
-    A method that learns needs `shapes`, and begins from `seed`.
+    Either has `needs`. UsageError for an unknown method, a switch it lacks, a bad value.
     """
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
@@ -60,9 +43,22 @@ def build_loss(
         if name not in known:
             raise unknown_name(f"switch of method {method!r}:", name, known)
     try:
-        loss = METHODS[method](**switches)
-        if not hasattr(loss, "for_shapes"):
-            return loss  # type: ignore[no-any-return]  # tests hold each to the protocol
+        return METHODS[method](**switches)
+    except ValueError as error:
+        raise UsageError(f"method {method!r}: {error}") from error
+
+
+def build_loss(
+    method: str, *, shapes: LossShapes | None = None, seed: int = 0, **switches: object
+) -> MentorLoss:
+    """The loss of `method`. UsageError as `build_method`, and for shapes that do not fit it.
+
+    A method that learns needs `shapes`, and begins from `seed`.
+    """
+    loss = build_method(method, **switches)
+    if not hasattr(loss, "for_shapes"):
+        return loss  # type: ignore[no-any-return]  # tests hold each to the protocol
+    try:
         if shapes is None:
             raise ValueError("it learns, so build_loss needs shapes=LossShapes(...); got None")
         return loss.for_shapes(shapes, seed)  # type: ignore[no-any-return]

@@ -13,6 +13,8 @@ Shapes: B batch, M mentors, C classes.
     mentor_logits_BMC = mentor_inputs("kd", student_logits_BC, mentor_logits_BMC)
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -61,6 +63,29 @@ def mentor_inputs(
         )
     _same_device(method, "mentor logits", mentor_logits_BMC, student_logits_BC)
     return mentor_logits_BMC.detach().to(student_logits_BC.dtype)
+
+
+def feature_inputs(
+    method: str,
+    name: str,
+    student_logits_BC: Tensor,
+    features: Sequence[Tensor] | None,
+    widths: Sequence[int],
+) -> list[Tensor]:
+    """Features (B, F), one tensor for each of `widths`, in the student's dtype."""
+    B = len(student_logits_BC)
+    expected = [(B, width) for width in widths]
+    found = None if features is None else [tuple(one.shape) for one in features]
+    if features is None or found != expected:
+        raise ValueError(
+            f"{method}: {name} must be of shape {', '.join(map(str, expected))}; got "
+            f"{'None' if found is None else ', '.join(map(str, found)) or 'none'}"
+        )
+    for one in features:
+        if not one.is_floating_point():
+            raise ValueError(f"{method}: {name} must be floating point, got {one.dtype}")
+        _same_device(method, name, one, student_logits_BC)
+    return [one.to(student_logits_BC.dtype) for one in features]
 
 
 def _same_device(method: str, name: str, tensor: Tensor, student_logits_BC: Tensor) -> None:

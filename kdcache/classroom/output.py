@@ -14,6 +14,7 @@ Shapes: B batch, M mentors, C classes, K = 1 + M terms (the labels' first, then 
     pull_BM = out.seen_BKC.grad[:, 1:].norm(dim=2)      # how hard each mentor pulls each sample
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -93,4 +94,16 @@ class ChangesByEpoch(Protocol):
 
     def set_epoch(self, epoch: int) -> None:
         """Called at each epoch's start with its number from 0, when resuming in mid-epoch too."""
+        ...
+
+
+@runtime_checkable
+class HasOwnRates(Protocol):
+    """A loss that learns (a `torch.nn.Module`) at other rates than the student's."""
+
+    def learning_rate_factors(self) -> Mapping[str, float]:
+        """Parameter name -> factor of the run's base learning rate, in the epoch that is set.
+
+        A parameter that is not named learns at the student's rate.
+        """
         ...

@@ -151,7 +151,8 @@ loop_options = stack(
         "--schedule",
         default="released",
         show_default=True,
-        help="released (the papers': linear to 1/5, then three drops) or cosine.",
+        help="released (the papers': linear to 1/5, then three drops), cosine, or amtml (two "
+        "drops late in its second phase).",
     ),
     click.option("--momentum", type=float, default=0.9, show_default=True, help="SGD momentum."),
     click.option(

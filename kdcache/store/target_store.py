@@ -139,8 +139,9 @@ class TargetStore:
             names = [name for name in mentors if any(name in those for those in lacking.values())]
             what = " and ".join(f"no {kind} of {', '.join(lacking[kind])}" for kind in lacking)
             raise MissingTargets(
-                f"{self.root} has {what}, in none of the views {view_ranges(range(self.num_views))}"
-                f". Add them with: {healing_command(self, names, lacking)}"
+                f"{self.root} has {what} in any of its views, "
+                f"{view_ranges(range(self.num_views))}. Add them with: "
+                f"{healing_command(self, names, lacking)}"
             )
 
     def usable_views(

@@ -3,18 +3,19 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from kdcache import philox
-from kdcache.classroom import MentorLoss
+from kdcache.classroom import ChangesByEpoch, HasOwnRates, MentorLoss
 from kdcache.datasets import ImageDataset
 from kdcache.devices import precision_context, repeatable_convolutions
 from kdcache.errors import RunFailed, Stopped
 from kdcache.loader import Batch, ReplayLoader
+from kdcache.models.pooled_features import FeatureTap
 from kdcache.train.checkpoint_file import unusable
 from kdcache.train.evaluation import evaluate_network
 from kdcache.train.run_folder import RunFolder
@@ -30,8 +31,9 @@ class TrainingLoop:
     """A student, its optimiser, where its loader stands, the records so far, the epoch's sums.
 
     A loss that is a `torch.nn.Module` may learn too: its parameters are trained beside the
-    student's, and its state is part of every checkpoint. So is `identity` (`run_identity`): a
-    checkpoint of another run is not gone on with.
+    student's, without weight decay and at rates of its own where it has such, and its state is part
+    of every checkpoint. So is `identity` (`run_identity`): a checkpoint of another run is not gone
+    on with.
     """
 
     def __init__(
@@ -55,10 +57,16 @@ class TrainingLoop:
         )
         self.network = network.to(device=self.device, memory_format=self._memory_format)  # type: ignore[call-overload]
         self._learning_loss = loss.to(self.device) if isinstance(loss, torch.nn.Module) else None
-        groups: list[dict[str, Any]] = [{"params": list(self.network.parameters())}]
-        if self._learning_loss is not None and (learned := [*self._learning_loss.parameters()]):
+        groups: list[dict[str, Any]] = [{"params": list(self.network.parameters()), "own": None}]
+        if self._learning_loss is not None:
             # Weight decay is the student's; how a method regularises its own is its loss's affair.
-            groups.append({"params": learned, "weight_decay": 0.0})
+            groups += [
+                {"params": [weights], "own": name, "weight_decay": 0.0}
+                for name, weights in self._learning_loss.named_parameters()
+            ]
+        self._needs, self._tap = loss.needs, None
+        if self._needs.student_features:
+            self._tap = FeatureTap(self.network, loader.dataset.num_classes)
         self._optimizer = torch.optim.SGD(
             groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
@@ -110,8 +118,12 @@ class TrainingLoop:
     def _run_epoch(self, should_stop: Callable[[], bool], progress: Progress) -> dict[str, Any]:
         epoch = self._epoch
         rate = learning_rate(self.config.schedule, self.config.lr, epoch, self.config.epochs)
+        if isinstance(self.loss, ChangesByEpoch):
+            self.loss.set_epoch(epoch)
+        own = self.loss.learning_rate_factors() if isinstance(self.loss, HasOwnRates) else {}
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            name = group["own"]
+            group["lr"] = self.config.lr * own[name] if name in own else rate
         self.loader.set_epoch(epoch)
         self.network.train()
         started = time.perf_counter() - self._seconds
@@ -160,14 +172,26 @@ class TrainingLoop:
         images = batch.images.contiguous(memory_format=self._memory_format)
         with repeatable_convolutions(self.device, self.config.precision):
             with self._addressed_randomness(batch):
-                with precision_context(self.device, self.config.precision):
+                with (
+                    precision_context(self.device, self.config.precision),
+                    self._tap or nullcontext(),
+                ):
                     logits_BC = self.network(images)
-                out = self.loss(logits_BC, batch.labels, batch.logits)
+                out = self.loss(logits_BC, batch.labels, batch.logits, **self._given(batch))
             self._optimizer.zero_grad(set_to_none=True)
             self._scaler.scale(out.total).backward()  # type: ignore[no-untyped-call]
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._tally.add(out)
+
+    def _given(self, batch: Batch) -> dict[str, Any]:
+        """The further tensors that the loss needs."""
+        given: dict[str, Any] = {}
+        if self._tap is not None:
+            given["student_features_BF"] = self._tap.features_BF
+        if self._needs.mentor_features:
+            given["mentor_features"] = batch.features
+        return given
 
     @contextmanager
     def _addressed_randomness(self, batch: Batch) -> Iterator[None]:

@@ -24,7 +24,17 @@ def cosine(epoch: int, epochs: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
-SCHEDULES: dict[str, Schedule] = {"released": released, "cosine": cosine}
+def amtml(epoch: int, epochs: int) -> float:
+    """The student's rate in AMTML-KD (arXiv 2103.04062), stretched to `epochs`.
+
+    Of the authors' 280 epochs: 1 in the 80 of phase 1, and x0.1 at 100 and 150 of the 200 of
+    phase 2, which begins at 1 again; so 1, x0.1 at 180 and 230. What the loss itself learns has a
+    schedule of its own (`kdcache.classroom.AmtmlLoss`).
+    """
+    return 0.1 ** sum(epoch * 280 >= at * epochs for at in (80 + 100, 80 + 150))
+
+
+SCHEDULES: dict[str, Schedule] = {"released": released, "cosine": cosine, "amtml": amtml}
 
 
 def learning_rate(schedule: str, base: float, epoch: int, epochs: int) -> float:

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable, Generator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,18 @@ from typing import Any
 import torch
 
 from kdcache.checkpoints import save_weights
-from kdcache.classroom import MentorLoss, build_loss
+from kdcache.classroom import LossShapes, MentorLoss, Needs, build_loss, build_method
 from kdcache.datasets import ImageDataset, open_dataset
 from kdcache.devices import resolve_device
 from kdcache.errors import StoreError, UsageError
 from kdcache.loader import ReplayLoader
 from kdcache.models import build_network, checked_forward, long_name
-from kdcache.sources import TargetSource
+from kdcache.models.pooled_features import FeatureTap
 from kdcache.store import local_path
 from kdcache.train.beginnings import describe_samples, running_environment, tell_changes
 from kdcache.train.loop import Progress, TrainingLoop
 from kdcache.train.run_folder import RunFolder, run_identity
-from kdcache.train.run_source import choose_source
+from kdcache.train.run_source import Chosen, choose_source
 from kdcache.train.train_config import TrainConfig
 
 
@@ -48,14 +49,14 @@ def train_student(
     config = folder.adopt(given)
     _require_store_in_place(given, config, folder)
     device = resolve_device(config.device)
-    loss = build_loss(config.method, **config.switches)
+    needs = build_method(config.method, **config.switches).needs
     long_name(config.student)
-    chosen = choose_source(config, device)
+    chosen = choose_source(config, device, needs)
     config, train, source = chosen.config, chosen.train, chosen.source
     test = open_dataset(train.name, "test", data_dir=config.data_dir)
     loader = ReplayLoader(train, source, config.batch_size, seed=config.seed, device=device)
     network = build_network(config.student, train.num_classes, seed=config.seed)
-    _require_suitable(network, loss, config, source, train)
+    loss = _suitable_loss(network, config, needs, chosen)
 
     with folder.alone():
         environment = running_environment(device)
@@ -103,34 +104,54 @@ def _require_store_in_place(given: TrainConfig, config: TrainConfig, folder: Run
         )
 
 
-def _require_suitable(
-    network: torch.nn.Module,
-    loss: MentorLoss,
-    config: TrainConfig,
-    source: TargetSource,
-    train: ImageDataset,
-) -> None:
-    """Tries student and loss on two images, so that what cannot work together says so at once."""
+def _suitable_loss(
+    network: torch.nn.Module, config: TrainConfig, needs: Needs, chosen: Chosen
+) -> MentorLoss:
+    """The loss, made for this student and these mentors.
+
+    Student and loss are tried on two images, so that what cannot work together says so at once.
+    """
+    train, mentors, widths = chosen.train, chosen.source.mentors, chosen.feature_widths
     images = torch.zeros(2, *train.images(train.index_N[:1]).shape[1:])
+    given: dict[str, Any] = {}
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         trial = copy.deepcopy(network).train()
-        output = checked_forward(
-            f"student {config.student!r} (in training)",
-            trial,
-            images,
-            train.num_classes,
-            remedy="Choose another --student",
-        )
-    mentors_BMC = torch.zeros(2, len(source.mentors), train.num_classes) if source.mentors else None
+        tap = FeatureTap(trial, train.num_classes) if needs.student_features else None
+        with tap or nullcontext():
+            output = checked_forward(
+                f"student {config.student!r} (in training)",
+                trial,
+                images,
+                train.num_classes,
+                remedy="Choose another --student",
+            )
+        if tap is not None:
+            given["student_features_BF"] = tap.features_BF
+    if needs.mentor_features:
+        given["mentor_features"] = [torch.zeros(2, width) for width in widths or ()]
+    loss = build_loss(
+        config.method,
+        shapes=LossShapes(
+            num_mentors=len(mentors),
+            num_classes=train.num_classes,
+            student_features=given["student_features_BF"].shape[1] if tap is not None else 0,
+            mentor_features=widths,
+            epochs=config.epochs,
+        ),
+        seed=config.seed,
+        **config.switches,
+    )
+    mentors_BMC = torch.zeros(2, len(mentors), train.num_classes) if mentors else None
     trial_loss = copy.deepcopy(loss)  # of one that learns, too: a trial teaches it nothing
     try:
         with torch.random.fork_rng(devices=[]):
-            trial_loss(output.float(), torch.zeros(2, dtype=torch.int64), mentors_BMC)
+            trial_loss(output.float(), torch.zeros(2, dtype=torch.int64), mentors_BMC, **given)
     except ValueError as error:
         raise UsageError(
-            f"method {config.method!r} with the mentors {', '.join(source.mentors) or '(none)'}: "
+            f"method {config.method!r} with the mentors {', '.join(mentors) or '(none)'}: "
             f"{error}. Choose mentors with --mentors"
         ) from error
+    return loss
 
 
 def _student_metadata(config: TrainConfig, train: ImageDataset) -> dict[str, str]:

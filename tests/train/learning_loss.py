@@ -1,11 +1,29 @@
 """A loss that learns: a trained weight a mentor, one without effect, and a count of batches."""
 
 import dataclasses
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from kdcache.classroom import AverageLoss, LossOutput, Needs
+from kdcache.classroom import AverageLoss, LossOutput, LossShapes, Needs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Learning:
+    """A method, for `METHODS`, whose loss learns."""
+
+    needs: ClassVar[Needs] = Needs()
+    more: ClassVar[int] = 0
+
+    def for_shapes(self, shapes: LossShapes, seed: int) -> "LearningLoss":
+        return LearningLoss(shapes.num_mentors + self.more)
+
+
+class LearningOfThree(Learning):
+    """The same with a weight too many for two mentors."""
+
+    more = 1
 
 
 class LearningLoss(nn.Module):

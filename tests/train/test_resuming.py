@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from kdcache.classroom import build_loss
+from kdcache.classroom import METHODS
 from kdcache.errors import CheckpointError, Stopped, UsageError
 from kdcache.train.run_folder import RunFolder
 from tests.train.comparing import same_run, same_weights, timeless
 from tests.train.conftest import Run
-from tests.train.learning_loss import LearningLoss
+from tests.train.learning_loss import Learning, LearningOfThree
 
 STEPS = 12  # two epochs of six
 DROPOUT = "tests.train.dropout_network:build"
@@ -52,11 +52,7 @@ def stop_at(step: int) -> Any:
 @pytest.fixture(autouse=True)
 def methods(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adds the method "learning"."""
-
-    def build(method: str, **switches: Any) -> object:
-        return LearningLoss(2) if method == "learning" else build_loss(method, **switches)
-
-    monkeypatch.setattr("kdcache.train.student.build_loss", build)
+    monkeypatch.setitem(METHODS, "learning", Learning)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -146,14 +142,12 @@ def test_a_loss_without_its_state_is_told(
     for name, options in (("learned", RUNS["learning loss"]), ("plain", RUNS["dropout"])):
         with pytest.raises(Stopped):
             list(train(name, **options, should_stop=stop_at(3)))
-    monkeypatch.setattr("kdcache.train.student.build_loss", lambda method, **_: LearningLoss(2))
+    monkeypatch.setitem(METHODS, "classroom", Learning)
     with pytest.raises(CheckpointError, match=r"state.loss lacks '(scale_M|idle|seen)'"):
         next(train("plain", **RUNS["dropout"]))
-    monkeypatch.setattr("kdcache.train.student.build_loss", lambda method, **_: LearningLoss(3))
+    monkeypatch.setitem(METHODS, "learning", LearningOfThree)
     with pytest.raises(CheckpointError, match=r"state.loss.scale_M is .*\(2,\), expected .*\(3,\)"):
         next(train("learned", **RUNS["learning loss"]))
-    monkeypatch.undo()
-    plain = build_loss("average")
-    monkeypatch.setattr("kdcache.train.student.build_loss", lambda method, **_: plain)
+    monkeypatch.setitem(METHODS, "learning", METHODS["average"])
     with pytest.raises(CheckpointError, match=r"state.loss has .* which this run does not know"):
         next(train("learned", **RUNS["learning loss"]))
