@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -128,19 +128,15 @@ def arms_table(summaries: Sequence[ArmSummary]) -> str:
 def mentors_table(store: kdcache.TargetStore, mentors: Sequence[str]) -> str:
     """The mentors as the store has them, and its bytes, in Markdown."""
     found = {mentor["name"]: mentor for mentor in kdcache.inspect_store(store)["mentors"]}
-    sizes = {name: sum(kind["bytes"] for kind in _kinds(found[name])) for name in mentors}
+    sizes = {
+        name: sum(kind["bytes"] for kind in found[name]["kinds"].values()) for name in mentors
+    }
     rows = [
         [name, f"{found[name]['accuracy']:.2f}", f"{found[name]['views']}", f"{sizes[name]:,}"]
         for name in mentors
     ]
     rows.append(["all", "", "", f"{sum(sizes.values()):,}"])
     return markdown_table(["mentor", "top-1 on its cached views", "views", "bytes"], rows)
-
-
-def _kinds(mentor: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    """A mentor's kinds of targets, as `inspect_store` has them."""
-    kinds: dict[str, dict[str, Any]] = mentor.get("kinds", {"logits": mentor})
-    return kinds.values()
 
 
 def write_results(
