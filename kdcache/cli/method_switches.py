@@ -80,6 +80,13 @@ SWITCHES: dict[str, tuple[Any, str]] = {
     "beta": (float, "dkd: weight of the other classes' part (8); dist: of the rows' part (2)."),
     "gamma": (float, "dist: weight of the columns' part (2)."),
     "warm_up": (int, "dkd: epochs until the mentors teach at full strength (20)."),
+    "reduction": (str, "amtml: batchmean or authors, which divides by classes too (batchmean)."),
+    "rkd_distance_weight": (float, "amtml: weight of the relational distances (1)."),
+    "rkd_angle_weight": (float, "amtml: weight of the relational angles (1)."),
+    "regularise": (bool, "amtml: hold the learned weights small in phase 1 (no)."),
+    "phase1_epochs": (int, "amtml: epochs in which the mentors' weights learn (80 of 280)."),
+    "hint_weight": (float, "amtml: weight of the hints; needs the mentors' features (0)."),
+    "train_adapter": (bool, "amtml: whether the hints' adapter learns (yes)."),
 }
 
 
