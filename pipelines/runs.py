@@ -128,9 +128,7 @@ def arms_table(summaries: Sequence[ArmSummary]) -> str:
 def mentors_table(store: kdcache.TargetStore, mentors: Sequence[str]) -> str:
     """The mentors as the store has them, and its bytes, in Markdown."""
     found = {mentor["name"]: mentor for mentor in kdcache.inspect_store(store)["mentors"]}
-    sizes = {
-        name: sum(kind["bytes"] for kind in found[name]["kinds"].values()) for name in mentors
-    }
+    sizes = {name: sum(kind["bytes"] for kind in found[name]["kinds"].values()) for name in mentors}
     rows = [
         [name, f"{found[name]['accuracy']:.2f}", f"{found[name]['views']}", f"{sizes[name]:,}"]
         for name in mentors

@@ -19,7 +19,7 @@ from kdcache.cli import main as kdcache_cli
 from kdcache.datasets import ImageDataset
 from kdcache.errors import Stopped
 from kdcache.mentors import Mentor
-from pipelines import cached_equals_online, cifar100_classroom
+from pipelines import amtml, cached_equals_online, cifar100_classroom
 from pipelines.runs import Run, arms_table, command_of, summarise, train_run
 from pipelines.sizes import DIGITS, choose_size
 from tests.test_configs import config_of
@@ -107,6 +107,30 @@ def test_the_classroom_story_goes_on_after_a_kill(tmp_path: Path) -> None:
     assert "epoch 20 of 20" in result.output
     assert "epoch 2 of 20" not in result.output
     assert "mentor r14: has a checkpoint" in result.output
+
+
+@pytest.mark.usefixtures("without_real_data")
+def test_the_amtml_story_on_digits_then_with_hints(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["--smoke", "--out", str(out), "--seeds", "3"]
+    first = CliRunner().invoke(amtml.main, command)
+    assert first.exit_code == 0, first.output
+    results = json.loads((out / "results.json").read_text())
+    assert [run["arm"] for run in results["runs"]] == list(amtml.ARMS)
+    assert all(f"{arm}, seed 3: epoch 2 of 2" in first.output for arm in amtml.ARMS)
+    logits_bytes = results["store"]["bytes"]
+    assert logits_bytes == 2 * 2 * 200 * 10 * 2  # views, mentors, samples, C, float16
+
+    second = CliRunner().invoke(amtml.main, [*command, "--hints"])
+    assert second.exit_code == 0, second.output
+    results = json.loads((out / "results.json").read_text())
+    assert [run["arm"] for run in results["runs"]] == [*amtml.ARMS, *amtml.HINT_ARMS]
+    features_bytes = 2 * 2 * 200 * 64 * 2  # both mentors' classifiers are given 64 numbers
+    assert results["store"]["bytes"] == logits_bytes + features_bytes
+    for arm in amtml.ARMS:
+        assert f"{arm}, seed 3: epoch" not in second.output  # made by the first run
+    for arm in amtml.HINT_ARMS:
+        assert f"{arm}, seed 3: epoch 2 of 2" in second.output
 
 
 @pytest.mark.parametrize(
