@@ -5,10 +5,12 @@ Two spellings of a key are one where this table says so, whichever side has whic
     prefixes    module. _orig_mod. model. backbone. network. net. student. teacher., in any order,
                 where all keys of a side begin with one: what DataParallel, torch.compile and
                 training scripts wrap a network in
-    shortcut    layer2.0.shortcut.0 = layer2.0.downsample.0: akamaster's option B and kuangliu's
-                CIFAR ResNets have the first; CRD, chenyaofo, torchvision and we the second
+    shortcut    layer2.0.shortcut.0 = layer2.0.downsample.0, up to layer3: akamaster's option B and
+                kuangliu's CIFAR ResNets have the first; CRD, chenyaofo, torchvision and we the
+                second
     linear      linear.weight = classifier.weight = fc.weight, the last layer: akamaster, kuangliu
-                and weiaicunzai have the first; CRD, chenyaofo, xternalz and we the last
+                and weiaicunzai have the first; CRD, chenyaofo, xternalz and we the last. Where CRD
+                has the first two (ShuffleNets, ResNet-50; VGG), so have we
     akamaster   compressible_conv1 = conv1 and the like, in its version for pruning
 
 Names that fit are no proof, so what is not in the table is as deliberate: akamaster's published
@@ -16,7 +18,9 @@ ResNets have shortcuts without weights (option A); weiaicunzai's ResNets have fo
 channels, its Wide ResNets biases and no ReLU at the end. These lack or have keys that ours do not,
 and are refused. A Wide ResNet's `layer1.0.shortcut.0` is not read as our
 `block1.layer.0.convShortcut`: repositories differ in whether the shortcut begins before or behind
-the first ReLU, which no key or shape tells.
+the first ReLU, which no key or shape tells. Nor is a `layer4.0.downsample.0` read as our
+ResNet-50's `layer4.0.shortcut.0`, which CRD's and kuangliu's have: torchvision's ResNets, and those
+made of them for CIFAR, have the first and may pool behind the stem, which no key tells either.
 """
 
 import re
@@ -32,7 +36,7 @@ PREFIXES = (
 )
 _SPELLINGS = (
     (re.compile(r"\bcompressible_(?=conv\d|linear\.)"), ""),
-    (re.compile(r"\.shortcut\.(?=\d+\.)"), ".downsample."),
+    (re.compile(r"(?<!\blayer4\.\d)\.shortcut\.(?=\d+\.)"), ".downsample."),
     (re.compile(r"^(linear|classifier)\.(?=(weight|bias)$)"), "fc."),
 )
 

@@ -19,7 +19,10 @@ from kdcache.cli.stores import print_mentors
 
 @click.command()
 @click.option(
-    "--mentors", type=NameList(), required=True, help="Mentors to run, such as r110,wrn40."
+    "--mentors",
+    type=NameList(),
+    required=True,
+    help="Mentors to run, such as r110,wrn40 or vgg13,resnet50.",
 )
 @dataset_options
 @click.option("--split", default="train", show_default=True, help="train or test.")

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 
 @click.command("train-student")
-@click.option("--student", default="r20", show_default=True, help="The network to train.")
+@click.option(
+    "--student",
+    default="r20",
+    show_default=True,
+    help="The network to train, such as r20, wrn16, vgg8 or mobilenetv2.",
+)
 @dataset_options
 @samples_option
 @click.option(

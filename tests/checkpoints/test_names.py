@@ -175,6 +175,28 @@ def test_a_wide_resnets_other_names_are_not_guessed(tmp_path: Path) -> None:
         load_weights(build_network("wrn-10-1", 10), path)
 
 
+def test_a_resnet50_with_torchvisions_names_is_another_network(tmp_path: Path) -> None:
+    network = build_network("resnet50", 10, seed=3)
+    state = dict(network.state_dict())
+    load_weights(network, saved(tmp_path / "crd.pth", {"model": respelt(state, "module.")}))
+    path = saved(
+        tmp_path / "a.pth", respelt(state, "", ("shortcut", "downsample"), ("linear", "fc"))
+    )
+    with pytest.raises(CheckpointError, match=r"the file lacks: layer4\.0\.shortcut\.0\.weight"):
+        load_weights(network, path)
+
+
+@pytest.mark.parametrize("name", ["vgg8", "mobilenetv2", "shufflenetv1", "shufflenetv2"])
+def test_the_classrooms_networks_from_training_scripts(tmp_path: Path, name: str) -> None:
+    network = build_network(name, 10, seed=3)
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    other = build_network(name, 10, seed=4)
+    # As the CRD benchmark saves them.
+    content = {"epoch": 240, "model": respelt(state, "module."), "best_acc": 70.1}
+    load_weights(other, saved(tmp_path / "ckpt_epoch_240.pth", content))
+    assert all(torch.equal(value, state[key]) for key, value in other.state_dict().items())
+
+
 def test_two_state_dicts_are_not_chosen_from(tmp_path: Path) -> None:
     content = {"model": trained(), "ema": trained(), "optimizer": {}}
     with pytest.raises(CheckpointError, match=r"holds several state dicts: model, ema\. Save"):

@@ -12,6 +12,7 @@ from kdcache.models import KNOWN_NAMES, build_network
 from kdcache.models.pooled_features import FeatureTap, feature_width
 
 OURS = ["r8", "wrn-10-1"]
+CLASSROOM = ["vgg8", "vgg13", "mobilenetv2", "shufflenetv1", "shufflenetv2", "resnet50"]
 
 
 def images(count: int = 4, size: int = 32) -> Tensor:
@@ -24,7 +25,7 @@ def features_and_logits(network: nn.Module, pixels: Tensor, classes: int) -> tup
     return tap.features_BF, logits_BC
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", [*OURS, *CLASSROOM])
 def test_our_networks_say_the_same_themselves(name: str) -> None:
     network = build_network(name, 7, seed=0).eval()
     features_BF, logits_BC = features_and_logits(network, images(), 7)
