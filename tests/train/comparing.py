@@ -27,3 +27,9 @@ def same_run(a: Path, b: Path) -> bool:
     ours, theirs = (timeless(RunFolder(folder).records()) for folder in (a, b))
     files = [sorted(file.name for file in folder.iterdir()) for folder in (a, b)]
     return ours == theirs and files[0] == files[1] and same_weights(a, b)
+
+
+def learned_in(state: object) -> list[torch.Tensor]:
+    """What a loss learned by a checkpoint, and the momentum of every weight that has one."""
+    assert isinstance(state, dict)
+    return [*state["loss"].values(), *(one for one in state["momentum"] if one is not None)]

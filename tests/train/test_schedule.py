@@ -40,6 +40,14 @@ def test_cosine_falls_from_the_base_rate_towards_zero() -> None:
     assert rates[-1] > 0
 
 
+def test_amtml_drops_twice_in_its_second_phase() -> None:
+    for epochs in (280, 28):
+        rates = [learning_rate("amtml", 0.1, epoch, epochs) for epoch in range(epochs)]
+        tenth = epochs // 28
+        expected = [0.1] * 18 * tenth + [0.01] * 5 * tenth + [0.001] * 5 * tenth
+        assert rates == pytest.approx(expected)
+
+
 def test_unknown_schedule_names_the_known() -> None:
     with pytest.raises(UsageError, match=r"unknown schedule 'cosin'. Did you mean cosine"):
         learning_rate("cosin", 0.1, 0, 10)
