@@ -22,7 +22,7 @@ from benchmarks.paired import (
     timed,
 )
 from benchmarks.table import Row, Skipped, milliseconds
-from kdcache.classroom import ClassroomLoss, CrossEntropyLoss, MentorLoss
+from kdcache.classroom import METHODS, CrossEntropyLoss, MentorLoss, build_loss
 from kdcache.datasets import ImageDataset, open_dataset
 from kdcache.loader import Batch, ReplayLoader
 from kdcache.mentors import MentorPool
@@ -63,7 +63,7 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
         experiment.require_same_batches()
         yield experiment.store_against_labels()
         yield from experiment.online_against_store()
-        yield experiment.classroom_loss()
+        yield from experiment.losses()
 
 
 def _all_steps(loop: TrainingLoop, batches: list[Batch]) -> None:
@@ -166,8 +166,8 @@ class _Experiment:
             detail=self.sizes,
         )
 
-    def classroom_loss(self) -> Row:
-        """Loss and gradient by the student's logits, alone, as a part of a student step."""
+    def losses(self) -> Iterator[Row]:
+        """Each method's loss and gradient by the student's logits, alone, beside a student step."""
         loop = self._loop(CrossEntropyLoss())
         batches = list(loop.loader)
         generator = torch.Generator().manual_seed(0)
@@ -175,34 +175,39 @@ class _Experiment:
         student_BC = torch.randn(BATCH, classes, generator=generator, requires_grad=True)
         mentors_BMC = torch.randn(BATCH, count, classes, generator=generator).log_softmax(-1)
         labels_B = torch.randint(classes, (BATCH,), generator=generator)
-        calls = self.settings.size(full=200, quick=5)
+        calls = self.settings.size(full=50, quick=2)
 
-        def step(loss: MentorLoss, mentor_logits_BMC: torch.Tensor | None) -> None:
+        def step(loss: MentorLoss) -> None:
             student_BC.grad = None
-            loss(student_BC, labels_B, mentor_logits_BMC).total.backward()  # type: ignore[no-untyped-call]
+            most = loss.needs.most_mentors
+            loss(student_BC, labels_B, mentors_BMC[:, :most]).total.backward()  # type: ignore[no-untyped-call]
 
-        seconds = interleave(
-            {
-                "classroom": timed(lambda: step(ClassroomLoss(), mentors_BMC), calls),
-                "labels": timed(lambda: step(CrossEntropyLoss(), None), calls),
-                "student": timed(partial(_all_steps, loop, batches)),
-            },
-            self.settings.repeats,
-        )
-        per_step = {
-            name: [t / (self.steps if name == "student" else calls) for t in times]
-            for name, times in seconds.items()
+        losses = {
+            method: build_loss(method)
+            for method, switches in METHODS.items()
+            if not hasattr(switches, "for_shapes")  # a loss that learns needs features, too
         }
-        beyond = [a - b for a, b in zip(per_step["classroom"], per_step["labels"], strict=True)]
-        return Row(
-            what="classroom loss beyond cross-entropy / student step",
-            measured=ratio(beyond, per_step["student"]),
-            detail=(
-                f"best {milliseconds(min(per_step['classroom']))} with its gradient against "
-                f"{milliseconds(min(per_step['labels']))}; student step "
-                f"{milliseconds(min(per_step['student']))}; logits ({BATCH}, {count}, {classes})"
-            ),
-        )
+        losses = {
+            method: loss for method, loss in losses.items() if loss.needs.least_mentors <= count
+        }
+        sides = {name: timed(partial(step, loss), calls) for name, loss in losses.items()}
+        sides["step"] = timed(partial(_all_steps, loop, batches))
+        seconds = interleave(sides, self.settings.repeats)
+        per_step = [t / self.steps for t in seconds.pop("step")]
+        labels = [t / calls for t in seconds.pop("ce")]
+        for method, times in seconds.items():
+            own = [t / calls for t in times]
+            with_it = [s + a - b for s, a, b in zip(per_step, own, labels, strict=True)]
+            yield Row(
+                what=f"step of {method} / with labels only",
+                measured=ratio(with_it, per_step),
+                budget=Budget(limit=1.05, higher_is_better=False),
+                detail=(
+                    f"its loss {milliseconds(min(own))}, labels {milliseconds(min(labels))}; "
+                    f"student step {milliseconds(min(per_step))}; "
+                    f"logits ({BATCH}, {count}, {classes})"
+                ),
+            )
 
     def _epochs(self, name: str, rounds: int, **options: Any) -> Side:
         """A side that trains one epoch a call. The last epoch, which is evaluated, never comes."""

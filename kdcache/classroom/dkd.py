@@ -97,11 +97,12 @@ class DKDLoss:
 def _decoupled(softened_BMC: Tensor, true_B1C: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of (true class, all others), (B, M, 2), and among the others, (B, M, C).
 
-    The true class is taken out by the lowest finite number instead of -inf, which would be NaN
-    where nothing else is left; its probability is 0 all the same.
+    The true class is taken out by the lowest finite number instead of -inf, and a class excluded by
+    a mentor by half of that: where a mentor excludes all others, -inf would be NaN, and this is
+    the uniform distribution over them. Their probabilities are 0 all the same.
     """
     floor = torch.finfo(softened_BMC.dtype).min
-    finite_BMC = softened_BMC.clamp(min=floor)
+    finite_BMC = softened_BMC.clamp(min=floor / 2)
     others_BMC = finite_BMC.masked_fill(true_B1C, floor)
     true_BM = finite_BMC.masked_fill(~true_B1C, 0.0).sum(dim=-1)
     pair_BM2 = torch.stack([true_BM, others_BMC.logsumexp(dim=-1)], dim=-1)

@@ -37,7 +37,7 @@ def seen_by_terms(student_logits_BC: Tensor, num_mentors: int) -> Seen:
     """One slot for the task term and one for each mentor's."""
     B, C = student_logits_BC.shape
     seen_BKC = student_logits_BC.unsqueeze(1).expand(B, 1 + num_mentors, C)
-    if seen_BKC.requires_grad:
+    if seen_BKC.requires_grad and torch.is_grad_enabled():  # views of a leaf require it regardless
         seen_BKC.retain_grad()
     # One split, whose backward pass is one concatenation; slices would each fill all slots.
     task_B1C, mentors_BMC = torch.split(seen_BKC, [1, num_mentors], dim=1)

@@ -64,6 +64,24 @@ def switch_grid(granularity: str) -> list[dict[str, object]]:
     return grid
 
 
+def rank_grid(granularity: str) -> list[dict[str, object]]:
+    """Rank weighting with every switch that meets it."""
+    axes: list[list[dict[str, object]]] = [
+        [{}, {"gate_margin": 0.1}, {"gate": "soft"}, {"gate": "off"}],
+        [{}, {"rank_scale": 4.0}, {"teachers": (0,)}, {"teachers": [2, 0]}],
+        [{}, {"tau": 4.0, "t_max": 2.5}, {"temperature": "fixed", "fixed_temperature": 3.0}],
+        [{}, {"gap": "ratio"}, {"gap": "difference"}],
+        [{}, {"kd_scale": "per-active-weight"}, {"kd_scale": 0.3}],
+    ]
+    grid: list[dict[str, object]] = [
+        {"mentor_weight": "one"}, {"mentor_weight": "one", "task_weight": "one", "gate": "off"},
+    ]  # fmt: skip
+    grid += [
+        {key: part[key] for part in parts for key in part} for parts in itertools.product(*axes)
+    ]
+    return [{"weighting": "rank", "granularity": granularity, **switches} for switches in grid]
+
+
 # Examples are replayed in the same order on every machine; each builds three tiny tensors.
 quick = settings(
     max_examples=25,
@@ -76,11 +94,11 @@ granularities = st.sampled_from(["sample", "batch"])
 
 
 @st.composite
-def batches(draw: st.DrawFn) -> Batch:
+def batches(draw: st.DrawFn, least_mentors: int = 1) -> Batch:
     return make_batch(
         draw(seeds),
         B=draw(st.integers(1, 6)),
-        M=draw(st.integers(1, 5)),
+        M=draw(st.integers(least_mentors, 5)),
         C=draw(st.integers(2, 7)),
         scale=draw(st.sampled_from([0.1, 1.0, 4.0])),
     )

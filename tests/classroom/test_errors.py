@@ -12,6 +12,7 @@ from kdcache.classroom import (
     ClassroomLoss,
     CrossEntropyLoss,
     KDLoss,
+    LossShapes,
     MentorLoss,
     build_loss,
 )
@@ -80,6 +81,43 @@ def test_bad_switches_of_the_baselines(
         method(**switches)
 
 
+@pytest.mark.parametrize(
+    ("method", "switches", "words"),
+    [
+        ("soft", {"temperature": 0.0}, ["temperature", "> 0", "0.0"]),
+        ("ca-mkd", {"divide_by_k": "yes"}, ["divide_by_k", "true or false", "'yes'"]),
+        ("ebkd", {"kd_weight": -1.0}, ["kd_weight", ">= 0", "-1.0"]),
+        ("dkd", {"warm_up": 2.5}, ["warm_up", "whole number >= 0", "2.5"]),
+        ("dkd", {"warm_up": -1}, ["warm_up", "whole number >= 0", "-1"]),
+        ("dkd", {"beta": "8"}, ["beta", "number", "'8'"]),
+        ("dist", {"gamma": -1.0}, ["gamma", ">= 0", "-1.0"]),
+        ("logit-mse", {"ce_weight": float("nan")}, ["ce_weight", "finite", "nan"]),
+        ("kd", {"standardise": "no"}, ["standardise", "true or false", "'no'"]),
+    ],
+    ids=str,
+)
+def test_bad_switches_of_every_method(
+    method: str, switches: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(UsageError) as error:
+        build_loss(method, **switches)
+    for word in [repr(method), *words]:
+        assert word in str(error.value)
+
+
+def test_a_teacher_that_is_not_there_is_refused() -> None:
+    loss = ClassroomLoss(weighting="rank", teachers=(0, 3))
+    with pytest.raises(ValueError, match=r"teachers names mentor 3, but there are 3.*0 to 2"):
+        loss(*make_batch(M=3))
+    loss(*make_batch(M=4))
+
+
+def test_teachers_of_a_config_file_are_a_list() -> None:
+    loss = build_loss("classroom", weighting="rank", teachers=[2, 0])
+    assert loss == ClassroomLoss(weighting="rank", teachers=(2, 0))
+    assert hash(loss) == hash(ClassroomLoss(weighting="rank", teachers=(2, 0)))
+
+
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_losses_are_frozen_and_keyword_only(method: str) -> None:
     loss = METHODS[method]()
@@ -140,12 +178,41 @@ def test_a_label_out_of_range_is_not_ignored() -> None:
         CrossEntropyLoss()(*batch)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Learns:
+    """Switches of a loss that must know its size; it keeps what it was asked for."""
+
+    rate: float = 1.0
+
+    def for_shapes(self, shapes: LossShapes, seed: int) -> tuple[float, LossShapes, int]:
+        return self.rate, shapes, seed
+
+
+def test_a_loss_that_learns_is_made_for_its_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "learns", _Learns)
+    shapes = LossShapes(num_mentors=2, num_classes=10, student_features=64)
+    loss: object = build_loss("learns", shapes=shapes, seed=3, rate=0.5)
+    assert loss == (0.5, shapes, 3)
+    with pytest.raises(UsageError, match=r"'learns'.*shapes=LossShapes.*got None"):
+        build_loss("learns")
+    assert build_loss("kd", shapes=shapes, seed=3) == KDLoss()  # others have no use for them
+
+
+def test_an_unknown_method_is_told_which_there_are() -> None:
+    with pytest.raises(UsageError) as error:
+        build_loss("nothing-like-it")
+    for method in METHODS:
+        assert method in str(error.value)
+
+
 def test_build_loss() -> None:
     assert build_loss("classroom", tau=4.0, gate="off") == ClassroomLoss(tau=4.0, gate="off")
     assert build_loss("kd") == KDLoss()
     with pytest.raises(UsageError, match=r"unknown method 'clasroom'\. Did you mean classroom"):
         build_loss("clasroom")
-    with pytest.raises(UsageError, match=r"'kd'.*'tau'.*ce_weight, kd_weight, temperature"):
+    with pytest.raises(
+        UsageError, match=r"'kd'.*'tau'.*ce_weight, kd_weight, standardise, temperature"
+    ):
         build_loss("kd", tau=4.0)
     with pytest.raises(UsageError, match=r"'average'.*Did you mean temperature"):
         build_loss("average", temprature=4.0)

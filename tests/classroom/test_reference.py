@@ -1,6 +1,7 @@
 """Every loss equals its plain-loop float64 reference, in value and gradient, over all switches."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from kdcache.classroom import (
     MentorLoss,
 )
 from tests.classroom import reference
-from tests.classroom.cases import Batch, make_batch, switch_grid
+from tests.classroom.cases import Batch, make_batch, rank_grid, switch_grid
 
 Reference = Callable[..., reference.Expected]
 STEP = 1e-5
@@ -28,6 +29,7 @@ def assert_equal(out: LossOutput, expected: reference.Expected, where: object) -
     ), where
     assert out.active_BM.tolist() == expected.active, where
     for got, want in (
+        (out.term_BM, expected.term),
         (out.weight_BM, expected.weight),
         (out.gap_BM, expected.gap),
         (out.temperature_BM, expected.temperature),
@@ -38,13 +40,19 @@ def assert_equal(out: LossOutput, expected: reference.Expected, where: object) -
 def check(
     loss: MentorLoss, slow: Reference, batch: Batch, directions: Tensor, **switches: object
 ) -> None:
-    """Values, and the gradient along each direction against a central finite difference."""
+    """Values, and the gradient along each direction against a central finite difference.
+
+    The gradient of the whole, and what `seen_BKC` keeps of each term alone.
+    """
     student_logits_BC = batch.student_logits_BC.clone().requires_grad_()
     labels, mentors = batch.labels_B.tolist(), batch.mentor_logits_BMC.tolist()
     held = batch.student_logits_BC.tolist()
     out = loss(student_logits_BC, batch.labels_B, batch.mentor_logits_BMC)
     assert_equal(out, slow(held, labels, mentors, **switches), (loss, switches))
-    (gradient_BC,) = torch.autograd.grad(out.total, student_logits_BC)
+    torch.autograd.backward(out.total)
+    assert student_logits_BC.grad is not None
+    assert out.seen_BKC.grad is not None
+    gradients = [student_logits_BC.grad, *out.seen_BKC.grad.unbind(1)]
     for direction_BC in directions:
         ends = [
             slow(
@@ -53,12 +61,20 @@ def check(
                 mentors,
                 held=held,
                 **switches,
-            ).total
+            )
             for step in (-STEP, STEP)
         ]
-        slope = (ends[1] - ends[0]) / (2 * STEP)
-        got = float((gradient_BC * direction_BC).sum())
-        assert got == pytest.approx(slope, rel=1e-6, abs=1e-7), (loss, switches)
+        got = [float((gradient_BC * direction_BC).sum()) for gradient_BC in gradients]
+        low, high = (
+            [
+                end.total,
+                end.task,
+                *(sum(column) / len(held) for column in zip(*end.term, strict=True)),
+            ]
+            for end in ends
+        )
+        slopes = [(b - a) / (2 * STEP) for a, b in zip(low, high, strict=True)]
+        assert got == pytest.approx(slopes, rel=1e-6, abs=1e-7), (loss, switches)
 
 
 def random_directions(batch: Batch, count: int) -> Tensor:
@@ -96,6 +112,26 @@ def test_the_grid_shows_active_and_inactive_mentors(granularity: str) -> None:
     assert (out.gap_BM > 0).any()
 
 
+@pytest.mark.parametrize("granularity", ["sample", "batch"])
+def test_rank_weighting_over_all_switches(granularity: str) -> None:
+    batch = make_batch(seed=1, B=4, M=3, C=3)
+    batch.mentor_logits_BMC[:, 0] += 2.0 * torch.eye(3)[batch.labels_B]
+    batch.mentor_logits_BMC[:, 2] -= 2.0 * torch.eye(3)[batch.labels_B]
+    directions = random_directions(batch, 1)
+    for switches in rank_grid(granularity):
+        loss = ClassroomLoss(**switches)  # type: ignore[arg-type]
+        check(loss, reference.classroom, batch, directions, **switches)
+
+
+@pytest.mark.parametrize("granularity", ["sample", "batch"])
+@pytest.mark.parametrize("weighting", ["confidence", "rank"])
+def test_standardised_classroom(granularity: str, weighting: str) -> None:
+    batch = make_batch(seed=3, B=3, M=4, C=5)
+    switches = {"granularity": granularity, "weighting": weighting, "standardise": True}
+    loss = ClassroomLoss(**switches)  # type: ignore[arg-type]
+    check(loss, reference.classroom, batch, unit_directions(batch), **switches)
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("M", [1, 4])
 @pytest.mark.parametrize("granularity", ["sample", "batch"])
@@ -113,10 +149,15 @@ def test_ce(seed: int) -> None:
 
 @pytest.mark.parametrize(
     "switches",
-    [{}, {"temperature": 1.0}, {"temperature": 2.5, "ce_weight": 0.7, "kd_weight": 2.0}],
+    [
+        {},
+        {"temperature": 1.0},
+        {"temperature": 2.5, "ce_weight": 0.7, "kd_weight": 2.0},
+        {"standardise": True, "temperature": 2.0},
+    ],
     ids=str,
 )
-def test_average_and_kd(switches: dict[str, float]) -> None:
+def test_average_and_kd(switches: dict[str, Any]) -> None:
     batch = make_batch(seed=5)
     check(AverageLoss(**switches), reference.average, batch, unit_directions(batch), **switches)
     one = batch._replace(mentor_logits_BMC=batch.mentor_logits_BMC[:, :1])
