@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     "--method",
     default="classroom",
     show_default=True,
-    help="classroom, ce, kd, average, soft, ca-mkd, ebkd, dkd, dist or logit-mse.",
+    help="classroom, ce, kd, average, soft, ca-mkd, ebkd, dkd, dist, logit-mse or amtml.",
 )
 @click.option(
     "--targets",
