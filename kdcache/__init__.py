@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kdcache import classroom, datasets, encode, errors, models, store, train, views
     from kdcache.classroom import (
+        Amtml,
         AverageLoss,
         CAMKDLoss,
         ClassroomLoss,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         KDLoss,
         LogitMSELoss,
         LossOutput,
+        LossShapes,
         SoftLoss,
     )
     from kdcache.datasets import ImageDataset, Preprocessing, open_dataset
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "kdcache.classroom": (
+        "Amtml",
         "AverageLoss",
         "CAMKDLoss",
         "ClassroomLoss",
@@ -60,6 +63,7 @@ _HOMES = {
         "KDLoss",
         "LogitMSELoss",
         "LossOutput",
+        "LossShapes",
         "SoftLoss",
     ),
     "kdcache.datasets": ("ImageDataset", "Preprocessing", "open_dataset"),
@@ -84,6 +88,7 @@ _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names
 _PACKAGES = ("classroom", "datasets", "encode", "errors", "models", "store", "train", "views")
 
 __all__ = [
+    "Amtml",
     "AverageLoss",
     "Batch",
     "CAMKDLoss",
@@ -97,6 +102,7 @@ __all__ = [
     "LabelsOnly",
     "LogitMSELoss",
     "LossOutput",
+    "LossShapes",
     "Mentor",
     "MentorPool",
     "OnlineTargets",

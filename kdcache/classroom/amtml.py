@@ -57,7 +57,7 @@ from kdcache.classroom.needs import Needs
 from kdcache.classroom.output import LossOutput
 from kdcache.classroom.rkd import relational_loss
 from kdcache.classroom.shapes import LossShapes
-from kdcache.classroom.switches import check_choice, check_flag, check_number
+from kdcache.classroom.switches import check_bool, check_choice, check_number, check_whole
 from kdcache.classroom.terms import Seen, seen_by_terms, sum_of_terms
 
 _REGULARISER = 0.1  # the authors' factor
@@ -107,14 +107,13 @@ class Amtml:
         check_choice("reduction", self.reduction, ("batchmean", "authors"))
         check_number("rkd_distance_weight", self.rkd_distance_weight)
         check_number("rkd_angle_weight", self.rkd_angle_weight)
-        check_flag("regularise", self.regularise)
+        check_bool("regularise", self.regularise)
         check_number("hint_weight", self.hint_weight)
-        check_flag("train_adapter", self.train_adapter)
+        check_bool("train_adapter", self.train_adapter)
         if not self.train_adapter and self.hint_weight == 0:
             raise ValueError("train_adapter=False needs hint_weight above 0, got hint_weight=0")
-        phase1 = self.phase1_epochs
-        if phase1 is not None and (type(phase1) is not int or phase1 < 0):
-            raise ValueError(f"phase1_epochs must be None or an int >= 0, got {phase1!r}")
+        if self.phase1_epochs is not None:
+            check_whole("phase1_epochs", self.phase1_epochs)
 
     @property
     def needs(self) -> Needs:

@@ -14,12 +14,6 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} must be {_one_of(choices)}, got {value!r}")
 
 
-def check_flag(name: str, value: object) -> None:
-    """`value` is True or False."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, got {value!r}")
-
-
 def check_number(
     name: str,
     value: object,

@@ -55,7 +55,8 @@ SWITCHES: dict[str, tuple[Any, str]] = {
     "task_weight": (str, "classroom: confidence or one (confidence)."),
     "temperature": (
         NumberOrWord(),
-        "classroom: gap or fixed (gap); kd, average, soft, ca-mkd, ebkd, dkd, dist: a number (4).",
+        "classroom: gap or fixed (gap); kd, average, soft, ca-mkd, ebkd, dkd, dist: a number (4); "
+        "amtml: a number (5).",
     ),
     "fixed_temperature": (float, "classroom: the temperature of --temperature fixed (1)."),
     "gap": (str, "classroom: ratio, difference or absolute (ratio; by rank absolute)."),
@@ -69,11 +70,12 @@ SWITCHES: dict[str, tuple[Any, str]] = {
     "ce_weight": (
         float,
         "weight of the labels' cross-entropy; kd, average, soft, ca-mkd, ebkd, logit-mse (0.1); "
-        "dkd, dist (1).",
+        "dkd, dist (1); amtml (0.3).",
     ),
     "kd_weight": (
         float,
-        "kd, average, soft, ca-mkd, ebkd, logit-mse: weight of the mentors' term (0.9).",
+        "kd, average, soft, ca-mkd, ebkd, logit-mse: weight of the mentors' term (0.9); "
+        "amtml: (1.4).",
     ),
     "divide_by_k": (bool, "ca-mkd: divide by the number of mentors, as the released code (no)."),
     "alpha": (float, "dkd: weight of the true class's part (1)."),

@@ -430,7 +430,7 @@ def test_weights_move_to_the_mentor_that_is_right(right: int) -> None:
         ({"kd_weight": -1.0}, ["kd_weight", ">= 0"]),
         ({"reduction": "sum"}, ["reduction", "'batchmean' or 'authors'", "'sum'"]),
         ({"regularise": 1}, ["regularise", "true or false", "1"]),
-        ({"phase1_epochs": 1.5}, ["phase1_epochs", "int", "1.5"]),
+        ({"phase1_epochs": 1.5}, ["phase1_epochs", "whole number", "1.5"]),
         ({"phase1_epochs": -1}, ["phase1_epochs", ">= 0", "-1"]),
         ({"phase1_epochs": True}, ["phase1_epochs", "True"]),
         ({"train_adapter": False}, ["train_adapter", "hint_weight"]),
