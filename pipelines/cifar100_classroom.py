@@ -28,9 +28,9 @@ if not __package__:  # run as a file: the folder above holds the package `pipeli
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import kdcache
-from kdcache.classroom import METHODS
+from kdcache.classroom import METHODS, build_method
 from kdcache.cli.options import NameList
-from kdcache.errors import unknown_name
+from kdcache.errors import UsageError, unknown_name
 from kdcache.mentors import mentor_name
 from pipelines.runs import train_run, write_results
 from pipelines.sizes import Size, choose_size, size_options
@@ -67,11 +67,11 @@ def main(
 ) -> None:
     """Trains one student by several methods from one store of its classroom's targets."""
     with stoppable() as stop:
-        arms = choose_arms(methods)
         size = choose_size(SMOKE if given["smoke"] else FULL, given)
         if teacher is not None:
             size = replace(size, mentors=(mentor_name(teacher), *size.mentors))
         mentors = tuple(dict.fromkeys(size.mentors))
+        arms = choose_arms(methods, len(mentors))  # what is wrong should not cost hours first
         folder = Path(out)
 
         train_mentors(mentors, size.dataset, stop, epochs=size.mentor_epochs, device=device)
@@ -102,12 +102,18 @@ def main(
         click.echo(write_results(folder, title, store, mentors, runs, device))
 
 
-def choose_arms(names: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Method and switches by arm. Raises UsageError for a name that is neither."""
+def choose_arms(names: Sequence[str], num_mentors: int) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Method and switches by arm. Raises UsageError for a name that is neither, and for a method
+    that so many mentors cannot teach by."""
     arms = {name: SWITCHES.get(name, (name, {})) for name in names}
-    for method, _ in arms.values():
+    for method, switches in arms.values():
         if method not in METHODS:
             raise unknown_name("method", method, (*METHODS, *SWITCHES))
+        needs = build_method(method, **switches).needs
+        try:
+            needs.require(method, 1 if method == "kd" else num_mentors)
+        except ValueError as error:
+            raise UsageError(f"{error}: --mentors, or leave it out of --methods") from error
     return arms
 
 

@@ -138,6 +138,7 @@ def test_the_amtml_story_on_digits_then_with_hints(tmp_path: Path) -> None:
     [
         (["--methods", "averag"], "Did you mean average"),
         (["--mentors", "r9"], "unknown network .r9."),
+        (["--mentors", "r8"], "ca-mkd: at least 2 mentors"),
         (["--seeds", "0,0"], "different numbers"),
         (["--seeds", "-1"], "from 0 up"),
         (["--epochs", "0"], "x>=1"),
