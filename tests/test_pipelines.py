@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -131,6 +132,28 @@ def test_the_amtml_story_on_digits_then_with_hints(tmp_path: Path) -> None:
         assert f"{arm}, seed 3: epoch" not in second.output  # made by the first run
     for arm in amtml.HINT_ARMS:
         assert f"{arm}, seed 3: epoch 2 of 2" in second.output
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("real_data")
+@pytest.mark.parametrize(
+    ("story", "words"),
+    [
+        (cifar100_classroom.main, ["--methods", "ce,classroom-batch"]),
+        (amtml.main, ["--hints", "--epochs", "1"]),
+    ],
+    ids=["classroom", "amtml"],
+)
+def test_a_smoke_on_real_data(story: click.Command, words: list[str], tmp_path: Path) -> None:
+    command = ["--smoke", "--seeds", "0", *words, "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(story, command)
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["store"]["dataset"]["name"] == "cifar100"
+    accuracies = {mentor["name"]: mentor["accuracy"] for mentor in results["store"]["mentors"]}
+    assert set(accuracies) == {"r32", "r20"}
+    assert min(accuracies.values()) > 85  # trained on these images
+    assert all(0 <= run["last"] <= run["best"] <= 100 for run in results["runs"])
 
 
 @pytest.mark.parametrize(
