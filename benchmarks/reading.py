@@ -182,9 +182,7 @@ def _memory(store: TargetStore) -> Row:
     stream.executor().shutdown(wait=True)
     grown = "unknown" if before is None else f"{(_resident_set() or 0) - before:,} bytes"
     residents = [slot._resident for slot in stream._slots if slot._resident is not None]
-    held = sum(
-        group._rows.untyped_storage().nbytes() for view in residents for group in view._groups
-    )
+    held = sum(view.num_bytes for view in residents)
     two_views = 2 * _view_bytes(store)
     share = held / two_views
     return Row(

@@ -4,7 +4,7 @@ loader = kdcache.ReplayLoader(dataset, store, batch_size=128)
 for epoch in range(epochs):
     loader.set_epoch(epoch)
     for batch in loader:
-        batch.images, batch.labels, batch.index, batch.logits
+        batch.images, batch.labels, batch.index, batch.logits  # and batch.features
 """
 
 import os
@@ -21,7 +21,7 @@ from kdcache import philox
 from kdcache.datasets import ImageDataset, Preprocessing, as_image_dataset
 from kdcache.devices import resolve_device
 from kdcache.errors import UsageError
-from kdcache.sources import TargetSource
+from kdcache.sources import Targets, TargetSource
 from kdcache.store import TargetStore
 from kdcache.stream import TargetStream
 
@@ -34,8 +34,9 @@ class Batch:
 
     `images`: float32 (B, C, H, W) normalised for the student, or uint8 with `normalize=None`.
     `labels`: int64 (B,). `index`: int64 (B,), the dataset's permanent integers. `logits`: float32
-    (B, M, classes) log-probabilities in the order of the mentors, None when training on labels
-    only. `features`: their pooled features, float32 (B, F_m) each, None unless asked for.
+    (B, M, classes) log-probabilities in the order of the mentors (raw logits where the loader was
+    asked for them), None when training on labels only. `features`: M tensors float32 (B, F_m),
+    the mentors' pooled features; None where the loader was not asked.
     """
 
     images: torch.Tensor
@@ -50,9 +51,10 @@ class ReplayLoader:
 
     `dataset`: one of ours or any map-style dataset. `store`: an open store, its path, or any
     TargetSource. `mentors`: names, in the order of the M axis; None: all (a TargetSource has its
-    own). `normalize`: the
-    student's preprocessing; "dataset": the dataset's own; None: images stay uint8. `rank` and
-    `world_size`: this process takes a strided slice of the one epoch order.
+    own). `normalize`: the student's preprocessing; "dataset": the dataset's own; None: images stay
+    uint8. `rank` and `world_size`: this process takes a strided slice of the one epoch order.
+    `features`, `raw_logits`: of the store, as `TargetStream` has them (a TargetSource gives what it
+    gives).
 
     Before the first batch a stored source is proven to belong to the dataset: StoreMismatch,
     ReplayMismatch or MissingTargets otherwise.
@@ -71,6 +73,8 @@ class ReplayLoader:
         rank: int = 0,
         world_size: int = 1,
         normalize: Preprocessing | Literal["dataset"] | None = "dataset",
+        features: bool = False,
+        raw_logits: bool = False,
     ) -> None:
         if not 0 <= rank < world_size:
             raise UsageError(f"rank must lie in 0 to world_size - 1, got {rank} of {world_size}")
@@ -78,11 +82,16 @@ class ReplayLoader:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}")
         self.device = resolve_device(str(device))
         if isinstance(store, (TargetStore, str, os.PathLike)):
-            self.source: TargetSource = TargetStream(store, mentors, self.device)
-        elif mentors is None:
+            self.source: TargetSource = TargetStream(
+                store, mentors, self.device, features=features, raw_logits=raw_logits
+            )
+        elif mentors is None and not (features or raw_logits):
             self.source = store
         else:
-            raise UsageError(f"a target source has its own mentors, {', '.join(store.mentors)}")
+            raise UsageError(
+                f"a target source has its own mentors, {', '.join(store.mentors)}, and decides "
+                "itself whether it gives features and raw logits"
+            )
         self.dataset: ImageDataset = as_image_dataset(dataset)
         if isinstance(self.source, TargetStream):
             self.dataset = self.source.require_dataset(self.dataset)
@@ -135,26 +144,27 @@ class ReplayLoader:
             for start in range(first * self.batch_size, len(order), group):
                 index_G = order[start : start + group]
                 pixels_G = self.source.recipe(self.dataset.images(index_G), index_G, view)
-                logits_G = targets[index_G]
+                targets_G = targets.gather(index_G)
                 for offset in range(0, len(index_G), self.batch_size):
                     rows = slice(offset, offset + self.batch_size)
                     self._done += 1
-                    yield self._batch(
-                        pixels_G[rows], index_G[rows], None if logits_G is None else logits_G[rows]
-                    )
+                    yield self._batch(pixels_G[rows], index_G[rows], targets_G, rows)
         self._epoch, self._done = epoch + 1, 0
 
     def _batch(
         self,
         pixels_BCHW: NDArray[np.uint8],
         index_B: NDArray[np.int64],
-        logits_BMC: torch.Tensor | None,
+        targets_G: Targets,
+        rows: slice,
     ) -> Batch:
+        logits_GMC, features = targets_G.logits, targets_G.features
         images = torch.from_numpy(pixels_BCHW).to(self.device, non_blocking=True)
         labels = torch.from_numpy(self.dataset.labels(index_B)).to(self.device, non_blocking=True)
         return Batch(
             images=images if self.normalize is None else self.normalize(images),
             labels=labels,
             index=torch.from_numpy(index_B),
-            logits=logits_BMC,
+            logits=None if logits_GMC is None else logits_GMC[rows],
+            features=None if features is None else tuple(each[rows] for each in features),
         )

@@ -6,7 +6,8 @@ one function, `MentorPool.run`, and one `RunShape`.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,12 +23,14 @@ from kdcache.devices import PRECISIONS, precision_context
 from kdcache.encode import LOGITS, TargetKind
 from kdcache.errors import CheckpointError, UsageError, unknown_name
 from kdcache.models import build_network, checked_forward, long_name, short_name
+from kdcache.models.pooled_features import FeatureTap
 from kdcache.untrusted import read_json
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th")
 SMALLEST_RUN = 64
 LARGEST_RUN = 8192
 _File = TypeVar("_File", bound=str | os.PathLike[str])
+_Result = TypeVar("_Result")
 _MOST_SIDECAR = 2**20  # bytes
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
@@ -193,14 +196,12 @@ class MentorPool:
         *,
         device: torch.device,
         run_shape: RunShape,
-        kind: TargetKind = LOGITS,
     ) -> None:
         self.mentors = tuple(mentors)
         if len(set(self.names)) != len(self.names):
             raise UsageError(f"a mentor is named twice: {', '.join(self.names)}")
         self.device = device
         self.run_shape = run_shape
-        self.kind = kind
         self._memory_format = MEMORY_FORMATS[run_shape.memory_format]
         for mentor in mentors:
             # torch's stubs lack the keyword-only form of Module.to.
@@ -210,49 +211,60 @@ class MentorPool:
     def names(self) -> tuple[str, ...]:
         return tuple(mentor.name for mentor in self.mentors)
 
-    @torch.inference_mode()
     def run(
         self, pixels_BCHW: NDArray[np.uint8], names: Sequence[str] | None = None
     ) -> torch.Tensor:
-        """Targets of these pixels: float32 (B, M, *row) on the device, log-softmax for logits.
+        """Log-probabilities of these pixels: float32 (B, M, C) on the device.
 
         `pixels_BCHW`: uint8, any B; it is cut into passes of the recorded batch, the last padded
         with zeros. `names`: which mentors, in which order; None: all.
         """
-        chosen = self._choose(names)
-        batch = self.run_shape.batch
-        if not len(pixels_BCHW):
-            return self._run_once(pixels_BCHW, chosen)
-        return torch.cat(
-            [
-                self._run_once(pixels_BCHW[start : start + batch], chosen)
-                for start in range(0, len(pixels_BCHW), batch)
-            ]
-        )
+        chosen = self.names if names is None else names
+        return torch.stack(self.targets(pixels_BCHW, [(name, LOGITS) for name in chosen]), dim=1)
 
-    def _run_once(self, pixels_BCHW: NDArray[np.uint8], chosen: Sequence[Mentor]) -> torch.Tensor:
+    @torch.inference_mode()
+    def targets(
+        self, pixels_BCHW: NDArray[np.uint8], wanted: Sequence[tuple[str, TargetKind]]
+    ) -> list[torch.Tensor]:
+        """Targets of any kinds, one float32 tensor (B, *row) on the device for each wanted.
+
+        Each mentor runs once over each pass of the pixels, which are cut as `run` cuts them,
+        whatever is wanted of it. Raises UsageError for a network that does not suit.
+        """
+        batch = self.run_shape.batch
+        starts = range(0, len(pixels_BCHW), batch) or range(1)
+        passes = [self._run_once(pixels_BCHW[start : start + batch], wanted) for start in starts]
+        return [torch.cat(rows) for rows in zip(*passes, strict=True)]
+
+    @torch.inference_mode()
+    def feature_width(self, name: str, pixels_1CHW: NDArray[np.uint8]) -> int:
+        """How many pooled features a mentor has. Raises UsageError for one without."""
+        (mentor,) = self._choose([name])
+        pixels = torch.from_numpy(pixels_1CHW).to(self.device, memory_format=self._memory_format)
+        with precision_context(self.device, self.run_shape.precision):
+            features_BF = _forward(mentor, mentor.preprocessing(pixels), tapped=True)[1]
+        assert features_BF is not None
+        return features_BF.shape[1]
+
+    def _run_once(
+        self, pixels_BCHW: NDArray[np.uint8], wanted: Sequence[tuple[str, TargetKind]]
+    ) -> list[torch.Tensor]:
         rows = len(pixels_BCHW)
         padding = ((0, self.run_shape.batch - rows), (0, 0), (0, 0), (0, 0))
         padded = np.pad(pixels_BCHW, padding) if padding[0][1] else pixels_BCHW
         pixels = torch.from_numpy(padded).to(self.device, memory_format=self._memory_format)
         inputs: dict[Preprocessing, torch.Tensor] = {}
-        with precision_context(self.device, self.run_shape.precision):
-            outputs = []
-            for mentor in chosen:
+        targets: dict[tuple[str, TargetKind], torch.Tensor] = {}
+        for mentor in self._choose(list(dict.fromkeys(name for name, _ in wanted))):
+            kinds = [kind for name, kind in wanted if name == mentor.name]
+            with precision_context(self.device, self.run_shape.precision):
                 if mentor.preprocessing not in inputs:
                     inputs[mentor.preprocessing] = mentor.preprocessing(pixels)
-                what = f"mentor {mentor.name!r} ({mentor.architecture})"
                 images = inputs[mentor.preprocessing]
-                outputs.append(
-                    checked_forward(
-                        what,
-                        mentor.network,
-                        images,
-                        mentor.num_classes,
-                        remedy="Choose a mentor made for this dataset with --mentors",
-                    )
-                )
-        return torch.stack([self.kind.from_output(output) for output in outputs], dim=1)[:rows]
+                output = _forward(mentor, images, tapped=any(kind.from_features for kind in kinds))
+            for kind in kinds:
+                targets[mentor.name, kind] = kind.from_forward(*output)[:rows]
+        return [targets[key] for key in wanted]
 
     def _choose(self, names: Sequence[str] | None) -> Sequence[Mentor]:
         if names is None:
@@ -262,6 +274,31 @@ class MentorPool:
             if name not in by_name:
                 raise unknown_name("mentor of this pool", name, by_name)
         return [by_name[name] for name in names]
+
+
+def _forward(
+    mentor: Mentor, images_BCHW: torch.Tensor, *, tapped: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """One forward pass: raw output (B, C), and, where `tapped`, pooled features (B, F)."""
+    what = f"mentor {mentor.name!r} ({mentor.architecture})"
+    tap = _about(what, lambda: FeatureTap(mentor.network, mentor.num_classes)) if tapped else None
+    with tap or nullcontext():
+        output = checked_forward(
+            what,
+            mentor.network,
+            images_BCHW,
+            mentor.num_classes,
+            remedy="Choose a mentor made for this dataset with --mentors",
+        )
+    return output, None if tap is None else _about(what, lambda: tap.features_BF)
+
+
+def _about(what: str, call: Callable[[], _Result]) -> _Result:
+    """What `call` gives; its UsageError begins with what it is about."""
+    try:
+        return call()
+    except UsageError as error:
+        raise UsageError(f"{what}: {error}") from error
 
 
 def parse_checkpoints(given: Sequence[str]) -> Mapping[str, Path]:

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from kdcache.datasets import ImageDataset
+from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP, TargetKind, raw_logits
 from kdcache.mentors import Mentor, MentorPool
-from kdcache.sources import ViewCycle
+from kdcache.sources import Targets, ViewCycle
 from kdcache.store import TargetStore, require_equal
 from kdcache.views import Recipe
 
@@ -30,7 +32,9 @@ def require_stored_mentor(store: TargetStore, mentor: Mentor) -> None:
 class OnlineTargets:
     """The live TargetSource: runs the mentors at every step, as training without a store would.
 
-    `views`: the usable views; None: a new one each epoch.
+    `views`: the usable views; None: a new one each epoch. `features`: gives the pooled features
+    too; `raw_logits`: raw logits, made as from a store of log-probabilities and logsumexps. All
+    come from the same forward passes.
     """
 
     def __init__(
@@ -39,32 +43,68 @@ class OnlineTargets:
         pool: MentorPool,
         recipe: Recipe,
         views: Sequence[int] | None = None,
+        *,
+        features: bool = False,
+        raw_logits: bool = False,
     ) -> None:
         self.recipe = recipe
         self.mentors = pool.names
+        self.features, self.raw_logits = features, raw_logits
         self.rows_per_request = pool.run_shape.batch
         self._dataset = dataset
         self._pool = pool
         self._cycle = ViewCycle(recipe, views)
+
+    @cached_property
+    def feature_widths(self) -> tuple[int, ...] | None:
+        if not self.features:
+            return None
+        index_1 = self._dataset.index_N[:1]
+        pixels_1CHW = self.recipe(self._dataset.images(index_1), index_1, 0)
+        return tuple(self._pool.feature_width(name, pixels_1CHW) for name in self.mentors)
 
     def view_of_epoch(self, epoch: int) -> int:
         return self._cycle[epoch]
 
     @contextmanager
     def view(self, number: int) -> Iterator["LiveView"]:
-        yield LiveView(self._dataset, self._pool, self.recipe, number)
+        given = {LOGITS: True, LOGSUMEXP: self.raw_logits, FEATURES: self.features}
+        kinds = [kind for kind in given if given[kind]]
+        yield LiveView(self._dataset, self._pool, self.recipe, number, kinds)
 
 
 class LiveView:
-    """One view's targets, computed when asked for."""
+    """One view's targets of some kinds, computed when asked for."""
 
     def __init__(
-        self, dataset: ImageDataset, pool: MentorPool, recipe: Recipe, number: int
+        self,
+        dataset: ImageDataset,
+        pool: MentorPool,
+        recipe: Recipe,
+        number: int,
+        kinds: Sequence[TargetKind] = (LOGITS,),
     ) -> None:
         self._dataset, self._pool, self._recipe, self._number = dataset, pool, recipe, number
+        self._kinds = kinds
 
     def __getitem__(self, index_B: NDArray[np.int64]) -> torch.Tensor:
-        """float32 (B, M, *row) on the mentors' device."""
+        """float32 (B, M, C) on the mentors' device: the logits of `gather`."""
+        logits_BMC = self.gather(index_B).logits
+        assert logits_BMC is not None
+        return logits_BMC
+
+    def gather(self, index_B: NDArray[np.int64]) -> Targets:
+        """One forward pass of each mentor gives all."""
         pixels = self._recipe(self._dataset.images(index_B), index_B, self._number)
-        # A clone outside inference mode: losses may save it for their backward pass.
-        return self._pool.run(pixels).clone()
+        names = self._pool.names
+        found = iter(self._pool.targets(pixels, [(n, kind) for kind in self._kinds for n in names]))
+        rows = {kind: [next(found) for _ in names] for kind in self._kinds}
+        # Stacked, added, cloned: tensors outside inference mode, which losses may save for their
+        # backward pass.
+        logits_BMC = torch.stack(rows[LOGITS], dim=1)
+        if LOGSUMEXP in rows:
+            logits_BMC = raw_logits(logits_BMC, torch.stack(rows[LOGSUMEXP], dim=1))
+        features = (
+            tuple(rows_BF.clone() for rows_BF in rows[FEATURES]) if FEATURES in rows else None
+        )
+        return Targets(logits=logits_BMC, features=features)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from kdcache.datasets import ImageDataset, as_image_dataset
@@ -28,18 +27,11 @@ from kdcache.defaults import (
     num_views,
 )
 from kdcache.devices import resolve_device
+from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP
 from kdcache.errors import RunFailed, StoreError, UsageError
 from kdcache.mentors import Mentor, MentorPool, load_mentors
-from kdcache.plan import (
-    Plan,
-    Unit,
-    make_plan,
-    present_mentors,
-    require_same_mentor,
-    require_same_views,
-)
+from kdcache.plan import Plan, Unit, make_plan
 from kdcache.store import (
-    MentorManifest,
     TargetStore,
     commit_targets,
     ensure_mentor,
@@ -56,6 +48,12 @@ from kdcache.store import (
     writing,
 )
 from kdcache.views import Recipe
+from kdcache.wanted import (
+    present_targets,
+    require_same_targets,
+    require_same_views,
+    wanted_targets,
+)
 
 MOST_BLOCKS_IN_FLIGHT = 2
 Progress = Callable[[int, int], None]  # (views of samples done, all of them)
@@ -88,6 +86,10 @@ class PrecomputeJob:
     parameters that suit the dataset. What is not given is an existing store's, else crop-flip,
     view seed 0, 40 views (or what the recipe has), float16, fp32, 256 rows a forward pass.
 
+    Log-probabilities are always kept; `features` keeps the pooled features too, `keep_logsumexp`
+    each row's logsumexp. A kind that the store has of one of these mentors is kept in step,
+    whether it is asked for or not: healed, and computed for the views that are added.
+
     Raises StoreMismatch when the store at that path is for other views or holds one of these
     mentors from another checkpoint, preprocessing, run shape or encoder; ReplayMismatch when its
     views are other pixels here.
@@ -106,6 +108,8 @@ class PrecomputeJob:
         device: str | torch.device = "auto",
         precision: str | None = None,
         batch_size: int | None = None,
+        features: bool = False,
+        keep_logsumexp: bool = False,
     ) -> None:
         if not mentors:
             raise UsageError("name at least one mentor")
@@ -127,26 +131,23 @@ class PrecomputeJob:
             ),
         )
         chosen = choose_encoder(encoder, existing, self.pool.names)
-        self._mentors = [
-            MentorManifest(
-                fingerprint=manifest.fingerprint,
-                **mentor.identity(),
-                run_shape=self.pool.run_shape.describe(),
-            )
-            for mentor in self.pool.mentors
-        ]
+        asked = {LOGITS: True, FEATURES: features, LOGSUMEXP: keep_logsumexp}
+        index_1 = self.dataset.index_N[:1]
+        wanted = wanted_targets(
+            self.pool,
+            manifest,
+            [kind for kind in asked if asked[kind]],
+            chosen,
+            existing,
+            self.recipe(self.dataset.images(index_1), index_1, 0),
+        )
         present, there = {}, 0
         if existing is not None:
-            present = present_mentors(existing, self._mentors, chosen)
-            found = [existing.num_views, *(mentor.declared_views for mentor in present.values())]
+            present = present_targets(existing, wanted)
+            found = [existing.num_views, *(stored.declared_views for stored in present.values())]
             there = max(found)
         self.plan: Plan = make_plan(
-            self.root,
-            manifest,
-            self.pool.names,
-            chosen,
-            num_views(views, self.recipe, there),
-            present,
+            self.root, manifest, wanted, chosen, num_views(views, self.recipe, there), present
         )
 
     def estimated_seconds(self) -> float:
@@ -186,8 +187,8 @@ class PrecomputeJob:
                     try:
                         done = self._fill(store, progress, should_stop)
                     except (RunFailed, UsageError):  # the next try may be with other options
-                        for name in self.pool.names:
-                            forget_unused(store.mentor(name).array, is_alone)
+                        for one in reversed(self.plan.wanted):
+                            forget_unused(store.mentor(*one.key).array, is_alone)
                         raise
             else:
                 store, more = self._prepare_mentors()
@@ -214,7 +215,7 @@ class PrecomputeJob:
                     while len(commits) >= MOST_BLOCKS_IN_FLIGHT:
                         commits.popleft().result()
                     commits.append(writer.submit(self._commit, store, unit, batches))
-                    done += sum(map(len, batches))
+                    done += sum(len(batch[0]) for batch in batches)
                 while commits:
                     commits.popleft().result()
             finally:
@@ -224,8 +225,9 @@ class PrecomputeJob:
 
     def _run_mentors(
         self, progress: Progress | None, should_stop: Callable[[], bool]
-    ) -> Iterator[tuple[Unit, list[torch.Tensor]]]:
-        """Each unit with its targets, still on the device: a tensor (B, M, *row) a batch."""
+    ) -> Iterator[tuple[Unit, list[list[torch.Tensor]]]]:
+        """Each unit with its targets, still on the device: a batch has a tensor (B, *row) for each
+        of those that the unit lacks."""
         done = 0
         for unit in self.plan.units:
             index = self.dataset.index_N[self.plan.manifest.block_rows(unit.block)]
@@ -235,21 +237,21 @@ class PrecomputeJob:
                     return
                 index_B = index[start : start + self.pool.run_shape.batch]
                 pixels = self.recipe(self.dataset.images(index_B), index_B, unit.view)
-                batches.append(self.pool.run(pixels, unit.mentors))
+                lacking = [(one.mentor.name, one.kind) for one in unit.lacking]
+                batches.append(self.pool.targets(pixels, lacking))
                 done += len(index_B)
                 if progress is not None:
                     progress(done, self.plan.num_pixels)
             yield unit, batches
 
-    def _commit(self, store: TargetStore, unit: Unit, batches: list[torch.Tensor]) -> None:
+    def _commit(self, store: TargetStore, unit: Unit, batches: list[list[torch.Tensor]]) -> None:
         """Runs on the writer's thread: fetch from the device, encode, measure, commit."""
         rows = self.plan.manifest.block_rows(unit.block)
         labels = self.dataset.labels(self.dataset.index_N[rows])
-        targets_BM = torch.cat(batches).cpu().numpy()
-        for column, name in enumerate(unit.mentors):
-            targets = np.ascontiguousarray(targets_BM[:, column])
-            key = (unit.view, unit.block)
-            commit_targets(store.mentor(name), key, targets, labels, self.plan.manifest.block)
+        key = (unit.view, unit.block)
+        for one, targets_B in zip(unit.lacking, zip(*batches, strict=True), strict=True):
+            targets = torch.cat(targets_B).cpu().numpy()
+            commit_targets(store.mentor(*one.key), key, targets, labels, self.plan.manifest.block)
 
     def _prepare_mentors(self) -> tuple[TargetStore, list[Path]]:
         """The store, with room for every planned chunk; and which documents it had to heal."""
@@ -257,21 +259,22 @@ class PrecomputeJob:
         store = open_store(self.root)
         if store.manifest != self.plan.manifest:  # another writer was first
             require_same_views(store, self.dataset, self.recipe)
-        for mentor in self._mentors:
+        for one in self.plan.wanted:
             healed += ensure_mentor(
-                self.root, store.manifest, mentor, self.plan.encoder, store.kind, self.plan.views
-            )
+                self.root, store.manifest, one.mentor, one.encoder, one.kind, self.plan.views,
+                one.width,
+            )  # fmt: skip
         store = open_store(self.root)
-        for mentor in self._mentors:  # another writer may have been first
-            require_same_mentor(store, store.mentor(mentor.name), mentor, self.plan.encoder)
-        keep_what_is_there(self.root, [store.mentor(name).array for name in self.pool.names])
+        for one in self.plan.wanted:  # another writer may have been first
+            require_same_targets(store, store.mentor(*one.key), one)
+        keep_what_is_there(self.root, [store.mentor(*one.key).array for one in self.plan.wanted])
         return store, healed
 
     def _tidy(self) -> None:
         """Gathers the commits, and removes records that no chunk will ever need."""
         with suppress(OSError, StoreError):  # only an aid, and another error may be on its way
             store = open_store(self.root)
-            for stored in map(store.mentor, self.pool.names):
+            for stored in [store.mentor(*one.key) for one in self.plan.wanted]:
                 withdraw_strays(stored, store.manifest)
                 gather_commits(stored.array, stored.identity)
 

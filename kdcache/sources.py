@@ -6,6 +6,7 @@ Stored (`stream.TargetStream`), live (`online.OnlineTargets`), none (`LabelsOnly
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,11 +16,27 @@ from numpy.typing import NDArray
 from kdcache.views import Recipe
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Targets:
+    """What M mentors said about B samples: float32 on the training device, in the source's order.
+
+    `logits`: (B, M, C) log-probabilities, or raw logits where the source gives those; None without
+    mentors. `features`: M tensors (B, F), each mentor's as wide as its own; None where not asked.
+    """
+
+    logits: torch.Tensor | None
+    features: tuple[torch.Tensor, ...] | None = None
+
+
 class ViewTargets(Protocol):
     """One view's targets, by sample."""
 
     def __getitem__(self, index_B: NDArray[np.int64]) -> torch.Tensor | None:
-        """float32 (B, M, *row) on the training device, mentors in the source's order."""
+        """The logits of `gather` alone."""
+        ...
+
+    def gather(self, index_B: NDArray[np.int64]) -> Targets:
+        """All that the source gives for these samples. Raises MissingTargets for unknown ones."""
         ...
 
 
@@ -34,6 +51,11 @@ class TargetSource(Protocol):
     @property
     def mentors(self) -> tuple[str, ...]:
         """Names, in the order of the M axis."""
+        ...
+
+    @property
+    def feature_widths(self) -> tuple[int, ...] | None:
+        """How many pooled features each mentor has, where the source gives them; else None."""
         ...
 
     @property
@@ -54,6 +76,7 @@ class LabelsOnly:
     """No targets; the same views as everybody else's. `views`: None means a new one each epoch."""
 
     mentors: tuple[str, ...] = ()
+    feature_widths: tuple[int, ...] | None = None
     rows_per_request = 1
 
     def __init__(self, recipe: Recipe, views: Sequence[int] | None = None) -> None:
@@ -70,6 +93,9 @@ class LabelsOnly:
 class _NoTargets:
     def __getitem__(self, index_B: NDArray[np.int64]) -> None:
         return None
+
+    def gather(self, index_B: NDArray[np.int64]) -> Targets:
+        return Targets(logits=None)
 
 
 class ViewCycle:

@@ -19,15 +19,19 @@ from numpy.typing import NDArray
 
 from kdcache.datasets import ImageDataset
 from kdcache.devices import resolve_device
-from kdcache.encode import Encoder
+from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP, Encoder, raw_logits
 from kdcache.errors import MissingTargets, UsageError
-from kdcache.sources import ViewCycle
+from kdcache.sources import Targets, ViewCycle
 from kdcache.store import (
-    ChunkReader,
+    StoredMentor,
     TargetStore,
+    chunk_reader,
     healing_command,
     open_store,
     proven_dataset,
+    read_block,
+    require_files,
+    view_ranges,
 )
 
 
@@ -36,8 +40,11 @@ class TargetStream:
 
     `store`: an open store or its path. `mentors`: names, in the order of the M axis; None: all.
     `views`: which views to cycle through; None: all that are complete for these mentors.
-    Memory: two views of these mentors, encoded (one, when only one view is usable).
-    Raises MissingTargets when no view is complete for these mentors.
+    `features`: gives their pooled features too. `raw_logits`: gives raw logits, log-probabilities
+    plus the stored logsumexps. A view is then complete when it has these as well.
+    Memory: two views of what is given, encoded (one, when only one view is usable).
+    Raises MissingTargets when no view is complete for these mentors, or the store lacks features
+    or logsumexps of one.
     """
 
     rows_per_request = 1
@@ -49,7 +56,11 @@ class TargetStream:
         device: str | torch.device = "auto",
         *,
         views: Sequence[int] | None = None,
+        features: bool = False,
+        raw_logits: bool = False,
     ) -> None:
+        given = {LOGITS.name: True, LOGSUMEXP.name: raw_logits, FEATURES.name: features}
+        self.kinds = tuple(kind for kind in given if given[kind])
         self.store = store if isinstance(store, TargetStore) else open_store(store)
         self.mentors = tuple(self.store.mentors if mentors is None else mentors)
         if len(set(self.mentors)) != len(self.mentors):
@@ -61,6 +72,12 @@ class TargetStream:
         self._slots = [_Slot(), _Slot()]
         self._loader: ThreadPoolExecutor | None = None
         self._loader_process = 0
+
+    @property
+    def feature_widths(self) -> tuple[int, ...] | None:
+        if FEATURES.name not in self.kinds:
+            return None
+        return tuple(self.store.mentor(m, FEATURES.name).row_shape[0] for m in self.mentors)
 
     def view_of_epoch(self, epoch: int) -> int:
         return self._cycle[epoch]
@@ -74,8 +91,8 @@ class TargetStream:
         if number not in self.views:
             raise MissingTargets(
                 f"{self.store.root}: view {number} is not complete for {', '.join(self.mentors)}; "
-                f"usable views: {_ranges(self.views)}. Compute it with: "
-                f"{healing_command(self.store, self.mentors)}"
+                f"usable views: {view_ranges(self.views)}. Compute it with: "
+                f"{healing_command(self.store, self.mentors, self.kinds)}"
             )
         slot = self._request(number)
         try:
@@ -93,19 +110,18 @@ class TargetStream:
             slot.readers -= 1
 
     def _choose_views(self, wanted: Sequence[int] | None) -> tuple[int, ...]:
-        usable = tuple(self.store.usable_views(self.mentors, wanted))
-        if wanted is None:
-            self.store.require_files(self.mentors, usable[0])
-            return usable
-        lacking = [view for view in wanted if view not in usable]
-        if lacking or not wanted:
+        usable = tuple(self.store.usable_views(self.mentors, wanted, self.kinds))
+        lacking = [view for view in wanted or () if view not in usable]
+        if lacking or (wanted is not None and not wanted):
             raise MissingTargets(
-                f"{self.store.root}: the views asked for are {_ranges(tuple(wanted))}; complete "
-                f"for {', '.join(self.mentors)} are {_ranges(usable)}. Ask for fewer with --views, "
-                "or compute the others with `kdcache precompute --views`"
+                f"{self.store.root}: the views asked for are {view_ranges(tuple(wanted or ()))}; "
+                f"complete for {', '.join(self.mentors)} are {view_ranges(usable)}. Ask for fewer "
+                "with --views, or compute the others with `kdcache precompute --views`"
             )
-        self.store.require_files(self.mentors, wanted[0])
-        return tuple(wanted)
+        views = usable if wanted is None else tuple(wanted)
+        chosen = [self.store.mentor(name, kind) for name in self.mentors for kind in self.kinds]
+        require_files(self.store, chosen, views[0])
+        return views
 
     def require_dataset(self, dataset: ImageDataset, *, narrow: bool = True) -> ImageDataset:
         """The store's part of `dataset`, proven to be what the mentors saw.
@@ -155,7 +171,7 @@ class _Slot:
         if self._loading is not None and self._process == os.getpid():
             self._loading.exception()  # the buffer must be quiet before it is filled anew
         if self._resident is None:
-            self._resident = ResidentView(stream.store, stream.mentors, stream.device)
+            self._resident = ResidentView(stream.store, stream.mentors, stream.device, stream.kinds)
         self.view, self._process = number, os.getpid()
         self._loading = stream.executor().submit(self._resident.load, number)
 
@@ -172,32 +188,93 @@ class _Slot:
 
 
 class ResidentView:
-    """The encoded rows of one view of some mentors, in memory, by sample."""
+    """The encoded rows of one view of some mentors, in memory, by sample.
 
-    def __init__(self, store: TargetStore, mentors: Sequence[str], device: torch.device) -> None:
+    `kinds`: names of the kinds of targets; logits are among them.
+    """
+
+    def __init__(
+        self,
+        store: TargetStore,
+        mentors: Sequence[str],
+        device: torch.device,
+        kinds: Sequence[str] = (LOGITS.name,),
+    ) -> None:
         self._store = store
-        self._device = device
-        self._num_mentors = len(mentors)
-        columns: dict[Encoder, list[int]] = {}
-        for column, name in enumerate(mentors):
-            columns.setdefault(store.mentor(name).encoder, []).append(column)
-        self._groups = [
-            _EncodedRows(store, encoder, [mentors[c] for c in members], members, device)
-            for encoder, members in columns.items()
-        ]
+        stored = {kind: [store.mentor(name, kind) for name in mentors] for kind in kinds}
+        self._logits = _Columns(store, stored[LOGITS.name], device)
+        self._logsumexp = self._features = None
+        if LOGSUMEXP.name in stored:
+            self._logsumexp = _Columns(store, stored[LOGSUMEXP.name], device)
+        if FEATURES.name in stored:  # as wide as each mentor's own: side by side in no tensor
+            self._features = [_Columns(store, [one], device) for one in stored[FEATURES.name]]
 
     def load(self, view: int) -> "ResidentView":
         """Replaces what is in memory by another view."""
-        for group in self._groups:
-            group.load(view)
+        for columns in self._all():
+            columns.load(view)
         return self
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory for the encoded rows."""
+        return sum(columns.num_bytes for columns in self._all())
+
     def __getitem__(self, index_B: NDArray[np.int64]) -> torch.Tensor:
-        """float32 (B, M, *row) on the device. Raises MissingTargets for unknown samples."""
-        positions_B = torch.from_numpy(self._store.positions(np.asarray(index_B)))
+        """float32 (B, M, C) on the device: the logits of `gather`."""
+        return self._gather_logits(self._positions(index_B))
+
+    def gather(self, index_B: NDArray[np.int64]) -> Targets:
+        """Raises MissingTargets for unknown samples."""
+        positions_B = self._positions(index_B)
+        features = None
+        if self._features is not None:
+            features = tuple(column.gather(positions_B).squeeze(1) for column in self._features)
+        return Targets(logits=self._gather_logits(positions_B), features=features)
+
+    def _all(self) -> list["_Columns"]:
+        extra = [] if self._logsumexp is None else [self._logsumexp]
+        return [self._logits, *extra, *(self._features or ())]
+
+    def _positions(self, index_B: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(self._store.positions(np.asarray(index_B)))
+
+    def _gather_logits(self, positions_B: torch.Tensor) -> torch.Tensor:
+        logits_BMC = self._logits.gather(positions_B)
+        if self._logsumexp is None:
+            return logits_BMC
+        return raw_logits(logits_BMC, self._logsumexp.gather(positions_B))
+
+
+class _Columns:
+    """Several mentors' rows of one kind and shape, each in its encoder: together (N, M, *row)."""
+
+    def __init__(
+        self, store: TargetStore, stored: Sequence[StoredMentor], device: torch.device
+    ) -> None:
+        self._device, self._row_shape = device, stored[0].row_shape
+        self._num_mentors = len(stored)
+        columns: dict[Encoder, list[int]] = {}
+        for column, one in enumerate(stored):
+            columns.setdefault(one.encoder, []).append(column)
+        self._groups = [
+            _EncodedRows(store, [stored[c] for c in members], members, device)
+            for members in columns.values()
+        ]
+
+    def load(self, view: int) -> None:
+        for group in self._groups:
+            group.load(view)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(group.num_bytes for group in self._groups)
+
+    def gather(self, positions_B: torch.Tensor) -> torch.Tensor:
+        """float32 (B, M, *row) on the device."""
         if len(self._groups) == 1:
             return self._groups[0].gather(positions_B)
-        shape = (len(positions_B), self._num_mentors, *self._store.row_shape)
+        shape = (len(positions_B), self._num_mentors, *self._row_shape)
         targets = torch.empty(shape, dtype=torch.float32, device=self._device)
         for group in self._groups:
             targets[:, group.columns] = group.gather(positions_B)
@@ -210,44 +287,41 @@ class _EncodedRows:
     def __init__(
         self,
         store: TargetStore,
-        encoder: Encoder,
-        mentors: Sequence[str],
+        stored: Sequence[StoredMentor],
         columns: Sequence[int],
         device: torch.device,
     ) -> None:
         self.columns = list(columns)
-        self._store, self._encoder, self._mentors, self._device = store, encoder, mentors, device
-        self._reader = ChunkReader(encoder, store.chunk_bytes(mentors[0]))
+        self._store, self._stored, self._device = store, stored, device
+        self._encoder, self._row_shape = stored[0].encoder, stored[0].row_shape
+        self._reader = chunk_reader(store, stored[0])
         manifest = store.manifest
         self._padded_samples = manifest.block * manifest.num_blocks
         self._rows = torch.empty(
-            (len(mentors) * self._padded_samples, *store.row_shape),
-            dtype=getattr(torch, encoder.dtype),
+            (len(stored) * self._padded_samples, *self._row_shape),
+            dtype=getattr(torch, self._encoder.dtype),
             pin_memory=device.type == "cuda",
         )
-        self._first_row_M = torch.arange(len(mentors)) * self._padded_samples
+        self._first_row_M = torch.arange(len(stored)) * self._padded_samples
 
     def load(self, view: int) -> None:
         bytes_of = self._rows.numpy().data.cast("B")
         manifest = self._store.manifest
-        chunk = len(bytes_of) // (len(self._mentors) * manifest.num_blocks)
+        chunk = len(bytes_of) // (len(self._stored) * manifest.num_blocks)
         position = 0
-        for mentor in self._mentors:
+        for stored in self._stored:
             for block in range(manifest.num_blocks):
                 rows = bytes_of[position : position + chunk]
-                self._store.read_block(mentor, view, block, rows, self._reader)
+                read_block(self._store, stored, view, block, rows, self._reader)
                 position += chunk
+
+    @property
+    def num_bytes(self) -> int:
+        return self._rows.untyped_storage().nbytes()
 
     def gather(self, positions_B: torch.Tensor) -> torch.Tensor:
         rows_BM = positions_B[:, None] + self._first_row_M
         encoded = self._rows.index_select(0, rows_BM.view(-1))
         if self._device.type != "cpu":
             encoded = encoded.to(self._device, non_blocking=True)
-        return self._encoder.decode(encoded).view(*rows_BM.shape, *self._store.row_shape)
-
-
-def _ranges(views: Sequence[int]) -> str:
-    """0-39 for a run of views, else a list."""
-    if len(views) > 2 and list(views) == list(range(views[0], views[-1] + 1)):
-        return f"{views[0]} to {views[-1]}"
-    return ", ".join(map(str, views)) or "none"
+        return self._encoder.decode(encoded).view(*rows_BM.shape, *self._row_shape)

@@ -6,7 +6,7 @@ K rows of each mentor asked for (--recompute) run again, against the decoded tar
 """
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from kdcache.store import (
     TargetStore,
     Verification,
     dataset_at_hand,
+    decode_into,
     healing_command,
     open_store,
     proven_dataset,
@@ -60,7 +61,7 @@ def verify(
 ) -> Verification:
     """Checks every byte of a store, and all that the data and the mentors at hand can prove.
 
-    `recompute`: rows (view, sample) of each mentor to run again, of its complete views.
+    `recompute`: rows (view, sample) of each mentor and kind to run again, of its complete views.
     Raises StoreError for what is no store, StoreMismatch for a dataset that was named and is not
     the store's, UsageError for a checkpoint of no mentor of it.
     """
@@ -90,8 +91,8 @@ def verify(
         return _not_checked(found, f"the replay of sampled views: {error}")
     if not (recompute and found.replayed):
         return found
-    for stored in store.sound_mentors:
-        found = _with_rows(found, store, stored, images, recompute, checkpoints or {}, device)
+    for name in {stored.manifest.name: None for stored in store.sound_targets}:
+        found = _with_rows(found, store, name, images, recompute, checkpoints or {}, device)
     return found
 
 
@@ -109,7 +110,8 @@ def _healing(root: str | Path, found: Verification) -> str | None:
         names = ",".join(stored_names(Path(root))) or "MENTORS"
         command = shlex.join(["kdcache", "precompute", "--store", str(root), "--mentors", names])
         return f"{command}  # and --dataset, --samples, --recipe, --view-seed as it was made with"
-    foreign = {n for n, e in store.mentor_errors.items() if not isinstance(e, DamagedTargets)}
+    errors = store.target_errors.items()
+    foreign = {name for (name, _), error in errors if not isinstance(error, DamagedTargets)}
     hit = {damage.mentor for damage in found.damaged}
     mentors = [name for name in store.mentors if name in hit and name not in foreign]
     if None in hit and not mentors:  # any one that is sound brings the store's own documents back
@@ -130,15 +132,14 @@ def _with_replay(found: Verification, store: TargetStore, images: ImageDataset) 
 def _with_rows(
     found: Verification,
     store: TargetStore,
-    stored: StoredMentor,
+    name: str,
     images: ImageDataset,
     count: int,
     checkpoints: Mapping[str, str | Path],
     device: str,
 ) -> Verification:
-    """Rows of one mentor run again, and compared within its encoder's bound."""
-    name = stored.manifest.name
-    views = stored.complete_views(store.manifest.num_blocks)
+    """Rows of one mentor run again, and compared within the encoder's bound of each kind."""
+    of_it = [stored for stored in store.sound_targets if stored.manifest.name == name]
     try:
         if name not in checkpoints:
             require_named(name, option="--checkpoint", origin=f"store {store.root}")
@@ -146,33 +147,64 @@ def _with_rows(
         require_stored_mentor(store, mentor)
     except (CheckpointError, UsageError, StoreMismatch) as error:
         return _not_checked(found, f"mentor {name}: {error}")
-    if not views:
-        return _not_checked(found, f"mentor {name}: no whole view")
-    shape = RunShape.from_description(stored.manifest.run_shape)
+    shape = RunShape.from_description(of_it[0].manifest.run_shape)
     pool = MentorPool([mentor], device=resolve_device(device), run_shape=shape)
-    damaged = list(found.damaged)
-    chosen = _sampled_rows(views, store.index_N, count)
-    recipe = store.recipe
-    pixels_BCHW = np.concatenate(
-        [recipe(images.images(index_1), index_1, view) for view, index_1 in chosen]
-    )
-    again_BC = pool.run(pixels_BCHW)[:, 0].cpu().numpy()
-    for (view, index_1), again in zip(chosen, again_BC, strict=True):
-        block = int(store.positions(index_1)[0]) // store.manifest.block
-        if any((d.mentor, d.view, d.block) == (name, view, block) for d in found.damaged):
-            continue  # told already
-        decoded = store.targets(view, index_1, [name])[0, 0]
-        allowed = stored.encoder.bound(again) + TOLERANCE[shape.precision] * (1 + np.abs(again))
+    together: dict[tuple[int, ...], list[StoredMentor]] = {}
+    for stored in of_it:
+        views = tuple(stored.complete_views(store.manifest.num_blocks))
+        together.setdefault(views, []).append(stored)
+    for views, kinds in together.items():
+        if not views:
+            for stored in kinds:
+                found = _not_checked(found, f"mentor {stored.title}: no whole view")
+            continue
+        chosen = _sampled_rows(views, store.index_N, count)
+        pixels_BCHW = np.concatenate(
+            [store.recipe(images.images(index_1), index_1, view) for view, index_1 in chosen]
+        )
+        again = pool.targets(pixels_BCHW, [(name, stored.kind) for stored in kinds])
+        for stored, again_B in zip(kinds, again, strict=True):
+            damaged = _unlike(found, store, stored, chosen, again_B.cpu().numpy())
+            found = replace(
+                found,
+                damaged=(*found.damaged, *damaged),
+                recomputed=found.recomputed + len(chosen),
+            )
+    return found
+
+
+def _unlike(
+    found: Verification,
+    store: TargetStore,
+    stored: StoredMentor,
+    chosen: Sequence[tuple[int, NDArray[np.int64]]],
+    again_B: NDArray[np.float32],
+) -> Iterator[Damage]:
+    """Rows that the store has otherwise than the mentor gives them now, (B, *row)."""
+    name, kind = stored.manifest.name, stored.kind
+    tolerance = TOLERANCE[stored.manifest.run_shape["precision"]]
+    told = {(d.mentor, d.kind, d.view, d.block) for d in found.damaged}
+    for (view, index_1), again in zip(chosen, again_B, strict=True):
+        position_1 = store.positions(index_1)
+        block = int(position_1[0]) // store.manifest.block
+        if (name, kind.name, view, block) in told:
+            continue
+        decoded_1 = np.empty((1, *stored.row_shape), dtype=np.float32)
+        decode_into(decoded_1, store, stored, view, position_1)
+        decoded, again = np.atleast_1d(decoded_1[0]), np.atleast_1d(again)
         off = np.abs(decoded.astype(np.float64) - again)
+        allowed = stored.encoder.bound(again) + tolerance * (1 + np.abs(again))
         if not (off <= allowed).all():
             worst = int((off - allowed).argmax())
+            at = "".join(f", {dimension} {worst}" for dimension in kind.dimension_names)
             reason = (
-                f"sample {index_1[0]}, class {worst}: the store has {decoded[worst]:.4f}, the "
-                f"mentor says {again[worst]:.4f}"
+                f"sample {index_1[0]}{at}: the store has {decoded[worst]:.4f}, the mentor says "
+                f"{again[worst]:.4f}"
             )
             path = str(stored.array.chunk(view, block))
-            damaged.append(Damage(mentor=name, view=view, block=block, path=path, reason=reason))
-    return replace(found, damaged=tuple(damaged), recomputed=found.recomputed + len(chosen))
+            yield Damage(
+                mentor=name, kind=kind.name, view=view, block=block, path=path, reason=reason
+            )
 
 
 def _sampled_rows(

@@ -19,7 +19,7 @@ LAYERS = (
     ("config", "devices", "factories"),
     ("datasets", "views", "models", "encode", "classroom", "checkpoints"),
     ("mentors", "store"),
-    ("sources",),
+    ("sources", "wanted"),
     ("stream", "online", "plan", "defaults"),
     ("loader", "precompute"),
     ("train",),

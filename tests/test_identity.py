@@ -335,7 +335,7 @@ def test_views_that_drifted_are_told_with_the_versions_of_both_sides(
 
     monkeypatch.setattr(CropFlip, "__call__", drifted)
     running = {"torch": "99.1", "torchvision": "98.2"}
-    for module in ("kdcache.plan", "kdcache.store.replay_proof"):
+    for module in ("kdcache.wanted", "kdcache.store.replay_proof"):
         monkeypatch.setattr(f"{module}.library_versions", lambda: running)
     proven = desk.store.manifest.replay_proof[0]["sha256"][:16]
     with pytest.raises(ReplayMismatch) as caught:

@@ -35,6 +35,8 @@ from kdcache.cli.stores import print_mentors
 @click.option(
     "--store", type=click.Path(), help="The store's folder.  [default: under $KDCACHE_HOME/stores]"
 )
+@click.option("--features", is_flag=True, help="Keep the mentors' pooled features too.")
+@click.option("--keep-logsumexp", is_flag=True, help="Keep each row's logsumexp: raw logits.")
 @checkpoint_option
 @click.option("--samples", type=int, help="The first N samples, balanced.  [default: all]")
 @click.option(
@@ -48,7 +50,8 @@ def precompute(**options: Any) -> None:
     """Run the mentors once over every view a store lacks.
 
     What is committed is skipped, so the same command goes on after an interruption, a new mentor
-    joins the views that are there, and more views are appended.
+    joins the views that are there, and more views are appended. So do features or logsumexps; a
+    mentor that has them is given them for every view from then on.
     """
     with stop_on_signals() as stop:
         from kdcache.errors import Stopped
@@ -105,6 +108,8 @@ def _make_job(options: dict[str, Any]) -> Any:
         device=options["device"],
         precision=options["precision"],
         batch_size=options["batch_size"],
+        features=options["features"],
+        keep_logsumexp=options["keep_logsumexp"],
     )
 
 

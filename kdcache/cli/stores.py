@@ -149,6 +149,13 @@ def print_mentors(store: "TargetStore") -> None:
             f"{readable_bytes(mentor['bytes']):>9}  {mentor['encoder']['name']:<8}  "
             f"{mentor['checkpoint_sha256'][:12]}"
         )
+        for kind, has in mentor["kinds"].items():
+            if kind != "logits":
+                tell(
+                    f"  {kind:<18}  {has['complete_views']:>3}/{has['views']:<3}  "
+                    f"{readable_bytes(has['bytes']):>9}  {has['encoder']['name']:<8}  "
+                    f"{has['width']} a row"
+                )
     warnings = [*found["problems"], *found["warnings"]]
     tell_all([f"warning: {readable(warning, 1000)}" for warning in warnings], err=True)
 

@@ -7,12 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdcache.encode.target_kind import TargetKind
+from kdcache.encode.encoder import Encoder
+from kdcache.encode.target_kind import TargetKind, measured_rows
 
 TEMPERATURES = (1, 4, 12)
-MEASURED_ROWS = (
-    1024  # a chunk's Kullback-Leibler divergences are measured on at most this many rows
-)
 
 
 class Logits(TargetKind):
@@ -20,12 +18,21 @@ class Logits(TargetKind):
 
     name = "logits"
     dimension_names = ("class",)
+    values = "outputs"
+    encoders = ("float32", "float16", "sqrt8", "sqrt8-zstd")
 
-    def row_shape(self, dataset_identity: Mapping[str, Any]) -> tuple[int, ...]:
+    def row_shape(
+        self, dataset_identity: Mapping[str, Any], width: int | None = None
+    ) -> tuple[int, ...]:
         return (int(dataset_identity["num_classes"]),)
 
-    def from_output(self, output: torch.Tensor) -> torch.Tensor:
-        return torch.log_softmax(output.to(torch.float32), dim=-1)
+    def encoder_beside(self, logits: Encoder) -> str:
+        return logits.name
+
+    def from_forward(
+        self, output_BC: torch.Tensor, features_BF: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        return torch.log_softmax(output_BC.to(torch.float32), dim=-1)
 
     def num_correct(self, targets: NDArray[np.float32], labels_B: NDArray[np.int64]) -> int:
         return int((targets.argmax(axis=-1) == labels_B).sum())
@@ -40,7 +47,7 @@ class Logits(TargetKind):
         true label's probability, which is also the probability that the knowledge filter flips
         against a student of uniformly distributed confidence.
         """
-        rows = np.unique(np.linspace(0, len(exact) - 1, MEASURED_ROWS).astype(np.int64))
+        rows = measured_rows(len(exact))
         exact_KC, decoded_KC = (
             torch.from_numpy(a[rows]).to(torch.float64) for a in (exact, decoded)
         )

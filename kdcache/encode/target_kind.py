@@ -8,24 +8,52 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kdcache.encode.encoder import Encoder
+
+MEASURED_ROWS = 1024  # of a chunk, at most, where measuring a row costs more than reading it
+
 
 class TargetKind(ABC):
-    """One kind of mentor output (logits; later features, heatmaps). Stateless."""
+    """One kind of what a mentor gives for a view (logits, features, logsumexp). Stateless.
+
+    `values`: what its numbers are called in messages. `encoders`: names of those it may be stored
+    by. `option`: of `kdcache precompute`, which adds this kind; None: always there.
+    `from_features`: made of the network's pooled features, and as wide as the network has them;
+    else of its output.
+    """
 
     name: ClassVar[str]
     dimension_names: ClassVar[tuple[str, ...]]
+    values: ClassVar[str]
+    encoders: ClassVar[tuple[str, ...]]
+    option: ClassVar[str | None] = None
+    from_features: ClassVar[bool] = False
 
     @abstractmethod
-    def row_shape(self, dataset_identity: Mapping[str, Any]) -> tuple[int, ...]:
-        """Shape of one (view, sample) row for a dataset."""
+    def row_shape(
+        self, dataset_identity: Mapping[str, Any], width: int | None = None
+    ) -> tuple[int, ...]:
+        """Shape of one (view, sample) row for a dataset.
+
+        `width`: of rows that are as wide as the network has them; ValueError for one it cannot be.
+        """
 
     @abstractmethod
-    def from_output(self, output: torch.Tensor) -> torch.Tensor:
-        """A network's output (B, *row) to float32 targets, the form that is taught and stored."""
+    def encoder_beside(self, logits: Encoder) -> str:
+        """The name of the encoder, where the same mentor's logits have that one."""
+
+    @abstractmethod
+    def from_forward(
+        self, output_BC: torch.Tensor, features_BF: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """A forward pass to float32 targets (B, *row), the form that is taught and stored.
+
+        `output_BC`: the network's; `features_BF`: its pooled ones, where `from_features` asks.
+        """
 
     @abstractmethod
     def num_correct(self, targets: NDArray[np.float32], labels_B: NDArray[np.int64]) -> int:
-        """How many rows are right, for the mentor's accuracy on its cached views."""
+        """How many rows are right, for the mentor's accuracy; 0 where none can be."""
 
     @abstractmethod
     def error_sums(
@@ -51,3 +79,8 @@ class TargetKind(ABC):
             for key, value in totals.items()
             if rows
         }
+
+
+def measured_rows(count: int) -> NDArray[np.int64]:
+    """The rows of a chunk of `count` that its error sums are over, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, MEASURED_ROWS).astype(np.int64))

@@ -1,9 +1,15 @@
 """The store: layout, manifest, commits, verify. The only code that writes chunks."""
 
+from kdcache.store.chunk_reading import (
+    chunk_reader,
+    decode_into,
+    read_block,
+    require_files,
+)
 from kdcache.store.chunks import ChunkReader, chunk_payload
 from kdcache.store.commit_record import CommitRecord
 from kdcache.store.commits import STRANGER, commit_chunk, gather_commits, write_commit_index
-from kdcache.store.healing import healing_command
+from kdcache.store.healing import healing_command, view_ranges
 from kdcache.store.layout import FORMAT, METADATA, ArrayLocation
 from kdcache.store.manifest import (
     Manifest,
@@ -28,6 +34,7 @@ from kdcache.store.stored_mentor import (
     mentor_array,
     read_array,
     stored_as,
+    title,
 )
 from kdcache.store.target_commits import commit_targets
 from kdcache.store.target_store import TargetStore, local_path, open_store
@@ -50,9 +57,11 @@ __all__ = [
     "Verification",
     "chunk_bytes",
     "chunk_payload",
+    "chunk_reader",
     "commit_chunk",
     "commit_targets",
     "dataset_at_hand",
+    "decode_into",
     "ensure_mentor",
     "ensure_store",
     "explained",
@@ -69,14 +78,18 @@ __all__ = [
     "open_store",
     "proven_dataset",
     "read_array",
+    "read_block",
     "read_manifest",
     "read_mentor_manifest",
     "remove_leftovers",
     "require_equal",
+    "require_files",
     "require_replay",
     "stored_as",
     "stored_names",
+    "title",
     "verify_store",
+    "view_ranges",
     "withdraw_strays",
     "write_commit_index",
     "writing",

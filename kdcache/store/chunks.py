@@ -90,6 +90,7 @@ class ChunkReader:
     def check(self, path: Path, payload_bytes: int, checksum: int) -> None:
         """Reads a whole chunk and keeps nothing of it. Raises DamagedChunk as `read_into` does."""
         if len(self._raw) != self._raw_bytes:
+            _require_size(path, payload_bytes)  # before memory is taken for it
             self._raw = bytearray(self._raw_bytes)
         self.read_into(memoryview(self._raw), path, payload_bytes, checksum)
 

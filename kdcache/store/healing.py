@@ -1,9 +1,10 @@
 """The command that completes or heals a store."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from kdcache.encode import KINDS
 from kdcache.factories import runs_code
 
 if TYPE_CHECKING:
@@ -11,17 +12,20 @@ if TYPE_CHECKING:
     from kdcache.store.target_store import TargetStore
 
 
-def healing_command(store: "TargetStore", mentors: Iterable[str]) -> str:
+def healing_command(store: "TargetStore", mentors: Iterable[str], kinds: Iterable[str] = ()) -> str:
     """The `kdcache precompute` command line for these mentors of a store.
 
-    Mentors that were made in different ways need one command each way, joined by `&&`. A
-    module:factory is not spelt out: who copies the command would run code that only a store names.
+    `kinds`: names of kinds of targets that it is to add, to those that a mentor has. Mentors that
+    were made in different ways need one command each way, joined by `&&`. A module:factory is
+    not spelt out: who copies the command would run code that only a store names.
     """
     dataset = store.manifest.dataset
     ways: dict[tuple[str, ...], list[str]] = {}
     sound = {stored.manifest.name: stored for stored in store.sound_mentors}
     for name in mentors:
-        ways.setdefault(_options(sound.get(name)), []).append(_named(name))
+        wanted = {*store.kinds(name), *kinds}
+        added = [k.option for k in KINDS.values() if k.option is not None and k.name in wanted]
+        ways.setdefault((*_options(sound.get(name)), *added), []).append(_named(name))
     commands = []
     for options, named in ways.items():
         words = ["kdcache", "precompute", "--store", str(store.root), "--mentors", ",".join(named)]
@@ -29,6 +33,13 @@ def healing_command(store: "TargetStore", mentors: Iterable[str]) -> str:
         words += ["--samples", str(dataset["num_samples"]), *options]
         commands.append(shlex.join(words))
     return " && ".join(commands)
+
+
+def view_ranges(views: Sequence[int]) -> str:
+    """Views as they are said in messages: 0 to 39 for a run of them, else a list."""
+    if len(views) > 2 and list(views) == list(range(views[0], views[-1] + 1)):
+        return f"{views[0]} to {views[-1]}"
+    return ", ".join(map(str, views)) or "none"
 
 
 def _options(stored: "StoredMentor | None") -> tuple[str, ...]:

@@ -5,7 +5,7 @@ STORE/index/, labels/                        int64 (N,): the samples' permanent 
 STORE/mentors/zarr.json                      group
 STORE/mentors/<m>/zarr.json                  group; attributes.kdcache: the mentor's identity
 STORE/mentors/<m>/<kind>/zarr.json           array (views, N, *row); attributes: the encoder
-STORE/mentors/<m>/<kind>/c/<v>/<b>/0...      chunks, one a (view, block of samples)
+STORE/mentors/<m>/<kind>/c/<v>/<b>[/0..]     chunks, one a (view, block of samples)
 STORE/mentors/<m>/<kind>/commits/<v>.<b>.<crc>.json   what exists, and its checksums
 STORE/mentors/<m>/<kind>/commits.json        the commit records gathered; may lag, can be rebuilt
 STORE/.lock, .writers                        locks: held for moments; held by every writer
@@ -72,7 +72,7 @@ def listed(folder: Path) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayLocation:
-    """The array of one mentor's targets of one kind."""
+    """The array of one mentor's targets of one kind; `row_rank`: dimensions of one row."""
 
     root: Path
     mentor: str

@@ -38,7 +38,13 @@ from kdcache.store.manifest import (
 from kdcache.store.replay_proof import replay_checksums
 from kdcache.store.sample_lists import list_damage, list_path
 from kdcache.store.sealed import BLANK, MOST_BYTES, SEAL, write_sealed
-from kdcache.store.stored_mentor import is_made, mentor_array, read_array, stored_as
+from kdcache.store.stored_mentor import (
+    is_made,
+    kinds_in,
+    mentor_array,
+    read_array,
+    stored_as,
+)
 from kdcache.store.target_store import TargetStore
 from kdcache.store.zarr_metadata import group_metadata, list_metadata, targets_metadata
 from kdcache.versions import library_versions
@@ -110,17 +116,20 @@ def ensure_mentor(
     encoder: Encoder,
     kind: TargetKind,
     views: int,
+    width: int | None = None,
 ) -> list[Path]:
     """Makes an empty array for a mentor, or declares more views, or heals documents: the healed.
 
-    Arrays only grow. A mentor that is there and sound stays as it is, whatever it is.
+    Arrays only grow. A mentor that is there and sound stays as it is, whatever it is. Logits come
+    first: a mentor is one from when it has them. `width`: as `TargetKind.row_shape` has it.
     """
-    array = mentor_array(root, mentor, manifest, kind)
+    array = mentor_array(root, mentor, kind)
     if _views_declared(array, manifest, kind) >= views:
         return []  # without the lock, which a reader's folder does not take
+    row = kind.row_shape(manifest.dataset, width)
     with store_lock(root):
         if not is_made(array.group):
-            _write_array(array, manifest, encoder, kind, views)
+            _write_array(array, manifest, encoder, kind, (views, row))
             _write_document(root, array.group / METADATA, mentor.document())  # from now on it is
             return []
         healed = []
@@ -128,22 +137,30 @@ def ensure_mentor(
             _write_document(root, array.group / METADATA, mentor.document())
             healed.append(array.group / METADATA)
         try:
-            stated, there = read_array(array, manifest, kind)
+            stated, row_there, there = read_array(array, manifest, kind)
         except DamagedTargets:
-            healed.append(array.metadata)
-            found = stored_as(mentor, encoder, views, manifest, kind, array)
-            _write_array(array, manifest, encoder, kind, max(views, found.committed_views))
+            if kind in kinds_in(array.group):
+                healed.append(array.metadata)
+            found = stored_as(mentor, encoder, row, views, manifest, kind, array)
+            views = max(views, found.committed_views)
+            _write_array(array, manifest, encoder, kind, (views, row))
         else:
             if there < views:
-                _write_array(array, manifest, stated, kind, views)
+                _write_array(array, manifest, stated, kind, (views, row_there))
     return healed
 
 
 def _write_array(
-    array: ArrayLocation, manifest: Manifest, encoder: Encoder, kind: TargetKind, views: int
+    array: ArrayLocation,
+    manifest: Manifest,
+    encoder: Encoder,
+    kind: TargetKind,
+    size: tuple[int, tuple[int, ...]],
 ) -> None:
+    """`size`: views, and the shape of a row."""
+    views, row = size
     attributes = {"kind": kind.name, "encoder": encoder.describe(), SEAL: BLANK}
-    shape = (views, manifest.num_samples, *kind.row_shape(manifest.dataset))
+    shape = (views, manifest.num_samples, *row)
     document = targets_metadata(encoder, kind, shape, manifest.block, attributes)
     _write_document(array.root, array.metadata, document)
 
@@ -153,7 +170,7 @@ def _views_declared(array: ArrayLocation, manifest: Manifest, kind: TargetKind) 
     if _is_damaged(array.group / METADATA):
         return 0
     try:
-        return read_array(array, manifest, kind)[1]
+        return read_array(array, manifest, kind)[2]
     except DamagedTargets:
         return 0
 

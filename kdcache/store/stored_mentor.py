@@ -1,14 +1,15 @@
-"""One mentor of a store: its documents, what of its targets is committed, and what is wrong."""
+"""One mentor's targets of one kind: its documents, what is committed, and what is wrong."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from kdcache.encode import ENCODERS, Encoder, TargetKind
+from kdcache.encode import ENCODERS, KINDS, LOGITS, Encoder, TargetKind
 from kdcache.errors import StoreError
 from kdcache.store.chunks import ChunkReader, DamagedChunk, can_hold
 from kdcache.store.commit_record import ChunkKey, CommitRecord
@@ -28,16 +29,18 @@ CHANCE_FACTOR = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class StoredMentor:
-    """One mentor's array: who it is, how it is encoded, what is committed.
+    """One mentor's array of one kind: who it is, how it is encoded, what is committed.
 
-    `broken`: chunks whose commit record is gone, damaged or of something else. `index_damage`: why
-    the gathered index of its commits cannot be used; None when it is sound, or not there.
+    `row_shape`: of one (view, sample). `broken`: chunks whose commit record is gone, damaged or of
+    something else. `index_damage`: why the gathered index of its commits cannot be used; None when
+    it is sound, or not there.
     """
 
     manifest: MentorManifest
     kind: TargetKind
     array: ArrayLocation
     encoder: Encoder
+    row_shape: tuple[int, ...]
     declared_views: int
     commits: Mapping[ChunkKey, CommitRecord]
     broken: Sequence[BrokenRecord] = ()
@@ -49,8 +52,15 @@ class StoredMentor:
         return targets_identity(self.manifest, self.kind, self.encoder)
 
     @property
+    def title(self) -> str:
+        """What these targets are called in tables."""
+        return title(self.manifest.name, self.kind)
+
+    @property
     def accuracy(self) -> float | None:
-        """Top-1 percent on its committed views; None before the first."""
+        """Top-1 percent on its committed views; None before the first, and of what is no logits."""
+        if self.kind is not LOGITS:
+            return None
         rows = sum(record.rows for record in self.commits.values())
         correct = sum(record.correct for record in self.commits.values())
         return 100 * correct / rows if rows else None
@@ -87,13 +97,35 @@ class StoredMentor:
         return None
 
 
-def open_mentor(group: Path, manifest: Manifest, kind: TargetKind) -> StoredMentor:
-    """The mentor in the folder `group` of a store with that manifest.
+def title(mentor: str, kind: TargetKind) -> str:
+    """A mentor's logits by its name alone; its other kinds by both names."""
+    return mentor if kind is LOGITS else f"{mentor} {kind.name}"
 
-    Raises DamagedTargets for documents that are not what was written, StoreError for a mentor of
-    another store or an encoder unknown here.
+
+def open_mentor(
+    group: Path, manifest: Manifest
+) -> tuple[str, dict[str, StoredMentor | StoreError]]:
+    """The name of the mentor in the folder `group`, and its targets by the name of their kind.
+
+    For what cannot be opened, why: DamagedTargets for documents that are not what was written,
+    StoreError for a mentor of another store or an encoder unknown here. Logits are always there.
     """
-    require_inside(group.parent.parent, group / kind.name / "commits")
+    kinds = kinds_in(group)
+    try:
+        mentor = _open_group(group, manifest)
+    except StoreError as error:
+        return group.name, dict.fromkeys((kind.name for kind in kinds), error)
+    opened: dict[str, StoredMentor | StoreError] = {}
+    for kind in kinds:
+        try:
+            opened[kind.name] = _open_array(group, mentor, manifest, kind)
+        except StoreError as error:
+            opened[kind.name] = error
+    return mentor.name, opened
+
+
+def _open_group(group: Path, manifest: Manifest) -> MentorManifest:
+    require_inside(group.parent.parent, group)
     if not (group / METADATA).exists():
         raise DamagedDocument(group / METADATA, "the file is gone")
     mentor = read_mentor_manifest(group / METADATA)
@@ -109,12 +141,19 @@ def open_mentor(group: Path, manifest: Manifest, kind: TargetKind) -> StoredMent
             "wrong: put the store's own zarr.json back, or remove it and run the store's "
             "`kdcache precompute` command. Else move that folder out of the store"
         )
-    array = mentor_array(group.parent.parent, mentor, manifest, kind)
-    encoder, views = read_array(array, manifest, kind)
-    stored = stored_as(mentor, encoder, views, manifest, kind, array)
+    return mentor
+
+
+def _open_array(
+    group: Path, mentor: MentorManifest, manifest: Manifest, kind: TargetKind
+) -> StoredMentor:
+    array = mentor_array(group.parent.parent, mentor, kind)
+    require_inside(array.root, array.commits)
+    encoder, row_shape, views = read_array(array, manifest, kind)
+    stored = stored_as(mentor, encoder, row_shape, views, manifest, kind, array)
     known = stored.committed_views
     if known > views:  # arrays only grow, and do so before chunks of new views are committed
-        encoder, views = read_array(array, manifest, kind)
+        encoder, row_shape, views = read_array(array, manifest, kind)
         if known > views:
             last = f"view {known - 1} is committed: an old version of it"
             raise DamagedDocument(array.metadata, f"it declares {views} views, {last}")
@@ -126,25 +165,38 @@ def is_made(group: Path) -> bool:
 
     Unless something is committed in it: then its zarr.json was lost.
     """
-    return (group / METADATA).exists() or has_commits(group)
+    return (group / METADATA).exists() or has_commits(group, "*/")
 
 
-def has_commits(group: Path) -> bool:
-    """Whether anything is, or by its index was, committed of the mentor in that folder."""
-    return any(any(group.glob(names)) for names in ("*/commits/*.json", "*/commits.json"))
+def kinds_in(group: Path) -> list[TargetKind]:
+    """The kinds of targets a mentor's folder has: logits, and those others that were made."""
+    return [
+        kind
+        for kind in KINDS.values()
+        if kind is LOGITS
+        or (group / kind.name / METADATA).exists()
+        or has_commits(group / kind.name)
+    ]
 
 
-def mentor_array(
-    root: Path, mentor: MentorManifest, manifest: Manifest, kind: TargetKind
-) -> ArrayLocation:
+def has_commits(folder: Path, below: str = "") -> bool:
+    """Whether anything is, or by its index was, committed in an array's folder.
+
+    `below`: "*/" asks for any array of a mentor's folder.
+    """
+    return any(any(folder.glob(f"{below}{names}")) for names in ("commits/*.json", "commits.json"))
+
+
+def mentor_array(root: Path, mentor: MentorManifest, kind: TargetKind) -> ArrayLocation:
     """Where a mentor's targets of one kind lie."""
-    rank = len(kind.row_shape(manifest.dataset))
+    rank = len(kind.dimension_names)
     return ArrayLocation(root=root, mentor=mentor.name, kind=kind.name, row_rank=rank)
 
 
 def stored_as(
     mentor: MentorManifest,
     encoder: Encoder,
+    row_shape: tuple[int, ...],
     views: int,
     manifest: Manifest,
     kind: TargetKind,
@@ -154,12 +206,13 @@ def stored_as(
 ) -> StoredMentor:
     """What is committed of exactly these targets, whatever the mentor's documents say."""
     found = read_commits(array, targets_identity(mentor, kind, encoder), use_index=use_index)
-    sound, unfit = _fit_to_array(found, encoder, manifest, kind, array)
+    sound, unfit = _fit_to_array(found, encoder, row_shape, manifest, array)
     return StoredMentor(
         manifest=mentor,
         kind=kind,
         array=array,
         encoder=encoder,
+        row_shape=row_shape,
         declared_views=views,
         commits=sound,
         broken=(*found.broken, *unfit),
@@ -167,8 +220,10 @@ def stored_as(
     )
 
 
-def read_array(array: ArrayLocation, manifest: Manifest, kind: TargetKind) -> tuple[Encoder, int]:
-    """The encoder and number of views of a mentor's array.
+def read_array(
+    array: ArrayLocation, manifest: Manifest, kind: TargetKind
+) -> tuple[Encoder, tuple[int, ...], int]:
+    """The encoder, shape of a row, and number of views of a mentor's array.
 
     Its zarr.json must be exactly the one written for them. Raises DamagedTargets when it is not
     what was written, StoreError for an array of another shape or an unknown encoder.
@@ -179,20 +234,25 @@ def read_array(array: ArrayLocation, manifest: Manifest, kind: TargetKind) -> tu
         raise DamagedDocument(array.metadata, "the file is gone") from None
     try:
         described = document["attributes"]["kdcache"]["encoder"]
-        views, *_ = document["shape"]
+        views, _, *row = document["shape"]
         document["attributes"]["kdcache"][SEAL] = BLANK
         encoder = ENCODERS.get(described["name"])
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{array.metadata} is not an array of targets ({error})") from error
-    if encoder is None or encoder.describe() != described:
+    known = encoder is not None and encoder.name in kind.encoders
+    if encoder is None or not known or encoder.describe() != described:
         raise StoreError(
             f"{array.metadata}: targets were encoded by {str(described)[:200]}, which this version "
-            f"of kdcache cannot decode (it knows {', '.join(sorted(ENCODERS))}); use the version "
-            "that wrote it"
+            f"of kdcache cannot decode (it knows {', '.join(sorted(kind.encoders))}); use the "
+            "version that wrote it"
         )
     if type(views) is not int or not 1 <= views < 2**40:
         raise StoreError(f"{array.metadata} states {str(views)[:80]} views")
-    shape = (views, manifest.num_samples, *kind.row_shape(manifest.dataset))
+    try:
+        row_shape = kind.row_shape(manifest.dataset, *row[:1])
+    except ValueError as error:
+        raise StoreError(f"{array.metadata} is not an array of {kind.name}: {error}") from None
+    shape = (views, manifest.num_samples, *row_shape)
     attributes = {"kind": kind.name, "encoder": encoder.describe(), SEAL: BLANK}
     expected = targets_metadata(encoder, kind, shape, manifest.block, attributes)
     different = [key for key in {*expected, *document} if expected.get(key) != document.get(key)]
@@ -202,20 +262,23 @@ def read_array(array: ArrayLocation, manifest: Manifest, kind: TargetKind) -> tu
             f"{array.metadata} is not the array the manifest is for: {key} is "
             f"{str(document.get(key))[:200]}, expected {expected.get(key)}"
         )
-    return encoder, views
+    return encoder, row_shape, views
 
 
-def chunk_bytes(manifest: Manifest, encoder: Encoder, kind: TargetKind) -> int:
+def chunk_bytes(manifest: Manifest, encoder: Encoder, row_shape: tuple[int, ...]) -> int:
     """Bytes of one whole chunk before compression."""
-    row = int(np.prod(kind.row_shape(manifest.dataset), dtype=np.int64))
-    return manifest.block * row * np.dtype(encoder.dtype).itemsize
+    return manifest.block * prod(row_shape) * np.dtype(encoder.dtype).itemsize
 
 
 def _fit_to_array(
-    found: Commits, encoder: Encoder, manifest: Manifest, kind: TargetKind, array: ArrayLocation
+    found: Commits,
+    encoder: Encoder,
+    row_shape: tuple[int, ...],
+    manifest: Manifest,
+    array: ArrayLocation,
 ) -> tuple[dict[ChunkKey, CommitRecord], list[BrokenRecord]]:
     """Splits records into those that can be of this array's chunks, and the others."""
-    raw = chunk_bytes(manifest, encoder, kind)
+    raw = chunk_bytes(manifest, encoder, row_shape)
     sound, unfit = {}, []
     for key, record in found.records.items():
         reason = None

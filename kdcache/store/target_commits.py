@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kdcache.encode import LOGITS, TargetKind
 from kdcache.errors import RunFailed
 from kdcache.store.chunks import chunk_payload
 from kdcache.store.commit_record import ChunkKey, CommitRecord
@@ -23,15 +24,20 @@ def commit_targets(
     Raises RunFailed for NaN, infinity, and what the encoder cannot hold within its bound; as
     `commit_chunk` otherwise.
     """
-    name, encoder = stored.manifest.name, stored.encoder
-    require_finite(targets, name, key[0])
+    name, encoder, kind = stored.manifest.name, stored.encoder, stored.kind
+    require_finite(targets, name, key[0], kind)
     try:
         encoded = encoder.encode(targets)
         payload = chunk_payload(encoded, block, encoder)
     except ValueError as error:
-        raise RunFailed(f"mentor {name!r}, view {key[0]}: {error}") from error
+        where = f"mentor {name!r}, view {key[0]}"
+        if kind is LOGITS:
+            raise RunFailed(f"{where}: {error}") from error
+        raise RunFailed(
+            f"{where}, {kind.values}: {error}, for a mentor whose logits are stored already into "
+            f"another --store; or leave {kind.option} out"
+        ) from error
     decoded = encoder.decode(torch.from_numpy(encoded)).numpy()
-    kind = stored.kind
     return commit_chunk(
         stored.array,
         key,
@@ -44,11 +50,15 @@ def commit_targets(
     )
 
 
-def require_finite(targets: NDArray[np.float32], mentor: str, view: int) -> None:
+def require_finite(
+    targets: NDArray[np.float32], mentor: str, view: int, kind: TargetKind = LOGITS
+) -> None:
     """Raises RunFailed when a mentor's targets hold NaN or infinity: they would teach nonsense."""
     if not np.isfinite(targets).all():
-        bad = int((~np.isfinite(targets).all(axis=-1)).sum())
+        bad = int((~np.isfinite(targets.reshape(len(targets), -1)).all(axis=-1)).sum())
+        stored = "nothing" if kind is LOGITS else f"no {kind.values}"
         raise RunFailed(
-            f"mentor {mentor!r} gave NaN or infinite outputs for {bad} samples of view {view}; "
-            "nothing of this block was stored. Try --precision fp32, or check the checkpoint"
+            f"mentor {mentor!r} gave NaN or infinite {kind.values} for {bad} samples of view "
+            f"{view}; {stored} of this block was stored. Try --precision fp32, or check the "
+            "checkpoint"
         )

@@ -1,21 +1,18 @@
 """Opening a store and reading from it."""
 
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from kdcache.encode import LOGITS, TargetKind
-from kdcache.errors import DamagedTargets, MissingTargets, StoreError
-from kdcache.store.chunks import CHECKSUM_BYTES, ChunkReader, DamagedChunk, can_hold
-from kdcache.store.commit_record import ChunkKey, CommitRecord
-from kdcache.store.commits import read_record
-from kdcache.store.healing import healing_command
+from kdcache.encode import LOGITS, find_kind
+from kdcache.errors import MissingTargets, StoreError
+from kdcache.store.chunk_reading import damaged_chunk, decode_into, require_files
+from kdcache.store.healing import healing_command, view_ranges
 from kdcache.store.layout import LISTS, listed
 from kdcache.store.manifest import Manifest, read_manifest
 from kdcache.store.sample_lists import read_list
@@ -26,9 +23,10 @@ from kdcache.views import Recipe, recipe_from_description
 class TargetStore:
     """A store opened for reading; a snapshot of what was committed at that moment.
 
-    Attributes: `root`, `manifest`, `fingerprint`, `kind`, `mentors` (names, alphabetical),
-    `num_samples`, `num_views` (the most any mentor was given), `index_N` (int64, the samples'
-    permanent integers, ascending).
+    Attributes: `root`, `manifest`, `fingerprint`, `mentors` (names, alphabetical), `num_samples`,
+    `num_views` (the most any mentor was given), `index_N` (int64, the samples' permanent integers,
+    ascending). A mentor has targets of one or more kinds, always "logits", maybe "features" and
+    "logsumexp"; where a kind is not said, logits are meant.
 
     `manifest`: given where the store's own is damaged and this one is to take its place.
     """
@@ -36,14 +34,9 @@ class TargetStore:
     def __init__(self, root: Path, manifest: Manifest | None = None) -> None:
         self.root = root
         self.manifest: Manifest = manifest or read_manifest(root)
-        self.kind: TargetKind = LOGITS
-        self._mentors: dict[str, StoredMentor | StoreError] = {}
-        for group in _mentor_folders(root):
-            try:
-                mentor = open_mentor(group, self.manifest, self.kind)
-                self._mentors[mentor.manifest.name] = mentor
-            except StoreError as error:
-                self._mentors[group.name] = error
+        self._targets: dict[str, dict[str, StoredMentor | StoreError]] = dict(
+            open_mentor(group, self.manifest) for group in _mentor_folders(root)
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -51,17 +44,43 @@ class TargetStore:
 
     @property
     def mentors(self) -> list[str]:
-        return list(self._mentors)
+        return list(self._targets)
+
+    def kinds(self, mentor: str) -> tuple[str, ...]:
+        """The kinds of targets a mentor has, sound or not; none of one that is not there."""
+        return tuple(self._find(mentor) or ())
+
+    @property
+    def sound_targets(self) -> list[StoredMentor]:
+        """Every mentor's targets of every kind that can be opened."""
+        return [
+            stored
+            for kinds in self._targets.values()
+            for stored in kinds.values()
+            if isinstance(stored, StoredMentor)
+        ]
 
     @property
     def sound_mentors(self) -> list[StoredMentor]:
-        """The mentors that can be opened."""
-        return [mentor for mentor in self._mentors.values() if isinstance(mentor, StoredMentor)]
+        """The logits among them."""
+        return [stored for stored in self.sound_targets if stored.kind is LOGITS]
+
+    @property
+    def target_errors(self) -> dict[tuple[str, str], StoreError]:
+        """Why the others cannot be opened, by mentor (its folder's name, where its own is not
+        known) and kind."""
+        return {
+            (name, kind): error
+            for name, kinds in self._targets.items()
+            for kind, error in kinds.items()
+            if isinstance(error, StoreError)
+        }
 
     @property
     def mentor_errors(self) -> dict[str, StoreError]:
-        """Why the others cannot be opened; by name, or folder where the name is not known."""
-        return {n: mentor for n, mentor in self._mentors.items() if isinstance(mentor, StoreError)}
+        """Those of logits, by mentor."""
+        errors = self.target_errors.items()
+        return {name: error for (name, kind), error in errors if kind == LOGITS.name}
 
     @cached_property
     def num_samples(self) -> int:
@@ -70,10 +89,6 @@ class TargetStore:
     @property
     def num_views(self) -> int:
         return max((m.declared_views for m in self.sound_mentors), default=0)
-
-    @cached_property
-    def row_shape(self) -> tuple[int, ...]:
-        return self.kind.row_shape(self.manifest.dataset)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -93,36 +108,68 @@ class TargetStore:
         """Whether the samples are 0 to N - 1, so that an index is its own position."""
         return bool(self.index_N[-1] == self.num_samples - 1)
 
-    def mentor(self, name: str) -> StoredMentor:
-        """One mentor. Raises MissingTargets, naming those that are there; DamagedTargets."""
-        found = self._mentors.get(name) or self._mentors.get(name.replace(":", "."))
-        if found is None:
+    def mentor(self, name: str, kind: str = LOGITS.name) -> StoredMentor:
+        """One mentor's targets of one kind.
+
+        Raises MissingTargets, naming what is there and the command that adds it; DamagedTargets.
+        """
+        kinds = self._find(name)
+        if kinds is None:
             raise MissingTargets(
                 f"{self.root} has no mentor {name!r}; it has {', '.join(self.mentors) or 'none'}. "
-                f"Add it with: {healing_command(self, [name])}"
+                f"Add it with: {healing_command(self, [name], [kind])}"
             )
+        self._require_kinds([name], [kind])
+        found = kinds[kind]
         if isinstance(found, StoreError):
             raise found
         return found
 
-    def usable_views(
-        self, mentors: Sequence[str], wanted: Sequence[int] | None = None
-    ) -> list[int]:
-        """Views complete for all these mentors, among the `wanted` ones (None: all).
+    def _find(self, mentor: str) -> dict[str, StoredMentor | StoreError] | None:
+        return self._targets.get(mentor) or self._targets.get(mentor.replace(":", "."))
 
-        Raises MissingTargets when there is none, DamagedTargets when one lost a commit record:
-        it is not passed over in silence.
+    def _require_kinds(self, mentors: Sequence[str], kinds: Sequence[str]) -> None:
+        """Raises MissingTargets for kinds of targets that some of these mentors do not have."""
+        lacking = {
+            find_kind(kind).name: [name for name in mentors if kind not in self.kinds(name)]
+            for kind in kinds
+        }
+        lacking = {kind: names for kind, names in lacking.items() if names}
+        if lacking:
+            names = [name for name in mentors if any(name in those for those in lacking.values())]
+            what = " and ".join(f"no {kind} of {', '.join(lacking[kind])}" for kind in lacking)
+            raise MissingTargets(
+                f"{self.root} has {what} in any of its views, "
+                f"{view_ranges(range(self.num_views))}. Add them with: "
+                f"{healing_command(self, names, lacking)}"
+            )
+
+    def usable_views(
+        self,
+        mentors: Sequence[str],
+        wanted: Sequence[int] | None = None,
+        kinds: Sequence[str] = (LOGITS.name,),
+    ) -> list[int]:
+        """Views complete for all these mentors and kinds, among the `wanted` ones (None: all).
+
+        Raises MissingTargets when there is none, or a mentor lacks a kind; DamagedTargets when one
+        lost a commit record: it is not passed over in silence.
         """
         for name in mentors:
-            for wrong in self.mentor(name).broken:
+            self.mentor(name)
+        self._require_kinds(mentors, kinds)
+        chosen = [self.mentor(name, kind) for name in mentors for kind in kinds]
+        for stored in chosen:
+            for wrong in stored.broken:
                 if wanted is None or wrong.key[0] in wanted:
-                    raise self._damaged(name, wrong.key, wrong.path, wrong.reason)
-        complete = [set(self.mentor(m).complete_views(self.manifest.num_blocks)) for m in mentors]
+                    raise damaged_chunk(self, stored, wrong.key, wrong.path, wrong.reason)
+        complete = [set(stored.complete_views(self.manifest.num_blocks)) for stored in chosen]
         usable = sorted(set.intersection(*complete)) if complete else []
         if not usable:
+            what = ", ".join(stored.title for stored in chosen)
             raise MissingTargets(
-                f"{self.root} has no view complete for {', '.join(mentors) or 'no mentor'}; "
-                f"finish it with: {healing_command(self, mentors)}"
+                f"{self.root} has no view complete for {what or 'no mentor'}; "
+                f"finish it with: {healing_command(self, mentors, kinds)}"
             )
         return usable
 
@@ -146,102 +193,58 @@ class TargetStore:
             )
         return positions_B
 
-    def chunk_bytes(self, mentor: str) -> int:
+    def chunk_bytes(self, mentor: str, kind: str = LOGITS.name) -> int:
         """Bytes of one of a mentor's chunks in memory, still encoded."""
-        return chunk_bytes(self.manifest, self.mentor(mentor).encoder, self.kind)
+        stored = self.mentor(mentor, kind)
+        return chunk_bytes(self.manifest, stored.encoder, stored.row_shape)
 
-    def require_files(
-        self, mentors: Sequence[str], view: int, blocks: Iterable[int] | None = None
-    ) -> None:
-        """Raises unless each of these chunks of a view (None: all) has a file of its size.
+    @overload
+    def targets(
+        self,
+        view: int,
+        index: NDArray[np.int64],
+        mentors: Sequence[str] | None = None,
+        kind: Literal["logits", "logsumexp"] = "logits",
+    ) -> NDArray[np.float32]: ...
 
-        Called before memory is taken for a view, so that none is taken for what is only claimed.
-        """
-        chosen = range(self.manifest.num_blocks) if blocks is None else list(blocks)
-        for name in mentors:
-            stored = self.mentor(name)
-            for block in chosen:
-                record = self._record(name, (view, block))
-                path = stored.array.chunk(view, block)
-                try:
-                    size = path.lstat().st_size
-                except OSError:
-                    raise self._damaged(name, record.key, path, "the file is gone") from None
-                if size != record.bytes + CHECKSUM_BYTES:
-                    healed = self._healed(stored, record)
-                    if healed is None or size != healed.bytes + CHECKSUM_BYTES:
-                        reason = f"{size} bytes instead of {record.bytes + CHECKSUM_BYTES}"
-                        raise self._damaged(name, record.key, path, reason)
-
-    def read_block(
-        self, mentor: str, view: int, block: int, buffer: memoryview, reader: ChunkReader
-    ) -> None:
-        """One chunk, still encoded, into `buffer` (bytes; a whole chunk, padding included).
-
-        Raises MissingTargets when it was never committed, DamagedTargets when it was and is broken.
-        """
-        record = self._record(mentor, (view, block))
-        stored = self.mentor(mentor)
-        path = stored.array.chunk(view, block)
-        try:
-            reader.read_into(buffer, path, record.bytes, record.checksum)
-        except DamagedChunk as error:
-            if healed := self._healed(stored, record):
-                with suppress(DamagedChunk):
-                    return reader.read_into(buffer, path, healed.bytes, healed.checksum)
-            raise self._damaged(mentor, record.key, path, str(error)) from error
+    @overload
+    def targets(
+        self,
+        view: int,
+        index: NDArray[np.int64],
+        mentors: Sequence[str] | None = None,
+        *,
+        kind: Literal["features"],
+    ) -> tuple[NDArray[np.float32], ...]: ...
 
     def targets(
-        self, view: int, index: NDArray[np.int64], mentors: Sequence[str] | None = None
-    ) -> NDArray[np.float32]:
-        """Targets as decoded, in the order asked: float32 log-probabilities (B, M, C).
+        self,
+        view: int,
+        index: NDArray[np.int64],
+        mentors: Sequence[str] | None = None,
+        kind: str = LOGITS.name,
+    ) -> NDArray[np.float32] | tuple[NDArray[np.float32], ...]:
+        """Targets as decoded, of mentors in the order asked: float32.
 
+        `kind`: "logits": log-probabilities (B, M, C); "logsumexp": (B, M), which added to them give
+        the raw logits; "features": a tuple of M arrays (B, F), each mentor's as wide as its own.
         For looking and checking; training uses `TargetStream`. Raises MissingTargets.
         """
         positions_B = self.positions(index)
-        names = self.mentors if mentors is None else list(mentors)
-        block_B = positions_B // self.manifest.block
-        blocks = np.unique(block_B).tolist()
-        self.require_files(names, view, blocks)
-        rows_BMC = np.empty((len(positions_B), len(names), *self.row_shape), dtype=np.float32)
-        for column, name in enumerate(names):
-            encoder = self.mentor(name).encoder
-            reader = ChunkReader(encoder, self.chunk_bytes(name))
-            chunk = np.empty((self.manifest.block, *self.row_shape), dtype=encoder.dtype)
-            for block in blocks:
-                self.read_block(name, view, block, chunk.data.cast("B"), reader)
-                wanted = block_B == block
-                rows = chunk[positions_B[wanted] - block * self.manifest.block]
-                rows_BMC[wanted, column] = encoder.decode(torch.from_numpy(rows)).numpy()
-        return rows_BMC
-
-    def _record(self, mentor: str, key: ChunkKey) -> CommitRecord:
-        stored = self.mentor(mentor)
-        if key in stored.commits:
-            return stored.commits[key]
-        for wrong in stored.broken:
-            if wrong.key == key:
-                raise self._damaged(mentor, key, wrong.path, wrong.reason)
-        raise MissingTargets(
-            f"{self.root} has no targets of mentor {mentor!r} for view {key[0]}, block {key[1]} "
-            f"({len(stored.commits)} chunks are committed); compute them with: "
-            f"{healing_command(self, [mentor])}"
-        )
-
-    def _healed(self, stored: StoredMentor, record: CommitRecord) -> CommitRecord | None:
-        """The record that now stands in this one's place, if somebody healed its chunk."""
-        found = read_record(stored.array, record.key)
-        if found is None or found == record or found.identity != record.identity:
-            return None
-        raw = chunk_bytes(self.manifest, stored.encoder, self.kind)
-        return found if can_hold(found.bytes, raw, stored.encoder) else None
-
-    def _damaged(self, mentor: str, key: ChunkKey, path: Path, reason: str) -> DamagedTargets:
-        return DamagedTargets(
-            f"targets of mentor {mentor!r}, view {key[0]}, block {key[1]} are damaged: {reason} "
-            f"({path}). Compute exactly what is missing or damaged again with: "
-            f"{healing_command(self, [mentor])}"
-        )
+        names = self.mentors if mentors is None else mentors
+        chosen = [self.mentor(name, kind) for name in names]
+        blocks = np.unique(positions_B // self.manifest.block).tolist()
+        require_files(self, chosen, view, blocks)
+        if find_kind(kind).from_features:
+            apart = [np.empty((len(positions_B), *s.row_shape), dtype=np.float32) for s in chosen]
+            for rows_BF, stored in zip(apart, chosen, strict=True):
+                decode_into(rows_BF, self, stored, view, positions_B)
+            return tuple(apart)
+        row_shape = find_kind(kind).row_shape(self.manifest.dataset)
+        rows_BM = np.empty((len(positions_B), len(chosen), *row_shape), dtype=np.float32)
+        for column, stored in enumerate(chosen):
+            decode_into(rows_BM[:, column], self, stored, view, positions_B)
+        return rows_BM
 
 
 def open_store(path: str | os.PathLike[str]) -> TargetStore:

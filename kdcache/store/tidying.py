@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kdcache import durable
+from kdcache.encode import LOGITS
 from kdcache.store.commits import store_lock, withdraw
 from kdcache.store.layout import LISTS, METADATA, ArrayLocation
 from kdcache.store.manifest import Manifest
@@ -13,15 +14,22 @@ from kdcache.store.stored_mentor import StoredMentor, has_commits
 
 
 def forget_unused(array: ArrayLocation, is_alone: Callable[[], bool]) -> None:
-    """Takes a mentor's documents away when nothing of it is committed and nobody else writes.
+    """Takes an array's documents away when nothing of it is committed and nobody else writes.
 
     A run that ended before its first commit would else decide its encoder and precision for ever.
+    A mentor's logits are what makes it one: they go with its own document, and after all others.
     """
-    if has_commits(array.group):
+    is_logits = array.kind == LOGITS.name
+    made = array.group / METADATA if is_logits else array.metadata
+
+    def is_used() -> bool:
+        return has_commits(array.group, "*/") if is_logits else has_commits(array.folder)
+
+    if is_used():
         return
     with store_lock(array.root):
-        if is_alone() and (array.group / METADATA).exists() and not has_commits(array.group):
-            for metadata in (array.group / METADATA, array.metadata):
+        if is_alone() and made.exists() and not is_used():
+            for metadata in dict.fromkeys((made, array.metadata)):
                 durable.remove(metadata)
                 durable.fsync_folder(metadata.parent)
 

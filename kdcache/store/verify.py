@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kdcache.encode import LOGITS
 from kdcache.errors import StoreError
-from kdcache.store.chunks import ChunkReader
+from kdcache.store.chunk_reading import chunk_reader
 from kdcache.store.commits import BrokenRecord, read_commits
 from kdcache.store.layout import LISTS, METADATA
 from kdcache.store.manifest import read_attributes
@@ -23,10 +25,11 @@ Progress = Callable[[int, int], None]  # (bytes read, bytes in all)
 class Damage:
     """One thing in a store that is not what was written.
 
-    `mentor`, `view` and `block` are None where it is not of one of them.
+    `mentor`, `kind` (of its targets), `view` and `block` are None where it is not of one of them.
     """
 
     mentor: str | None = None
+    kind: str | None = None
     view: int | None = None
     block: int | None = None
     path: str
@@ -34,6 +37,7 @@ class Damage:
 
     def __str__(self) -> str:
         parts = [f"mentor {self.mentor}"] if self.mentor is not None else []
+        parts += [self.kind] if self.kind not in (None, LOGITS.name) else []
         parts += [f"view {self.view}"] if self.view is not None else []
         parts += [f"block {self.block}"] if self.block is not None else []
         return ": ".join([*([", ".join(parts)] if parts else []), f"{self.path}: {self.reason}"])
@@ -43,10 +47,10 @@ class Damage:
 class Verification:
     """What verifying found: `damaged`, and how many committed chunks and bytes were read.
 
-    `missing`: chunks that were never committed, by mentor; these are no damage. `not_checked`: what
-    could not be, and why. Where data and mentors are at hand (`kdcache.verification`): `replayed`
-    views, `recomputed` rows (K x mentors). `healing`: the command that computes damaged bytes
-    again; None where none are, or none can.
+    `missing`: chunks that were never committed, by mentor (and kind, where it is no logits); these
+    are no damage. `not_checked`: what could not be, and why. Where data and mentors are at hand
+    (`kdcache.verification`): `replayed` views, `recomputed` rows (K of each mentor and kind).
+    `healing`: the command that computes damaged bytes again; None where none are, or none can.
     """
 
     damaged: tuple[Damage, ...]
@@ -83,32 +87,33 @@ def verify_store(root: str | Path, progress: Progress = lambda done, total: None
         unread = ("all lists, records and chunks: the manifest is damaged",)
         return Verification(damaged=(_damage(error, metadata),), not_checked=unread)
     damaged = list(_damaged_documents(store))
-    total = sum(r.bytes for mentor in store.sound_mentors for r in mentor.commits.values())
+    total = sum(r.bytes for stored in store.sound_targets for r in stored.commits.values())
     chunks = done = 0
-    for stored in store.sound_mentors:
+    for stored in store.sound_targets:
         damaged += _damaged_records(stored)
-        reader = ChunkReader(stored.encoder, store.chunk_bytes(stored.manifest.name))
-        name = stored.manifest.name
+        reader = chunk_reader(store, stored)
+        of_this = partial(Damage, mentor=stored.manifest.name, kind=stored.kind.name)
         for (view, block), record in sorted(stored.commits.items()):
             reason = stored.damage((view, block), reader)
             if reason is not None:
                 path = str(stored.array.chunk(view, block))
-                damaged.append(
-                    Damage(mentor=name, view=view, block=block, path=path, reason=reason)
-                )
+                damaged.append(of_this(view=view, block=block, path=path, reason=reason))
             chunks, done = chunks + 1, done + record.bytes
             progress(done, total)
     blocks = store.manifest.num_blocks
     missing = {
-        stored.manifest.name: stored.declared_views * blocks - len(stored.commits)
-        for stored in store.sound_mentors
+        stored.title: stored.declared_views * blocks - len(stored.commits)
+        for stored in store.sound_targets
     }
     return Verification(
         damaged=tuple(damaged),
         chunks=chunks,
         bytes=done,
         missing={name: count for name, count in missing.items() if count},
-        not_checked=tuple(f"the targets of mentor {name}" for name in store.mentor_errors),
+        not_checked=tuple(
+            f"the {'targets' if kind == LOGITS.name else kind} of mentor {name}"
+            for name, kind in store.target_errors
+        ),
     )
 
 
@@ -122,21 +127,27 @@ def _damaged_documents(store: TargetStore) -> Iterator[Damage]:
         read_attributes(store.root / "mentors" / METADATA)
     except StoreError as error:
         yield _damage(error, store.root / "mentors" / METADATA)
-    for name, reason in store.mentor_errors.items():
-        yield _damage(reason, store.root / "mentors" / name, mentor=name)
+    told = set()
+    for (name, kind), reason in store.target_errors.items():
+        if reason not in told:  # a mentor's own document is told once, not for each kind
+            yield _damage(reason, store.root / "mentors" / name, mentor=name, kind=kind)
+        told.add(reason)
 
 
-def _damage(error: StoreError, path: Path, mentor: str | None = None) -> Damage:
+def _damage(
+    error: StoreError, path: Path, mentor: str | None = None, kind: str | None = None
+) -> Damage:
+    reason = str(error)
     if path.name == METADATA and not path.exists():
-        return Damage(mentor=mentor, path=str(path), reason="the file is gone")
-    if isinstance(error, DamagedDocument):
-        return Damage(mentor=mentor, path=str(error.path), reason=error.reason)
-    return Damage(mentor=mentor, path=str(path), reason=str(error))
+        reason = "the file is gone"
+    elif isinstance(error, DamagedDocument):
+        path, reason = error.path, error.reason
+    return Damage(mentor=mentor, kind=kind, path=str(path), reason=reason)
 
 
 def _damaged_records(stored: StoredMentor) -> Iterator[Damage]:
     """Commit records that are gone or cannot be believed, and an index that cannot be used."""
-    name = stored.manifest.name
+    of_this = partial(Damage, mentor=stored.manifest.name, kind=stored.kind.name)
     on_disk = read_commits(stored.array, stored.identity, use_index=False)
     broken = {wrong.path: wrong for wrong in (*stored.broken, *on_disk.broken)}
     for key, record in stored.commits.items():  # taken from the index, where there is one
@@ -146,7 +157,7 @@ def _damaged_records(stored: StoredMentor) -> Iterator[Damage]:
             broken[path] = BrokenRecord(key=key, path=path, reason=differs)
     for wrong in broken.values():
         view, block = wrong.key
-        yield Damage(mentor=name, view=view, block=block, path=str(wrong.path), reason=wrong.reason)
+        yield of_this(view=view, block=block, path=str(wrong.path), reason=wrong.reason)
     if stored.index_damage is not None:
         index = str(stored.array.commit_index)
-        yield Damage(mentor=name, path=index, reason=stored.index_damage)
+        yield of_this(path=index, reason=stored.index_damage)

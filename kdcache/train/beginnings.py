@@ -11,6 +11,7 @@ import torch
 
 from kdcache.canonical import json_sha256
 from kdcache.datasets import ImageDataset
+from kdcache.encode import LOGITS
 from kdcache.mentors import MentorPool
 from kdcache.store import TargetStore
 from kdcache.versions import library_versions
@@ -49,9 +50,12 @@ def tell_changes(
         )
 
 
-def describe_store(store: TargetStore, mentors: Sequence[str]) -> Description:
+def describe_store(
+    store: TargetStore, mentors: Sequence[str], kinds: Sequence[str] = (LOGITS.name,)
+) -> Description:
     """A store's views, and these mentors as they are stored: who they are and how encoded."""
-    identities = {f"mentor {name}": store.mentor(name).identity[:16] for name in mentors}
+    chosen = [store.mentor(name, kind) for name in mentors for kind in kinds]
+    identities = {f"mentor {stored.title}": stored.identity[:16] for stored in chosen}
     return {"fingerprint": store.fingerprint, **identities}
 
 

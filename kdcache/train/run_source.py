@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from kdcache import homes
+from kdcache.classroom import Needs
 from kdcache.datasets import DEFAULT_DATASET, ImageDataset, open_dataset
 from kdcache.defaults import num_views
 from kdcache.errors import KdcacheError, UsageError
@@ -27,7 +28,7 @@ class Chosen:
     """The resolved config (no view or mentor left to a store's growth), samples, targets.
 
     `taught_by` says which store and mentors these targets are of, `warnings` what is odd about
-    them, `feature_widths` how wide each mentor's pooled features are, where they come along.
+    them.
     """
 
     config: TrainConfig
@@ -35,14 +36,19 @@ class Chosen:
     source: TargetSource
     taught_by: Description
     warnings: tuple[str, ...] = ()
-    feature_widths: tuple[int, ...] | None = None
+
+    @property
+    def feature_widths(self) -> tuple[int, ...] | None:
+        """How wide each mentor's pooled features are, where they come along."""
+        return self.source.feature_widths
 
 
-def choose_source(config: TrainConfig, device: torch.device) -> Chosen:
-    """What the run of this config trains on.
+def choose_source(config: TrainConfig, device: torch.device, needs: Needs) -> Chosen:
+    """What the run of this config trains on, with the targets that its loss needs.
 
     Dataset, recipe, view seed, views and mentors come from the store where there is one, for live
-    mentors and for labels only too. Raises UsageError for options that contradict it.
+    mentors and for labels only too. Raises UsageError for options that contradict it, and
+    MissingTargets where a store lacks what the loss needs, naming the command that adds it.
     """
     if config.checkpoints and config.targets == "cache":
         raise UsageError(
@@ -61,19 +67,26 @@ def choose_source(config: TrainConfig, device: torch.device) -> Chosen:
     assert config.dataset is not None
     train = open_dataset(config.dataset, data_dir=config.data_dir)
     if store is None:
-        return _without_store(config, train, device)
-    return _with_store(config, train, device, store)
+        return _without_store(config, train, device, needs)
+    return _with_store(config, train, device, store, needs)
 
 
 def _with_store(
-    config: TrainConfig, train: ImageDataset, device: torch.device, store: TargetStore
+    config: TrainConfig,
+    train: ImageDataset,
+    device: torch.device,
+    store: TargetStore,
+    needs: Needs,
 ) -> Chosen:
     names = tuple(config.mentors or store.mentors)
     if config.targets == "online" and config.mentors is None:
         for name in names:
             require_named(name, option="--mentors", origin=f"store {store.root}")
     wanted = range(config.views) if isinstance(config.views, int) else config.views
-    stream = TargetStream(store, names, device, views=wanted)
+    given = {"features": needs.mentor_features, "raw_logits": needs.raw_logits}
+    # Live mentors give all of it themselves: the store need have no more than their logits.
+    streamed = given if config.targets == "cache" else {}
+    stream = TargetStream(store, names, device, views=wanted, **streamed)
     chosen = stream.require_dataset(train.select(config.samples), narrow=config.samples is None)
     config = replace(
         config,
@@ -84,13 +97,13 @@ def _with_store(
         views=_as_count(stream.views),
     )
     source: TargetSource = stream
-    taught_by = describe_store(store, names)
+    taught_by = describe_store(store, names, stream.kinds)
     if config.method == "ce":
         source = LabelsOnly(stream.recipe, stream.views)
         taught_by = describe_store(store, ())
     elif config.targets == "online":
         pool = _live_mentors(config, chosen, device, store)
-        source = OnlineTargets(chosen, pool, stream.recipe, stream.views)
+        source = OnlineTargets(chosen, pool, stream.recipe, stream.views, **given)
     warnings = [store.mentor(name).near_chance() for name in source.mentors]
     return Chosen(
         config=config,
@@ -101,7 +114,9 @@ def _with_store(
     )
 
 
-def _without_store(config: TrainConfig, train: ImageDataset, device: torch.device) -> Chosen:
+def _without_store(
+    config: TrainConfig, train: ImageDataset, device: torch.device, needs: Needs
+) -> Chosen:
     recipe: Recipe = make_recipe(
         config.recipe or "crop-flip", seed=config.view_seed or 0, **train.view_parameters
     )
@@ -119,7 +134,14 @@ def _without_store(config: TrainConfig, train: ImageDataset, device: torch.devic
     return Chosen(
         config=config,
         train=chosen,
-        source=OnlineTargets(chosen, pool, recipe, views),
+        source=OnlineTargets(
+            chosen,
+            pool,
+            recipe,
+            views,
+            features=needs.mentor_features,
+            raw_logits=needs.raw_logits,
+        ),
         taught_by=describe_pool(pool),
     )
 

@@ -51,7 +51,7 @@ def train_student(
     device = resolve_device(config.device)
     needs = build_method(config.method, **config.switches).needs
     long_name(config.student)
-    chosen = choose_source(config, device)
+    chosen = choose_source(config, device, needs)
     config, train, source = chosen.config, chosen.train, chosen.source
     test = open_dataset(train.name, "test", data_dir=config.data_dir)
     loader = ReplayLoader(train, source, config.batch_size, seed=config.seed, device=device)

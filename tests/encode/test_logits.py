@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kdcache.encode import KINDS, LOGITS, Float16
-from kdcache.encode.logits import MEASURED_ROWS
+from kdcache.encode.target_kind import MEASURED_ROWS
 
 
 def some_targets(count: int, num_classes: int, seed: int) -> NDArray[np.float32]:
@@ -151,11 +151,11 @@ def test_nothing_measured_is_nothing_said() -> None:
 def test_a_networks_output_becomes_float32_log_probabilities() -> None:
     output = torch.tensor([[1.0, 2.0, 400.0], [0.0, 0.0, 0.0]])
     for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
-        targets = LOGITS.from_output(output.to(dtype))
+        targets = LOGITS.from_forward(output.to(dtype))
         assert targets.dtype == torch.float32
         expected = torch.log_softmax(output.to(dtype).to(torch.float32), dim=-1)
         assert torch.equal(targets, expected)
-    assert torch.equal(LOGITS.from_output(output)[1], torch.full((3,), 1 / 3).log())
+    assert torch.equal(LOGITS.from_forward(output)[1], torch.full((3,), 1 / 3).log())
 
 
 def test_rows_are_right_where_the_largest_is_the_label() -> None:
@@ -166,4 +166,5 @@ def test_rows_are_right_where_the_largest_is_the_label() -> None:
 
 def test_a_row_has_one_value_a_class() -> None:
     assert LOGITS.row_shape({"num_classes": 100}) == (100,)
-    assert KINDS == {"logits": LOGITS}
+    assert list(KINDS) == ["logits", "features", "logsumexp"]
+    assert KINDS["logits"] is LOGITS

@@ -12,6 +12,7 @@ from kdcache.store import healing_command, open_store, read_manifest
 from kdcache.store.commit_record import CommitRecord
 from kdcache.store.plain import MOST_DESCRIPTION, MOST_TEXT, require_plain
 from kdcache.views import CropFlip
+from kdcache.wanted import Wanted
 from tests.hostile.forging import agree, attributes
 from tests.hostile.good import Good, make_good
 
@@ -112,10 +113,12 @@ def test_records_that_no_writer_wrote(changed: dict[str, object]) -> None:
 
 def test_a_plan_that_nobody_finishes_is_refused(good: Good) -> None:
     store = open_store(good.root)
+    r8 = store.mentor("r8")
+    wanted = [Wanted(mentor=r8.manifest, kind=r8.kind, encoder=r8.encoder)]
     with pytest.raises(UsageError, match=r"2,147,483,648 views in 2 blocks .* say with --views"):
-        make_plan(good.root, store.manifest, ["r8"], store.mentor("r8").encoder, 2**31, {})
+        make_plan(good.root, store.manifest, wanted, r8.encoder, 2**31, {})
     most = MOST_CHUNKS // 2
-    plan = make_plan(good.root, store.manifest, ["r8"], store.mentor("r8").encoder, most, {})
+    plan = make_plan(good.root, store.manifest, wanted, r8.encoder, most, {})
     assert plan.new == {"r8": MOST_CHUNKS}
 
 

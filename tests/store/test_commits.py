@@ -14,7 +14,14 @@ import torch
 
 from kdcache.encode import ENCODERS, find_encoder
 from kdcache.errors import MissingTargets, StoreError
-from kdcache.store import ArrayLocation, ChunkReader, CommitRecord, chunk_payload, commit_chunk
+from kdcache.store import (
+    ArrayLocation,
+    ChunkReader,
+    CommitRecord,
+    chunk_payload,
+    commit_chunk,
+    read_block,
+)
 from kdcache.store.chunks import crc32c
 from kdcache.store.commits import Commits, read_commits
 from tests.store.small import (
@@ -122,7 +129,7 @@ def test_the_last_block_is_padded_to_a_whole_chunk(
     assert [stored.commits[0, block].rows for block in (0, 1)] == [4, 3]
     chunk = np.empty((4, 3), dtype=stored.encoder.dtype)
     reader = ChunkReader(stored.encoder, chunk.nbytes)
-    store.read_block("r20", 0, 1, chunk.data.cast("B"), reader)
+    read_block(store, stored, 0, 1, chunk.data.cast("B"), reader)
     fill = np.full(3, stored.encoder.fill, dtype=chunk.dtype)
     assert np.array_equal(chunk[3], fill, equal_nan=fill.dtype.kind == "f")
     assert not (chunk[:3] == fill).any()

@@ -1,0 +1,139 @@
+"""Reading committed chunks: each checked, and once more where somebody healed it in between."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdcache.encode import LOGITS
+from kdcache.errors import DamagedTargets, MissingTargets
+from kdcache.store.chunks import CHECKSUM_BYTES, ChunkReader, DamagedChunk, can_hold
+from kdcache.store.commit_record import ChunkKey, CommitRecord
+from kdcache.store.commits import read_record
+from kdcache.store.healing import healing_command
+from kdcache.store.stored_mentor import StoredMentor, chunk_bytes
+
+if TYPE_CHECKING:
+    from kdcache.store.target_store import TargetStore
+
+
+def require_files(
+    store: "TargetStore",
+    chosen: Iterable[StoredMentor],
+    view: int,
+    blocks: Iterable[int] | None = None,
+) -> None:
+    """Raises unless each of these chunks of a view (None: all) has a file of its size.
+
+    Called before memory is taken for a view, so that none is taken for what is only claimed.
+    """
+    wanted = range(store.manifest.num_blocks) if blocks is None else list(blocks)
+    for stored in chosen:
+        for block in wanted:
+            record = _record(store, stored, (view, block))
+            path = stored.array.chunk(view, block)
+            try:
+                size = path.lstat().st_size
+            except OSError:
+                reason = "the file is gone"
+                raise damaged_chunk(store, stored, record.key, path, reason) from None
+            if size != record.bytes + CHECKSUM_BYTES:
+                healed = _healed(store, stored, record)
+                if healed is None or size != healed.bytes + CHECKSUM_BYTES:
+                    reason = f"{size} bytes instead of {record.bytes + CHECKSUM_BYTES}"
+                    raise damaged_chunk(store, stored, record.key, path, reason)
+
+
+def read_block(
+    store: "TargetStore",
+    stored: StoredMentor,
+    view: int,
+    block: int,
+    buffer: memoryview,
+    reader: ChunkReader,
+) -> None:
+    """One chunk, still encoded, into `buffer` (bytes; a whole chunk, padding included).
+
+    Raises MissingTargets when it was never committed, DamagedTargets when it was and is broken.
+    """
+    record = _record(store, stored, (view, block))
+    path = stored.array.chunk(view, block)
+    try:
+        reader.read_into(buffer, path, record.bytes, record.checksum)
+    except DamagedChunk as error:
+        if healed := _healed(store, stored, record):
+            with suppress(DamagedChunk):
+                return reader.read_into(buffer, path, healed.bytes, healed.checksum)
+        raise damaged_chunk(store, stored, record.key, path, str(error)) from error
+
+
+def decode_into(
+    rows_B: NDArray[np.float32],
+    store: "TargetStore",
+    stored: StoredMentor,
+    view: int,
+    positions_B: NDArray[np.int64],
+) -> None:
+    """Decoded targets (B, *row) of the samples at these positions of the store, chunk by chunk."""
+    block_rows = store.manifest.block
+    block_B = positions_B // block_rows
+    reader = chunk_reader(store, stored)
+    chunk = np.empty((block_rows, *stored.row_shape), dtype=stored.encoder.dtype)
+    for block in np.unique(block_B).tolist():
+        read_block(store, stored, view, block, chunk.data.cast("B"), reader)
+        wanted = block_B == block
+        rows = torch.from_numpy(chunk[positions_B[wanted] - block * block_rows])
+        rows_B[wanted] = stored.encoder.decode(rows).numpy()
+
+
+def chunk_reader(store: "TargetStore", stored: StoredMentor) -> ChunkReader:
+    """A reader of these targets' chunks."""
+    raw = chunk_bytes(store.manifest, stored.encoder, stored.row_shape)
+    return ChunkReader(stored.encoder, raw)
+
+
+def damaged_chunk(
+    store: "TargetStore", stored: StoredMentor, key: ChunkKey, path: Path, reason: str
+) -> DamagedTargets:
+    """The error that tells what is wrong with a chunk, and how to heal it."""
+    return DamagedTargets(
+        f"{_called(stored)}, view {key[0]}, block {key[1]} are damaged: {reason} ({path}). Compute "
+        f"exactly what is missing or damaged again with: {_healing(store, stored)}"
+    )
+
+
+def _record(store: "TargetStore", stored: StoredMentor, key: ChunkKey) -> CommitRecord:
+    if key in stored.commits:
+        return stored.commits[key]
+    for wrong in stored.broken:
+        if wrong.key == key:
+            raise damaged_chunk(store, stored, key, wrong.path, wrong.reason)
+    raise MissingTargets(
+        f"{store.root} has no {_called(stored)} for view {key[0]}, block {key[1]} "
+        f"({len(stored.commits)} chunks are committed); compute them with: "
+        f"{_healing(store, stored)}"
+    )
+
+
+def _healed(
+    store: "TargetStore", stored: StoredMentor, record: CommitRecord
+) -> CommitRecord | None:
+    """The record that now stands in this one's place, if somebody healed its chunk."""
+    found = read_record(stored.array, record.key)
+    if found is None or found == record or found.identity != record.identity:
+        return None
+    raw = chunk_bytes(store.manifest, stored.encoder, stored.row_shape)
+    return found if can_hold(found.bytes, raw, stored.encoder) else None
+
+
+def _called(stored: StoredMentor) -> str:
+    what = "targets" if stored.kind is LOGITS else stored.kind.name
+    return f"{what} of mentor {stored.manifest.name!r}"
+
+
+def _healing(store: "TargetStore", stored: StoredMentor) -> str:
+    return healing_command(store, [stored.manifest.name], [stored.kind.name])
