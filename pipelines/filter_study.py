@@ -1,8 +1,8 @@
 """When does per-sample filtering help? Students of mentors that are right, and of mentors that err.
 
-    python -m pipelines.filter_study                 CIFAR-100, mentors r20 r32 r44 r56
-    python -m pipelines.filter_study --smoke         the same story in a minute
-    python -m pipelines.filter_study --show          the tables of the runs there are
+    python pipelines/filter_study.py                 CIFAR-100, mentors r20 r32 r44 r56
+    python pipelines/filter_study.py --smoke         the same story in a minute
+    python pipelines/filter_study.py --show          the tables of the runs there are
 
 1. run the mentors once over a class-balanced part of the training images
 2. corrupt what they said, by arithmetic on the stored rows       corruption.py
@@ -15,8 +15,9 @@ pairs. Accuracy is the last epoch's.
 """
 
 import json
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,13 @@ from typing import Any
 import click
 import torch
 
+if not __package__:  # run as a file: the folder above holds the package `pipelines`
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import kdcache
+from kdcache import durable
+from kdcache.cli.options import NameList
+from kdcache.errors import Stopped
 from pipelines.arms import ARMS, Teach, make_arm
 from pipelines.corruption import (
     CorruptedTargets,
@@ -36,6 +43,8 @@ from pipelines.corruption import (
     wrong_mentors,
     wrong_rows,
 )
+from pipelines.sizes import parse_seeds
+from pipelines.stages import ShouldStop, cache_targets, stoppable
 from pipelines.study_tables import study_tables
 
 SETTINGS: Mapping[str, Callable[..., Corruption]] = {
@@ -56,12 +65,16 @@ class Size:
     samples: int
     views: int
     epochs: int
-    seeds: str
+    seeds: tuple[int, ...]
     test_samples: int | None = None  # None: all of them
 
 
-FULL = Size(mentors=("r20", "r32", "r44", "r56"), samples=10_000, views=8, epochs=20, seeds="0,1,2")
-SMOKE = Size(mentors=("r20", "r32"), samples=400, views=2, epochs=2, seeds="0,1", test_samples=1000)
+FULL = Size(
+    mentors=("r20", "r32", "r44", "r56"), samples=10_000, views=8, epochs=20, seeds=(0, 1, 2)
+)
+SMOKE = Size(
+    mentors=("r20", "r32"), samples=400, views=2, epochs=2, seeds=(0, 1), test_samples=1000
+)
 
 CORE_SETTINGS = ("clean", "specialists", "wrong-rows-25", "wrong-rows-50", "wrong-rows-75")
 CORE_ARMS = (
@@ -82,6 +95,20 @@ class Run:
     epochs: int
 
 
+def _known(names: Iterable[str]) -> Callable[..., tuple[str, ...] | None]:
+    """A callback that lets only these names pass."""
+
+    def check(
+        ctx: click.Context, param: click.Parameter, given: tuple[str, ...] | None
+    ) -> tuple[str, ...] | None:
+        unknown = [name for name in given or () if name not in names]
+        if unknown:
+            raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(names)}")
+        return given
+
+    return check
+
+
 @click.command()
 @click.option("--smoke", is_flag=True, help="Few samples and epochs, two mentors.")
 @click.option(
@@ -91,9 +118,9 @@ class Run:
     show_default=True,
     help="The core arms and settings, every arm and setting, or the number of cached views.",
 )
-@click.option("--settings", help="Only these settings, separated by commas.")
-@click.option("--arms", help="Only these arms, separated by commas.")
-@click.option("--seeds", help="One run each [0,1,2].")
+@click.option("--settings", type=NameList(), callback=_known(SETTINGS), help="Only these.")
+@click.option("--arms", type=NameList(), callback=_known(ARMS), help="Only these.")
+@click.option("--seeds", type=NameList(), callback=parse_seeds, help="One run each [0,1,2].")
 @click.option("--out", default="runs/filter-study", show_default=True, help="Folder.")
 @click.option("--store", help="The targets' store; it is made where it is missing [OUT/store].")
 @click.option("--device", default="auto", show_default=True)
@@ -101,9 +128,9 @@ class Run:
 def main(
     smoke: bool,
     part: str,
-    settings: str | None,
-    arms: str | None,
-    seeds: str | None,
+    settings: tuple[str, ...] | None,
+    arms: tuple[str, ...] | None,
+    seeds: tuple[int, ...] | None,
     out: str,
     store: str | None,
     device: str,
@@ -115,12 +142,12 @@ def main(
     if not show:
         wanted = [
             run
-            for seed in parse_seeds(seeds or size.seeds)
+            for seed in seeds or size.seeds
             for run in runs_of(part, size, seed)
-            if (settings is None or run.setting in parse_names(settings, SETTINGS, "--settings"))
-            and (arms is None or run.arm in parse_names(arms, ARMS, "--arms"))
+            if run.setting in (settings or SETTINGS) and run.arm in (arms or ARMS)
         ]
-        train_missing(wanted, size, runs_file, store or f"{out}/store", device)
+        with stoppable() as stop:
+            train_missing(wanted, size, runs_file, Path(store or f"{out}/store"), device, stop)
     finished = [line for line in read_runs(runs_file) if is_of_size(line, size)]
     click.echo("\n\n".join(study_tables(finished, views=size.views)))
 
@@ -139,7 +166,9 @@ def runs_of(part: str, size: Size, seed: int) -> Iterator[Run]:
                 yield Run(setting=setting, arm=arm, views=size.views, **common)
 
 
-def train_missing(wanted: list[Run], size: Size, runs_file: Path, store: str, device: str) -> None:
+def train_missing(
+    wanted: list[Run], size: Size, runs_file: Path, store: Path, device: str, stop: ShouldStop
+) -> None:
     """Makes the store and trains every run that the file does not have."""
     there = list(read_runs(runs_file))
     missing = [run for run in wanted if run not in map(run_of, there)]
@@ -148,15 +177,10 @@ def train_missing(wanted: list[Run], size: Size, runs_file: Path, store: str, de
     dataset = kdcache.open_dataset("cifar100", samples=size.samples)
     test = kdcache.open_dataset("cifar100", "test", samples=size.test_samples)
     views = max(run.views for run in missing)
-    started = time.perf_counter()
-    targets = kdcache.precompute_targets(
-        dataset, size.mentors, store=store, views=views, device=device
-    )
-    click.echo(f"targets: {views} views in {time.perf_counter() - started:.0f} s, {targets.root}")
-    runs_file.parent.mkdir(parents=True, exist_ok=True)
-    runs_file.write_text("".join(json.dumps(line) + "\n" for line in there))
+    targets = cache_targets(dataset, size.mentors, store, stop, views=views, device=device)
+    durable.write_file(runs_file, "".join(json.dumps(line) + "\n" for line in there).encode())
     for number, run in enumerate(missing, start=1):
-        result = train(run, dataset, test, targets, device)
+        result = train(run, dataset, test, targets, device, stop)
         with runs_file.open("a") as lines:
             lines.write(json.dumps({**asdict(run), **result}) + "\n")
         click.echo(
@@ -171,8 +195,9 @@ def train(
     test: kdcache.ImageDataset,
     store: kdcache.TargetStore,
     device: str,
+    stop: ShouldStop,
 ) -> dict[str, Any]:
-    """One student from its seed to its accuracy on the test set."""
+    """One student from its seed to its accuracy on the test set. Stopped means between epochs."""
     started = time.perf_counter()
     stream = kdcache.TargetStream(store, device=device, views=range(run.views))
     stream.require_dataset(dataset)
@@ -195,6 +220,8 @@ def train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, run.epochs)
     active_M = torch.zeros(len(source.mentors), device=loader.device)
     for epoch in range(run.epochs):
+        if stop():
+            raise Stopped("stopped; finished runs are kept. Run the same command again to go on")
         loader.set_epoch(epoch)
         active_M.zero_()
         for batch in loader:
@@ -254,23 +281,6 @@ def run_of(line: dict[str, Any]) -> Run:
 
 def is_of_size(line: dict[str, Any], size: Size) -> bool:
     return (line["samples"], line["epochs"]) == (size.samples, size.epochs)
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Seeds separated by commas."""
-    try:
-        return [int(seed) for seed in text.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of seeds such as 0,1,2") from None
-
-
-def parse_names(text: str, known: Any, option: str) -> list[str]:
-    """Names separated by commas, all known."""
-    names = text.split(",")
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise click.BadParameter(f"{option}: {unknown[0]!r} is none of {', '.join(known)}")
-    return names
 
 
 if __name__ == "__main__":

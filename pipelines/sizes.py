@@ -65,9 +65,10 @@ def _has_data(dataset: str) -> bool:
     return True
 
 
-def _seeds(
+def parse_seeds(
     ctx: click.Context, param: click.Parameter, texts: tuple[str, ...] | None
 ) -> tuple[int, ...] | None:
+    """A click callback: different numbers from 0 up."""
     if texts is None:
         return None
     if not all(text.isdecimal() for text in texts) or len(set(map(int, texts))) < len(texts):
@@ -88,7 +89,10 @@ def size_options(full: Size) -> Callable[[Command], Command]:
             "--mentors", type=NameList(), help=f"Who teaches.  [default: {','.join(full.mentors)}]"
         ),
         click.option(
-            "--seeds", type=NameList(), callback=_seeds, help=f"A run each.  [default: {seeds}]"
+            "--seeds",
+            type=NameList(),
+            callback=parse_seeds,
+            help=f"A run each.  [default: {seeds}]",
         ),
         click.option("--epochs", type=count, help=f"Of every student.  [default: {full.epochs}]"),
         click.option(
