@@ -63,7 +63,7 @@ def test_killed(number: int, truth: Truth, folder: Path) -> None:
 @pytest.mark.parametrize("number", range(4))
 def test_killed_with_features(number: int, with_features: Truth, folder: Path) -> None:
     scene = crashes.scenes_of_features(with_features)[number]
-    require_ok(crashes.crash_everywhere(with_features, scene, folder, FEW), rounds=5)
+    require_ok(crashes.crash_everywhere(with_features, scene, folder, FEW), rounds=3)
 
 
 @pytest.mark.parametrize("number", range(1, 4))
