@@ -1,5 +1,6 @@
 """Stores whose documents all agree, and lie: records, manifests, lists, mentors."""
 
+import hashlib
 import json
 import shutil
 import struct
@@ -253,6 +254,22 @@ _FEATURES: dict[str, Callable[[Any], object]] = {
 }
 for _name, _edit in _FEATURES.items():
     CASES[f"features: {_name}"] = partial(_features, _edit)
+
+
+@case("features: of another width, sound all over")
+def _other_width(root: Path, outside: Path) -> None:
+    _wide(32, False, root, outside)
+    folder = (root / FEATURES).parent
+    (folder / "commits.json").unlink()
+    for path in list(folder.glob("commits/*.json")):
+        record = read(path)
+        chunk = folder / "c" / str(record["view"]) / str(record["block"]) / "0"
+        payload = chunk.read_bytes()[: 20 * 2 * 32]
+        chunk.write_bytes(payload + struct.pack("<I", crc32c(payload)))
+        record.update(bytes=len(payload), crc32c=f"{crc32c(payload):08x}")
+        record["sha256"] = hashlib.sha256(payload).hexdigest()
+        write(path, record)
+        rename(path)
 
 
 @case("features: logits in their place")
