@@ -183,6 +183,11 @@ def _unlike(
     """Rows that the store has otherwise than the mentor gives them now, (B, *row)."""
     name, kind = stored.manifest.name, stored.kind
     tolerance = TOLERANCE[stored.manifest.run_shape["precision"]]
+    if again_B.shape[1:] != stored.row_shape:
+        reason = f"a row has the shape {stored.row_shape}, the mentor gives {again_B.shape[1:]}"
+        path = str(stored.array.metadata)
+        yield Damage(mentor=name, kind=kind.name, path=path, reason=reason)
+        return
     told = {(d.mentor, d.kind, d.view, d.block) for d in found.damaged}
     for (view, index_1), again in zip(chosen, again_B, strict=True):
         position_1 = store.positions(index_1)

@@ -3,7 +3,7 @@
 It follows the page section by section and refuses what the page says a reader refuses, so that a
 page which is wrong or incomplete fails a test. Written for being read: it is slow.
 
-Shapes: V views, N samples, C classes; images are C, H, W.
+Shapes: V views, N samples, C classes, F features; images are C, H, W.
 """
 
 import hashlib
@@ -169,8 +169,9 @@ class PlainStore:
         demand(bool(((self.labels_N >= 0) & (self.labels_N < classes)).all()), "labels")
         demand(read_sealed(root / "mentors" / "zarr.json")["node_type"] == "group", "mentors")
         folders = [f for f in sorted((root / "mentors").iterdir()) if f.is_dir()]
-        mentors = [PlainMentor(self, folder) for folder in folders]
-        self.mentors = {mentor.name: mentor for mentor in mentors}
+        found = [PlainMentor(self, folder, kind) for folder in folders for kind in kinds_of(folder)]
+        self.mentors = {found_.name: found_ for found_ in found if found_.kind == "logits"}
+        self.others = {(m.name, m.kind): m for m in found if m.kind != "logits"}
 
     def _list(self, name: str) -> NDArray[np.int64]:
         n = self.num_samples
@@ -225,11 +226,26 @@ def read_manifest(root: Path) -> Json:
     return manifest
 
 
-class PlainMentor:
-    """One mentor's array: `records` by (view, block), `complete_views`."""
+# kind: names of a row's dimensions, encoders
+KINDS: dict[str, tuple[list[str], list[str]]] = {
+    "logits": (["class"], list(ENCODERS)),
+    "features": (["feature"], ["float16", "float32"]),
+    "logsumexp": ([], ["float32"]),
+}
 
-    def __init__(self, store: PlainStore, folder: Path) -> None:
-        self.store, self.folder = store, folder / "logits"
+
+def kinds_of(mentor: Path) -> list[str]:
+    """Logits, and what else has a `zarr.json`, a commit record or an index."""
+    traces = ("zarr.json", "commits/*.json", "commits.json")
+    there = {kind for kind in KINDS if any(any((mentor / kind).glob(trace)) for trace in traces)}
+    return [kind for kind in KINDS if kind in {"logits", *there}]
+
+
+class PlainMentor:
+    """One mentor's array of one kind: `records` by (view, block), `complete_views`."""
+
+    def __init__(self, store: PlainStore, folder: Path, kind: str = "logits") -> None:
+        self.store, self.folder, self.kind = store, folder / kind, kind
         self.manifest: Json = read_sealed(folder / "zarr.json")["attributes"]["kdcache"]
         demand(
             set(self.manifest) == {"fingerprint", "name", "architecture", "num_classes",
@@ -239,9 +255,9 @@ class PlainMentor:
         self.name: str = self.manifest["name"]
         demand(self.name.replace(":", ".") == folder.name, f"{folder} is of {self.name}")
         demand(self.manifest["fingerprint"] == store.manifest["fingerprint"], "other views")
-        self.encoder, self.num_views = self._array()
+        self.encoder, self.num_views, self.row = self._array()
         self.identity = canonical_sha256(
-            {"mentor": self.manifest, "kind": "logits", "encoder": self.encoder}
+            {"mentor": self.manifest, "kind": kind, "encoder": self.encoder}
         )
         self.records = {(r["view"], r["block"]): r for r in self._records()}
         self.complete_views = [
@@ -250,10 +266,12 @@ class PlainMentor:
             if all((view, block) in self.records for block in range(store.num_blocks))
         ]
 
-    def _array(self) -> tuple[Json, int]:
+    def _array(self) -> tuple[Json, int, list[int]]:
         document = read_sealed(self.folder / "zarr.json")
         encoder: Json = document["attributes"]["kdcache"]["encoder"]
         num_views: int = document["shape"][0]
+        dimensions, encoders = KINDS[self.kind]
+        demand(encoder["name"] in encoders, f"{self.folder}: {encoder['name']}")
         data_type, fill, codecs, arithmetic, relative, absolute, root = ENCODERS[encoder["name"]]
         stated = {
             "name": encoder["name"],
@@ -262,18 +280,21 @@ class PlainMentor:
             "absolute_error": absolute,
             "root_error": root,
         }
-        classes = self.store.dataset["num_classes"]
+        row = (
+            [self.store.dataset["num_classes"]] if self.kind == "logits" else document["shape"][2:]
+        )
+        demand(self.kind != "features" or 1 <= row[0] <= 65536, f"{self.folder}: {row} features")
         expected = array_metadata(
-            [num_views, self.store.num_samples, classes],
-            [1, self.store.block, classes],
+            [num_views, self.store.num_samples, *row],
+            [1, self.store.block, *row],
             data_type,
             fill,
             codecs,
-            ["view", "sample", "class"],
-            {"kind": "logits", "encoder": stated},
+            ["view", "sample", *dimensions],
+            {"kind": self.kind, "encoder": stated},
         )
         demand(document == expected and num_views >= 1, f"{self.folder}: metadata")
-        return encoder, num_views
+        return encoder, num_views, row
 
     def _records(self) -> list[Json]:
         commits = self.folder / "commits"
@@ -305,31 +326,32 @@ class PlainMentor:
     def read_payload(self, view: int, block: int) -> bytes:
         """A committed chunk as it lies in its file, every byte checked."""
         record = self.records[view, block]
-        payload = read_chunk(self.folder / "c" / str(view) / str(block) / "0", record["bytes"])
+        path = self.folder.joinpath("c", str(view), str(block), *["0"] * len(self.row))
+        payload = read_chunk(path, record["bytes"])
         demand(f"{crc32c(payload):08x}" == record["crc32c"], "another chunk than committed")
         demand(hashlib.sha256(payload).hexdigest() == record["sha256"], "SHA-256")
         return payload
 
     def targets(self, view: int) -> NDArray[np.float32]:
-        """float32 log-probabilities (N, C) of one complete view, every chunk checked first.
+        """float32 (N, C), (N, F) or (N,) of one complete view, every chunk checked first.
 
         Zarr decodes; where nothing is compressed the rows are also taken from the file's bytes.
         """
         demand(view in self.complete_views, f"view {view} is not complete")
         payloads = [self.read_payload(view, block) for block in range(self.store.num_blocks)]
-        stored_NC = np.asarray(zarr.open_array(self.folder, mode="r")[view])
+        stored = np.asarray(zarr.open_array(self.folder, mode="r")[view])
         if self.encoder["name"] == "sqrt8-zstd":
-            return decode(stored_NC)
+            return decode(stored)
         for block, payload in enumerate(payloads):
-            shape = (self.store.block, stored_NC.shape[1])
-            raw = np.frombuffer(payload, dtype=stored_NC.dtype).reshape(shape)
+            shape = (self.store.block, *self.row)
+            raw = np.frombuffer(payload, dtype=stored.dtype).reshape(shape)
             rows = self.records[view, block]["rows"]
             start = block * self.store.block
-            demand(raw[:rows].tobytes() == stored_NC[start : start + rows].tobytes(), "rows")
+            demand(raw[:rows].tobytes() == stored[start : start + rows].tobytes(), "rows")
             padding = raw[rows:]
             empty = padding == 255 if padding.dtype == np.uint8 else np.isnan(padding)
             demand(bool(empty.all()), "padding")
-        return decode(stored_NC)
+        return decode(stored)
 
 
 # Views

@@ -72,6 +72,61 @@ def test_a_fresh_store_is_read_and_decoded_bit_for_bit(root: Path, digits: Image
             assert mentor.targets(view).tobytes() == decoded.tobytes()
 
 
+@pytest.mark.parametrize("encoder", ["float32", "float16", "sqrt8-zstd"])
+def test_every_kind_of_target_is_read_and_decoded_bit_for_bit(
+    tmp_path: Path,
+    digits: ImageDataset,
+    digits_mentors: list[Mentor],
+    monkeypatch: pytest.MonkeyPatch,
+    encoder: str,
+) -> None:
+    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 34)
+    ours = kdcache.precompute_targets(
+        digits,
+        digits_mentors,
+        store=tmp_path / "S",
+        views=2,
+        encoder=encoder,
+        features=True,
+        keep_logsumexp=True,
+    )
+    plain = PlainStore(tmp_path / "S")
+    assert sorted(plain.others) == [
+        (name, kind) for name in ("r14", "r8") for kind in ("features", "logsumexp")
+    ]
+    for (name, kind), targets in plain.others.items():
+        assert targets.complete_views == [0, 1]
+        exact = encoder == "float32" or kind == "logsumexp"
+        assert targets.encoder["name"] == ("float32" if exact else "float16")
+        for view in targets.complete_views:
+            rows = targets.targets(view)
+            if kind == "features":
+                decoded = ours.targets(view, ours.index_N, [name], kind="features")[0]
+            else:
+                decoded = ours.targets(view, ours.index_N, [name], kind="logsumexp")[:, 0]
+            assert (rows.shape, rows.tobytes()) == (decoded.shape, decoded.tobytes())
+        for record in targets.records.values():
+            assert record["correct"] == 0
+            names = {"measured_rows", "relative", "max_relative", "max_absolute"}
+            assert set(record["error_sums"]) == (set() if exact else names)
+    for index in (tmp_path / "S").rglob("commits.json"):
+        index.unlink()  # so that records are read one by one
+    files = [p for p in (tmp_path / "S/mentors/r8").rglob("*") if p.is_file()]
+    for path in [p for p in files if "/logits/" not in str(p)]:
+        sound = path.read_bytes()
+        flip(path)
+        with pytest.raises(RefusedError):
+            read_others(tmp_path / "S")
+        path.write_bytes(sound)
+    read_others(tmp_path / "S")
+
+
+def read_others(root: Path) -> None:
+    for targets in PlainStore(root).others.values():
+        for view in (0, 1):
+            targets.targets(view)
+
+
 def test_its_records_say_what_its_rows_say(root: Path, digits: ImageDataset) -> None:
     plain = PlainStore(root)
     for mentor in plain.mentors.values():

@@ -4,8 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
+from numpy.typing import NDArray
 
 import kdcache
 from kdcache.cli import main
@@ -34,6 +37,37 @@ def test_from_the_store_is_online_on_real_images(
     assert "losses of 2 epochs equal bit for bit: True" in done.output
     assert "final weights equal bit for bit: True" in done.output
     assert "every float16 row within the recorded bound: True" in done.output
+
+
+def test_features_and_logsumexp_say_what_the_logits_say(real_data: Path, tmp_path: Path) -> None:
+    """r20's classifier on its decoded features gives its stored log-probabilities; they and the
+    logsumexps give its raw logits; each within what the encoders' bounds imply."""
+    images = kdcache.open_dataset("cifar100", "test").select(256)
+    mentor = kdcache.load_mentor("r20", images)
+    store = kdcache.precompute_targets(
+        images, [mentor], store=tmp_path / "S", views=2, features=True, keep_logsumexp=True
+    )
+    (features_NF,) = store.targets(1, store.index_N, kind="features")
+    log_probs_NC = store.targets(1, store.index_N)[:, 0].astype(np.float64)
+    logsumexp_N1 = store.targets(1, store.index_N, kind="logsumexp").astype(np.float64)
+    assert features_NF.shape == (256, 64)
+    weight_CF, bias_C = (mentor.network.get_parameter(f"fc.{p}") for p in ("weight", "bias"))
+    from_features_NC = features_NF @ weight_CF.double().numpy().T + bias_C.double().numpy()
+    # Half a float16 unit of each feature, times its weight; of decoded x at most 2^-10 |x|.
+    slack_NC = 2.0**-10 * np.abs(features_NF) @ np.abs(weight_CF.double().numpy()).T + 2e-5
+    pixels_NCHW = store.recipe(images.images(store.index_N), store.index_N, 1)
+    with torch.inference_mode():
+        raw_NC = mentor.network(images.preprocessing(torch.from_numpy(pixels_NCHW))).double()
+    assert (np.abs(from_features_NC - raw_NC.numpy()) <= slack_NC).all()
+    off_NC = np.abs(log_softmax(from_features_NC, axis=1) - log_probs_NC)
+    rounding_NC = 2.0**-10 * np.abs(log_probs_NC) + 2e-5
+    assert (off_NC <= slack_NC + slack_NC.max(1, keepdims=True) + rounding_NC).all()
+    assert (np.abs(log_probs_NC + logsumexp_N1 - raw_NC.numpy()) <= rounding_NC).all()
+
+
+def log_softmax(logits_NC: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = torch.log_softmax(torch.from_numpy(logits_NC), axis).numpy()
+    return found
 
 
 @pytest.mark.slow

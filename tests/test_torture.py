@@ -41,6 +41,11 @@ def truth(folder: Path) -> Truth:
     return undisturbed(World(), clear(folder / "truth" / "store"))
 
 
+@pytest.fixture(scope="module")
+def with_features(folder: Path) -> Truth:
+    return undisturbed(World(features=True), clear(folder / "with_features" / "store"))
+
+
 def require_ok(tally: Tally, rounds: int = 1) -> None:
     assert tally.ok, "\n".join([tally.line(), *tally.problems])
     assert tally.rounds >= rounds
@@ -53,6 +58,24 @@ def crash(truth: Truth, number: int, folder: Path, step: int) -> Tally:
 @pytest.mark.parametrize("number", SCENES)
 def test_killed(number: int, truth: Truth, folder: Path) -> None:
     require_ok(crash(truth, number, folder, FEW))
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_killed_with_features(number: int, with_features: Truth, folder: Path) -> None:
+    scene = crashes.scenes_of_features(with_features)[number]
+    require_ok(crashes.crash_everywhere(with_features, scene, folder, FEW), rounds=3)
+
+
+@pytest.mark.parametrize("number", range(1, 4))
+def test_power_cut_with_features(number: int, with_features: Truth, folder: Path) -> None:
+    scene = crashes.scenes_of_features(with_features)[number]
+    require_ok(power_cuts.cut_everywhere(with_features, scene, folder, seed=0, step=FEW), rounds=3)
+
+
+def test_damaged_features(with_features: Truth, folder: Path) -> None:
+    ways = (damage.flip_bit, damage.truncate)
+    require_ok(damage.damage(with_features, ways, folder, seed=4, count=40), rounds=40)
+    require_ok(damage.damage(with_features, (damage.delete,), folder, seed=4, count=20), rounds=20)
 
 
 @pytest.mark.slow

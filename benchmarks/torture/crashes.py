@@ -23,7 +23,8 @@ from benchmarks.torture.world import (
 )
 
 MENTOR = MENTORS[1]
-SPOILED: Key = (MENTOR, 1, 0)
+SPOILED: Key = (f"{MENTOR}/logits", 1, 0)
+SPOILED_FEATURES: Key = (f"{MENTOR}/features", 1, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,22 @@ def scenes(truth: Truth) -> list[Scene]:
     ]
 
 
+def scenes_of_features(truth: Truth) -> list[Scene]:
+    """The same where the whole store has features and logsumexps too."""
+
+    def damaged(root: Path) -> None:
+        file = chunk_path(copy(truth.root, root), SPOILED_FEATURES)
+        file.write_bytes(_flip(file.read_bytes()))
+
+    whole = truth.world.precompute
+    return [
+        Scene(name="making all kinds", prepare=lambda root: None),
+        Scene(name="adding features", prepare=partial(whole, features=False)),
+        Scene(name="adding a view of all kinds", prepare=partial(whole, views=1)),
+        Scene(name="healing features", prepare=damaged, spoiled=(SPOILED_FEATURES,)),
+    ]
+
+
 def _flip(content: bytes) -> bytes:
     return bytes([content[0] ^ 1]) + content[1:]
 
@@ -105,6 +122,9 @@ def measure(folder: Path, seed: int, quick: bool) -> Iterator[Tally]:
         truth = undisturbed(World(encoder=encoder), clear(folder / encoder / "store"))
         for scene in scenes(truth):
             yield crash_everywhere(truth, scene, folder, step=9 if quick else 1)
+    truth = undisturbed(World(features=True), clear(folder / "features" / "store"))
+    for scene in scenes_of_features(truth):
+        yield crash_everywhere(truth, scene, folder, step=9 if quick else 1)
 
 
 def crash_everywhere(truth: Truth, scene: Scene, folder: Path, step: int = 1) -> Tally:

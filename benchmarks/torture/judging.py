@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.torture.tally import Tally
-from benchmarks.torture.world import Key, Truth, files_of
+from benchmarks.torture.world import Key, Truth, decoded_rows, files_of
 from kdcache.errors import KdcacheError, StoreError
 from kdcache.store import open_store, verify_store
 
@@ -32,33 +32,34 @@ def read_everything(root: Path, truth: Truth) -> Findings:
         found.refused.append(str(error))
         return found
     for key, expected in truth.decoded.items():
-        name, view, block = key
+        array, view, block = key
         try:
             index = store.index_N[store.manifest.block_rows(block)]
-            decoded = store.targets(view, index, [name])[:, 0]
+            decoded = decoded_rows(store, key)
             labels = store.labels_N[store.manifest.block_rows(block)]
-            record = store.mentor(name).commits[view, block]
+            record = store.mentor(*array.split("/")).commits[view, block]
         except StoreError as error:
             found.refused.append(str(error))
             continue
         whole = np.array_equal(labels, truth.world.dataset.labels(index)) and np.array_equal(
             decoded, expected
         )
-        if whole and record_path(name, record.file_name) in truth.files:
+        if whole and record_path(array, record.file_name) in truth.files:
             found.held.add(key)
         else:
-            found.wrong.append(f"mentor {name}, view {view}, block {block}")
+            found.wrong.append(f"mentor {array}, view {view}, block {block}")
     return found
 
 
-def record_path(mentor: str, file_name: str) -> str:
-    return f"mentors/{mentor}/logits/commits/{file_name}"
+def record_path(array: str, file_name: str) -> str:
+    return f"mentors/{array}/commits/{file_name}"
 
 
 def chunk_path(root: Path, key: Key) -> Path:
     """Where a chunk lies, by the format and not by our code."""
-    mentor, view, block = key
-    return root / "mentors" / mentor / "logits" / "c" / str(view) / str(block) / "0"
+    array, view, block = key
+    path = root / "mentors" / array / "c" / str(view) / str(block)
+    return path if array.endswith("/logsumexp") else path / "0"
 
 
 def committed(root: Path, truth: Truth) -> dict[Key, File]:
@@ -69,7 +70,7 @@ def committed(root: Path, truth: Truth) -> dict[Key, File]:
             continue
         if (root / path).read_bytes() == truth.files[path]:
             view, block, _, _ = (root / path).name.split(".")
-            key = path.split("/")[1], int(view), int(block)
+            key = "/".join(path.split("/")[1:3]), int(view), int(block)
             found[key] = _file(chunk_path(root, key))
     return found
 

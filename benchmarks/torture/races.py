@@ -43,7 +43,7 @@ def race_with_healing(truth: Truth, folder: Path, seed: int, rounds: int) -> Tal
     """A store of one view with a damaged chunk, healed while it is given a second view."""
     damaged = clear(folder / "damaged" / "store")
     truth.world.precompute(damaged, views=1)
-    chunk = chunk_path(damaged, (MENTORS[1], 0, 0))
+    chunk = chunk_path(damaged, (f"{MENTORS[1]}/logits", 0, 0))
     chunk.write_bytes(bytes(chunk.stat().st_size))
     name = "two, one heals while one adds a view"
     return race(truth, name, [ONE_VIEW, ALL], folder, seed, rounds, damaged)

@@ -19,20 +19,22 @@ from kdcache.datasets import ImageDataset, open_dataset
 from kdcache.mentors import Mentor
 from kdcache.models import build_network
 from kdcache.precompute import precompute_targets
+from kdcache.store import TargetStore
 
 MENTORS = ("left", "right")
 VIEWS = 2
 LOCKS = (".lock", ".writers")
 INDEX = "commits.json"  # may lag behind its records, so two right stores may differ in it
 
-Key = tuple[str, int, int]  # mentor, view, block
+Key = tuple[str, int, int]  # array ("left/logits"), view, block
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
     """A dataset, mentors and an encoder: everything about a precompute but where and how much.
 
-    `block`: the most samples a chunk. `network`: `linear`, or a network's name.
+    `block`: the most samples a chunk. `network`: `linear`, or a network's name. `features`: keeps
+    these and logsumexps too.
     """
 
     encoder: str = "float16"
@@ -41,6 +43,7 @@ class World:
     network: str = "linear"
     mentors: tuple[str, ...] = MENTORS
     views: int = VIEWS
+    features: bool = False
     _dataset: list[ImageDataset] = field(default_factory=list)
 
     @property
@@ -51,7 +54,11 @@ class World:
         return self._dataset[0]
 
     def precompute(
-        self, root: Path, mentors: Sequence[str] | None = None, views: int | None = None
+        self,
+        root: Path,
+        mentors: Sequence[str] | None = None,
+        views: int | None = None,
+        features: bool | None = None,
     ) -> None:
         """Makes, completes or heals the store at `root`; what is not given is this world's."""
         with small_blocks(self.block):
@@ -63,6 +70,8 @@ class World:
                 encoder=self.encoder,
                 device="cpu",
                 batch_size=64,
+                features=self.features if features is None else features,
+                keep_logsumexp=self.features if features is None else features,
             )
 
     def mentor(self, name: str) -> Mentor:
@@ -102,7 +111,7 @@ class Truth:
     """What an undisturbed run makes: its store's files, and what they decode to.
 
     `root`: the store, to be copied. `files`: content by relative path, without locks and indices.
-    `decoded`: float32 (B, C) by chunk.
+    `decoded`: float32 (B, C), (B, F) or (B,) by chunk.
     """
 
     world: World
@@ -116,12 +125,21 @@ def undisturbed(world: World, root: Path) -> Truth:
     world.precompute(root)
     store = kdcache.open_store(root)
     decoded = {}
-    for name in world.mentors:
+    for array in [f"{name}/{kind}" for name in world.mentors for kind in store.kinds(name)]:
         for view in range(world.views):
             for block in range(store.manifest.num_blocks):
-                index = store.index_N[store.manifest.block_rows(block)]
-                decoded[name, view, block] = store.targets(view, index, [name])[:, 0]
+                decoded[array, view, block] = decoded_rows(store, (array, view, block))
     return Truth(world=world, root=root, files=files_of(root), decoded=decoded)
+
+
+def decoded_rows(store: TargetStore, key: Key) -> NDArray[np.float32]:
+    """What one chunk decodes to."""
+    array, view, block = key
+    name, kind = array.split("/")
+    index = store.index_N[store.manifest.block_rows(block)]
+    if kind == "features":
+        return store.targets(view, index, [name], kind="features")[0]
+    return store.targets(view, index, [name], "logits" if kind == "logits" else "logsumexp")[:, 0]
 
 
 def files_of(root: Path) -> dict[str, bytes]:

@@ -130,7 +130,8 @@ def _damaged_documents(store: TargetStore) -> Iterator[Damage]:
     told = set()
     for (name, kind), reason in store.target_errors.items():
         if reason not in told:  # a mentor's own document is told once, not for each kind
-            yield _damage(reason, store.root / "mentors" / name, mentor=name, kind=kind)
+            folder = store.root / "mentors" / name.replace(":", ".")
+            yield _damage(reason, folder, mentor=name, kind=kind)
         told.add(reason)
 
 

@@ -1,6 +1,8 @@
 """Stores whose documents all agree, and lie: records, manifests, lists, mentors."""
 
+import hashlib
 import json
+import shutil
 import struct
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +14,7 @@ import numpy as np
 from kdcache.store.chunks import crc32c
 from tests.hostile.forging import (
     ARRAY,
+    FEATURES,
     GROUP,
     INDEX,
     RECORD,
@@ -210,6 +213,88 @@ _MENTORS: dict[str, Callable[[Any], object]] = {
 }
 for _name, _edit in _MENTORS.items():
     CASES[f"mentor: {_name}"] = partial(_mentor_change, _edit)
+
+
+# Features: as wide as the store says.
+def _wide(width: Any, agreeing: bool, root: Path, outside: Path) -> None:
+    """A width, in the array alone or in its records too, of chunks that are as they were."""
+
+    def widen(document: Any) -> None:
+        document["shape"][2] = width
+        document["chunk_grid"]["configuration"]["chunk_shape"][2] = width
+
+    edit(root / FEATURES, widen)
+    if agreeing:
+        (root / FEATURES).with_name("commits.json").unlink()
+        for record in root.glob("mentors/r8/features/commits/*.json"):
+            edit(record, lambda found: found.update(bytes=20 * 2 * width))
+
+
+for _width in (0, -1, 1, 63, 2**16, 2**16 + 1, 2**31, 2**40, 2**62, 64.0, True, None, "64"):
+    CASES[f"features: {_width} a row"] = partial(_wide, _width, False)
+    if type(_width) is int and 0 < _width < 2**50:
+        CASES[f"features: {_width} a row, and in the records"] = partial(_wide, _width, True)
+
+
+def _features(change: Callable[[Any], object], root: Path, outside: Path) -> None:
+    edit(root / FEATURES, change)
+    agree(root)
+
+
+_FEATURES: dict[str, Callable[[Any], object]] = {
+    "views without end": lambda d: put(d, ("shape", 0), 2**31),
+    "no row": lambda d: d["shape"].pop(),
+    "rows of rows": lambda d: d["shape"].append(64),
+    "no shape": lambda d: d.update(shape=[]),
+    "a width of a MB": lambda d: put(d, ("shape", 2), "6" * 1_000_000),
+    "in an encoding of logits": lambda d: put(
+        d, ("attributes", "kdcache", "encoder", "name"), "sqrt8-zstd"
+    ),
+    "said to be logits": lambda d: put(d, ("attributes", "kdcache", "kind"), "logits"),
+}
+for _name, _edit in _FEATURES.items():
+    CASES[f"features: {_name}"] = partial(_features, _edit)
+
+
+@case("features: of another width, sound all over")
+def _other_width(root: Path, outside: Path) -> None:
+    _wide(32, False, root, outside)
+    folder = (root / FEATURES).parent
+    (folder / "commits.json").unlink()
+    for path in list(folder.glob("commits/*.json")):
+        record = read(path)
+        chunk = folder / "c" / str(record["view"]) / str(record["block"]) / "0"
+        payload = chunk.read_bytes()[: 20 * 2 * 32]
+        chunk.write_bytes(payload + struct.pack("<I", crc32c(payload)))
+        record.update(bytes=len(payload), crc32c=f"{crc32c(payload):08x}")
+        record["sha256"] = hashlib.sha256(payload).hexdigest()
+        write(path, record)
+        rename(path)
+
+
+@case("features: logits in their place")
+def _logits_as_features(root: Path, outside: Path) -> None:
+    shutil.rmtree(root / "mentors/r8/features")
+    shutil.copytree(root / "mentors/r8/logits", root / "mentors/r8/features")
+
+
+@case("features: a link to a folder outside")
+def _linked_features(root: Path, outside: Path) -> None:
+    shutil.rmtree(root / "mentors/r8/features")
+    (root / "mentors/r8/features").symlink_to(outside / "folder")
+
+
+@case("features: of a mentor without logits")
+def _no_logits(root: Path, outside: Path) -> None:
+    shutil.rmtree(root / "mentors/r8/logits")
+
+
+@case("logsumexp: without end")
+def _endless_sums(root: Path, outside: Path) -> None:
+    edit(
+        root / "mentors/r8/logsumexp/zarr.json", lambda document: put(document, ("shape", 0), 2**31)
+    )
+    agree(root)
 
 
 @case("mentor: a crowd of folders")

@@ -22,6 +22,7 @@ GROUP = "mentors/r8/zarr.json"
 ARRAY = "mentors/r8/logits/zarr.json"
 RECORD = "mentors/r8/logits/commits/000001.000000.*.json"
 INDEX = "mentors/r8/logits/commits.json"
+FEATURES = "mentors/r8/features/zarr.json"
 CHUNK = "mentors/r8/logits/c/1/0/0"
 PACKED = "mentors/r14/logits/c/1/0/0"
 
@@ -68,17 +69,25 @@ def agree(root: Path) -> None:
             mentor["fingerprint"] = named or mentor["fingerprint"]
             write(group, document)
             described = {key: value for key, value in mentor.items() if key != "seal"}
-            array = read(group.parent / "logits" / "zarr.json")["attributes"]["kdcache"]
-            identity = json_sha256(
-                {"mentor": described, "kind": array["kind"], "encoder": array["encoder"]}
-            )
         except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError):
             continue
-        (group.parent / "logits" / "commits.json").unlink(missing_ok=True)
-        for record in (group.parent / "logits" / "commits").glob("*.json"):
-            if record.is_file() and not record.is_symlink():
-                with suppress(ValueError, AttributeError):
-                    edit(record, partial(_identify, identity))
+        for kind in ("logits", "features", "logsumexp"):
+            _agree_array(group.parent / kind, described)
+
+
+def _agree_array(folder: Path, mentor: Any) -> None:
+    try:
+        array = read(folder / "zarr.json")["attributes"]["kdcache"]
+        identity = json_sha256(
+            {"mentor": mentor, "kind": array["kind"], "encoder": array["encoder"]}
+        )
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        return
+    (folder / "commits.json").unlink(missing_ok=True)
+    for record in (folder / "commits").glob("*.json"):
+        if record.is_file() and not record.is_symlink():
+            with suppress(ValueError, AttributeError):
+                edit(record, partial(_identify, identity))
 
 
 def _identify(identity: str, record: Any) -> None:

@@ -9,15 +9,17 @@ import torch
 import kdcache.store.layout
 from kdcache.checkpoints import file_sha256, save_weights
 from kdcache.datasets import ImageDataset, open_dataset
-from kdcache.encode import LOGITS, find_encoder
+from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP, TargetKind, find_encoder
 from kdcache.mentors import Mentor, MentorPool, RunShape, load_mentor
 from kdcache.models import build_network
 from kdcache.store import (
     MentorManifest,
     chunk_payload,
     commit_chunk,
+    commit_targets,
     ensure_mentor,
     ensure_store,
+    gather_commits,
     new_manifest,
     open_store,
     write_commit_index,
@@ -40,7 +42,8 @@ class Good:
 
 
 def make_good(folder: Path) -> Good:
-    """Two views of 40 digits: by r8 (float16) what it says, by r14 (sqrt8-zstd) random targets."""
+    """Two views of 40 digits: by r8 (float16) what it says, in every kind of target; by r14
+    (sqrt8-zstd) random logits."""
     kdcache.store.layout.TARGET_BLOCK = BLOCK
     dataset = open_dataset("digits", samples=SAMPLES)
     recipe = make_recipe("crop-flip", **dataset.view_parameters)
@@ -84,9 +87,29 @@ def make_good(folder: Path) -> Good:
                 )
         stored = open_store(root).mentor(name)
         write_commit_index(stored.array, stored.commits.values())
+    for kind in (FEATURES, LOGSUMEXP):
+        _add_kind(root, dataset, pool, kind)
     return Good(
         root=root,
         checkpoint=checkpoint,
         dataset=dataset,
         mentor=at_hand,
     )
+
+
+def _add_kind(root: Path, dataset: ImageDataset, pool: MentorPool, kind: TargetKind) -> None:
+    """What r8 gives of one more kind."""
+    store = open_store(root)
+    logits = store.mentor("r8")
+    encoder = find_encoder(kind.encoder_beside(logits.encoder))
+    width = 64 if kind.from_features else None
+    ensure_mentor(root, store.manifest, logits.manifest, encoder, kind, VIEWS, width)
+    stored = open_store(root).mentor("r8", kind.name)
+    for view in range(VIEWS):
+        for block in range(store.manifest.num_blocks):
+            index_B = dataset.index_N[store.manifest.block_rows(block)]
+            pixels = store.recipe(dataset.images(index_B), index_B, view)
+            (rows,) = pool.targets(pixels, [("r8", kind)])
+            labels_B = dataset.labels(index_B)
+            commit_targets(stored, (view, block), rows.numpy(), labels_B, store.manifest.block)
+    gather_commits(stored.array, stored.identity)

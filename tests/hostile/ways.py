@@ -82,7 +82,7 @@ def _require_plain(text: str) -> None:
 
 def _open(root: Path, good: Good, folder: Path) -> object:
     store = open_store(root)
-    for stored in store.sound_mentors:
+    for stored in store.sound_targets:
         stored.complete_views(store.manifest.num_blocks)
     return store.fingerprint, store.mentors, store.num_views, store.num_samples, store.recipe
 
@@ -140,9 +140,26 @@ def _loader(root: Path, good: Good, folder: Path) -> object:
 
 
 def _index(root: Path, good: Good, folder: Path) -> object:
-    for stored in open_store(root).sound_mentors:
+    for stored in open_store(root).sound_targets:
         write_commit_index(stored.array, stored.commits.values())
     return None
+
+
+def _kinds(root: Path, good: Good, folder: Path) -> object:
+    store = open_store(root)
+    for name in store.mentors:
+        for kind in store.kinds(name):
+            if kind == "features":
+                store.targets(1, store.index_N[[0, -1]], [name], kind="features")
+            elif kind == "logsumexp":
+                store.targets(1, store.index_N[[0, -1]], [name], kind="logsumexp")
+    return store
+
+
+def _features(root: Path, good: Good, folder: Path) -> object:
+    stream = TargetStream(root, ["r8"], device="cpu", features=True, raw_logits=True)
+    with stream.view(stream.views[0]) as targets:
+        return targets.gather(good.dataset.index_N[:3])
 
 
 def _plan(root: Path, good: Good, folder: Path) -> object:
@@ -182,6 +199,8 @@ READING: dict[str, Way] = {
     "verify": _library(_verify),
     "inspect_store": _library(_inspect),
     "stream": _library(_stream),
+    "kinds": _library(_kinds),
+    "stream of features": _library(_features),
     "loader": _library(_loader),
     "plan": _library(_plan),
     "kdcache inspect": _command(lambda root, good, folder: ["inspect", root]),
