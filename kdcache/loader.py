@@ -21,7 +21,7 @@ from kdcache import philox
 from kdcache.datasets import ImageDataset, Preprocessing, as_image_dataset
 from kdcache.devices import resolve_device
 from kdcache.errors import UsageError
-from kdcache.sources import Targets, TargetSource
+from kdcache.sources import Targets, TargetSource, gather
 from kdcache.store import TargetStore
 from kdcache.stream import TargetStream
 
@@ -144,7 +144,7 @@ class ReplayLoader:
             for start in range(first * self.batch_size, len(order), group):
                 index_G = order[start : start + group]
                 pixels_G = self.source.recipe(self.dataset.images(index_G), index_G, view)
-                targets_G = targets.gather(index_G)
+                targets_G = gather(targets, index_G)
                 for offset in range(0, len(index_G), self.batch_size):
                     rows = slice(offset, offset + self.batch_size)
                     self._done += 1

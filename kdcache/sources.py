@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,16 +32,32 @@ class ViewTargets(Protocol):
     """One view's targets, by sample."""
 
     def __getitem__(self, index_B: NDArray[np.int64]) -> torch.Tensor | None:
-        """The logits of `gather` alone."""
+        """float32 (B, M, C) on the training device, mentors in the source's order."""
         ...
+
+
+@runtime_checkable
+class GatheringViewTargets(ViewTargets, Protocol):
+    """One view's targets of every kind that the source gives, not the logits alone."""
 
     def gather(self, index_B: NDArray[np.int64]) -> Targets:
         """All that the source gives for these samples. Raises MissingTargets for unknown ones."""
         ...
 
 
+def gather(targets: ViewTargets, index_B: NDArray[np.int64]) -> Targets:
+    """All that one view's targets give for these samples."""
+    if isinstance(targets, GatheringViewTargets):
+        return targets.gather(index_B)
+    return Targets(logits=targets[index_B])
+
+
 class TargetSource(Protocol):
-    """What a loader asks of any source of targets."""
+    """What a loader asks of any source of targets.
+
+    One that gives pooled features as well has `feature_widths`, a number for each mentor, and views
+    that are `GatheringViewTargets`.
+    """
 
     @property
     def recipe(self) -> Recipe:
@@ -51,11 +67,6 @@ class TargetSource(Protocol):
     @property
     def mentors(self) -> tuple[str, ...]:
         """Names, in the order of the M axis."""
-        ...
-
-    @property
-    def feature_widths(self) -> tuple[int, ...] | None:
-        """How many pooled features each mentor has, where the source gives them; else None."""
         ...
 
     @property
@@ -76,7 +87,6 @@ class LabelsOnly:
     """No targets; the same views as everybody else's. `views`: None means a new one each epoch."""
 
     mentors: tuple[str, ...] = ()
-    feature_widths: tuple[int, ...] | None = None
     rows_per_request = 1
 
     def __init__(self, recipe: Recipe, views: Sequence[int] | None = None) -> None:
@@ -93,9 +103,6 @@ class LabelsOnly:
 class _NoTargets:
     def __getitem__(self, index_B: NDArray[np.int64]) -> None:
         return None
-
-    def gather(self, index_B: NDArray[np.int64]) -> Targets:
-        return Targets(logits=None)
 
 
 class ViewCycle:

@@ -2,13 +2,15 @@
 
 import pickle
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 import kdcache
 from kdcache.datasets import ImageDataset
@@ -19,6 +21,7 @@ from kdcache.online import OnlineTargets
 from kdcache.sources import LabelsOnly
 from kdcache.store import TargetStore
 from kdcache.stream import TargetStream
+from kdcache.views import Recipe
 
 CPU = torch.device("cpu")
 
@@ -207,4 +210,34 @@ def test_a_source_decides_itself_what_it_gives(store: TargetStore, digits: Image
             ReplayLoader(digits, source, 16, **options)
     labels = ReplayLoader(digits, LabelsOnly(store.recipe), 16, device="cpu")
     batch = next(iter(labels))
-    assert (batch.logits, batch.features, labels.source.feature_widths) == (None, None, None)
+    assert (batch.logits, batch.features) == (None, None)
+
+
+class _HalfTheTruth:
+    """A source of somebody's own: views that give logits by index, and no more."""
+
+    rows_per_request = 1
+    mentors = ("a", "b")
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    def view_of_epoch(self, epoch: int) -> int:
+        return epoch
+
+    @contextmanager
+    def view(self, number: int) -> Iterator["_HalfTheTruth"]:
+        yield self
+
+    def __getitem__(self, index_B: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(index_B).float()[:, None, None].expand(-1, 2, 10)
+
+
+def test_a_source_of_ones_own_needs_no_more_than_logits(
+    store: TargetStore, digits: ImageDataset
+) -> None:
+    loader = ReplayLoader(digits, _HalfTheTruth(store.recipe), 16, device="cpu")
+    for batch in loader:
+        assert batch.logits is not None
+        assert batch.features is None
+        assert torch.equal(batch.logits[:, 1, 3], batch.index.float())

@@ -40,7 +40,7 @@ class Chosen:
     @property
     def feature_widths(self) -> tuple[int, ...] | None:
         """How wide each mentor's pooled features are, where they come along."""
-        return self.source.feature_widths
+        return getattr(self.source, "feature_widths", None)
 
 
 def choose_source(config: TrainConfig, device: torch.device, needs: Needs) -> Chosen:
