@@ -43,7 +43,7 @@ from pipelines.corruption import (
     wrong_mentors,
     wrong_rows,
 )
-from pipelines.sizes import parse_seeds
+from pipelines.sizes import parse_numbers
 from pipelines.stages import ShouldStop, cache_targets, stoppable
 from pipelines.study_tables import study_tables
 
@@ -120,7 +120,8 @@ def _known(names: Iterable[str]) -> Callable[..., tuple[str, ...] | None]:
 )
 @click.option("--settings", type=NameList(), callback=_known(SETTINGS), help="Only these.")
 @click.option("--arms", type=NameList(), callback=_known(ARMS), help="Only these.")
-@click.option("--seeds", type=NameList(), callback=parse_seeds, help="One run each [0,1,2].")
+@click.option("--views", type=NameList(), callback=parse_numbers, help="Only so many cached views.")
+@click.option("--seeds", type=NameList(), callback=parse_numbers, help="One run each [0,1,2].")
 @click.option("--out", default="runs/filter-study", show_default=True, help="Folder.")
 @click.option("--store", help="The targets' store; it is made where it is missing [OUT/store].")
 @click.option("--device", default="auto", show_default=True)
@@ -130,6 +131,7 @@ def main(
     part: str,
     settings: tuple[str, ...] | None,
     arms: tuple[str, ...] | None,
+    views: tuple[int, ...] | None,
     seeds: tuple[int, ...] | None,
     out: str,
     store: str | None,
@@ -144,7 +146,9 @@ def main(
             run
             for seed in seeds or size.seeds
             for run in runs_of(part, size, seed)
-            if run.setting in (settings or SETTINGS) and run.arm in (arms or ARMS)
+            if run.setting in (settings or SETTINGS)
+            and run.arm in (arms or ARMS)
+            and run.views in (views or [run.views])
         ]
         with stoppable() as stop:
             train_missing(wanted, size, runs_file, Path(store or f"{out}/store"), device, stop)

@@ -65,7 +65,7 @@ def _has_data(dataset: str) -> bool:
     return True
 
 
-def parse_seeds(
+def parse_numbers(
     ctx: click.Context, param: click.Parameter, texts: tuple[str, ...] | None
 ) -> tuple[int, ...] | None:
     """A click callback: different numbers from 0 up."""
@@ -91,7 +91,7 @@ def size_options(full: Size) -> Callable[[Command], Command]:
         click.option(
             "--seeds",
             type=NameList(),
-            callback=parse_seeds,
+            callback=parse_numbers,
             help=f"A run each.  [default: {seeds}]",
         ),
         click.option("--epochs", type=count, help=f"Of every student.  [default: {full.epochs}]"),
