@@ -9,7 +9,8 @@ that ClassroomKD's weights can add up to), at their papers' T = 4. `-t1`: every 
     average-1          none                    1/M                  1             4
     average-m          none                    1                    1             4
     soft               none                    a_m / sum a          1             4
-    ca-mkd             none                    by loss rank         1             4
+    soft-gated         knowledge filter        a_m / sum of active  1             4
+    ca-mkd             none                    1 - loss share       1             4
     classroom          knowledge filter        w_m                  a_s           1 + 12 gap
     classroom-t1       knowledge filter        w_m                  a_s           1
     batch, batch-t1    as these two, one decision for a whole batch
@@ -59,6 +60,14 @@ ARMS: dict[str, Callable[[int, int], Teach]] = {
         kdcache.AverageLoss(ce_weight=1.0, kd_weight=float(num_mentors))
     ),
     "soft": lambda num_mentors, seed: _plain(kdcache.SoftLoss(ce_weight=1.0, kd_weight=1.0)),
+    "soft-gated": lambda num_mentors, seed: _plain(
+        kdcache.ClassroomLoss(
+            temperature="fixed",
+            fixed_temperature=4.0,
+            task_weight="one",
+            kd_scale="per-active-weight",
+        )
+    ),
     "ca-mkd": lambda num_mentors, seed: _plain(kdcache.CAMKDLoss(ce_weight=1.0, kd_weight=1.0)),
     "classroom": lambda num_mentors, seed: _plain(kdcache.ClassroomLoss()),
     "classroom-t1": lambda num_mentors, seed: _plain(kdcache.ClassroomLoss(**FIXED)),

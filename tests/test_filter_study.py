@@ -127,6 +127,17 @@ def test_an_average_at_total_weight_m_is_m_times_the_mentors_of_one_at_weight_1(
     assert float(many.task.detach()) == pytest.approx(float(one.task.detach()), rel=1e-6)
 
 
+def test_gated_soft_weights_are_soft_weights_where_every_mentor_is_active() -> None:
+    student_BC, labels_B, mentors_BMC = batch()
+    sure_BMC = mentors_BMC.scatter(2, labels_B[:, None, None].expand(-1, 3, 1), 9.0)
+    soft, gated = (
+        make_arm(arm, num_mentors=3, seed=0)(student_BC, labels_B, sure_BMC, labels_B)
+        for arm in ("soft", "soft-gated")
+    )
+    assert gated.active_BM.all()
+    assert float(gated.total.detach()) == pytest.approx(float(soft.total.detach()), rel=1e-5)
+
+
 def run(setting: str, arm: str, seed: int, top1: float, views: int = 2) -> dict[str, Any]:
     return {
         "setting": setting, "arm": arm, "seed": seed, "views": views, "top1": top1,
@@ -148,6 +159,9 @@ def test_differences_are_paired_by_seed() -> None:
         ([0.5, -0.4, 0.1], [2.0, 2.1, 2.2], "refuted"),
         ([-3.0, -3.1, -2.9], [2.0, 2.1, 2.2], "refuted"),
         ([1.0], [2.0], "one seed"),
+        ([1.0, 1.1], [2.0], "one seed"),
+        ([1.0, 1.1], [], "open"),
+        ([0.1, -0.1], [], "refuted"),
     ],
 )
 def test_the_verdict(to_soft: list[float], to_random: list[float], expected: str) -> None:
