@@ -9,7 +9,9 @@ weights and the random gate by more than two standard errors of the paired diffe
 no better than a gate that knows nothing.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from pipelines.tables import markdown_table, mean_and_error
@@ -34,8 +36,9 @@ def study_tables(runs: Runs, *, views: int) -> list[str]:
     main = [run for run in runs if run["views"] == views]
     minutes = sum(run["seconds"] for run in runs) / 60
     return [
-        f"{len(runs)} runs, {minutes:.0f} minutes of training and testing; "
-        f"{minutes / len(runs):.1f} minutes a run.",
+        f"{len(runs)} runs, {minutes:.0f} minutes of training and testing, "
+        f"{minutes / len(runs):.1f} minutes a run; standard deviation of one run's top-1, pooled "
+        f"over all cells: {pooled_deviation(runs):.2f}.",
         "Top-1 of the last epoch, percent: mean ± standard error (n seeds).",
         accuracy_table(main),
         "Differences in top-1, paired by seed: mean ± standard error (n), and the verdict.",
@@ -91,6 +94,20 @@ def verdict(to_soft: Sequence[float], to_random: Sequence[float]) -> str:
     if not _beats(to_soft):
         return "refuted"
     return "holds" if to_random and _beats(to_random) else "open"
+
+
+def pooled_deviation(runs: Runs) -> float:
+    """The standard deviation of a single run, from all cells of several seeds; NaN without any.
+
+    A cell of three seeds says little about its own; seeds move all cells about alike.
+    """
+    cells: dict[tuple[Any, ...], list[float]] = {}
+    for run in runs:
+        cells.setdefault((run["setting"], run["arm"], run["views"]), []).append(run["top1"])
+    several = [top1 for top1 in cells.values() if len(top1) > 1]
+    squares = sum((value - fmean(top1)) ** 2 for top1 in several for value in top1)
+    freedom = sum(len(top1) - 1 for top1 in several)
+    return math.sqrt(squares / freedom) if freedom else math.nan
 
 
 def active_table(runs: Runs) -> str:

@@ -179,6 +179,7 @@ def test_tables_of_three_seeds() -> None:
     assert "5.00 ± 0.00 (3)" in text
     assert "| holds" in text
     assert "5 minutes" in text  # ten runs of half a minute
+    assert "pooled over all cells: 1.00" in text
 
 
 def test_the_smoke_study(real_data: Path, tmp_path: Path) -> None:
@@ -218,3 +219,14 @@ def test_wrong_names_are_told_the_right_ones(tmp_path: Path) -> None:
         assert "'x' is none of" in done.output
     done = CliRunner().invoke(filter_study.main, ["--out", str(tmp_path), "--seeds", "a"])
     assert done.exit_code == 2
+
+
+def test_the_published_tables_are_those_of_the_published_runs() -> None:
+    docs = Path(filter_study.__file__).parents[1] / "docs"
+    shown = CliRunner().invoke(filter_study.main, ["--show", "--out", str(docs / "study")])
+    assert shown.exit_code == 0, shown.output
+    text = (docs / "study.md").read_text()
+    blocks = shown.output.strip().split("\n\n")
+    assert len(blocks) == 9
+    for block in blocks:
+        assert block in text
