@@ -10,7 +10,8 @@ from pathlib import Path
 
 from kdcache.checkpoints import save_weights
 from kdcache.datasets import ImageDataset, open_dataset
-from kdcache.mentors import SUFFIXES, Mentor, RunShape, library_stem, load_mentor
+from kdcache.mentor_library import SUFFIXES, library_stem
+from kdcache.mentors import Mentor, RunShape, load_mentor
 from kdcache.models import build_network
 
 REAL_MENTORS = ("r20", "r32", "r44", "r56")

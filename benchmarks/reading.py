@@ -12,8 +12,9 @@ from benchmarks import synthetic
 from benchmarks.material import Settings
 from benchmarks.paired import Budget, Spread, interleave, ratio, require_same, spread, timed
 from benchmarks.table import Row, Skipped, milliseconds, number
+from kdcache.resident import ResidentView
 from kdcache.store import TargetStore, open_store
-from kdcache.stream import ResidentView, TargetStream
+from kdcache.stream import TargetStream
 
 MENTORS = 6
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ one function, `MentorPool.run`, and one `RunShape`.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,22 +16,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdcache import homes
 from kdcache.checkpoints import file_sha256, load_weights
 from kdcache.datasets import ImageDataset, Preprocessing
 from kdcache.devices import PRECISIONS, precision_context
 from kdcache.encode import LOGITS, TargetKind
-from kdcache.errors import CheckpointError, UsageError, unknown_name
-from kdcache.models import build_network, checked_forward, long_name, short_name
+from kdcache.errors import UsageError, unknown_name
+from kdcache.mentor_library import (
+    by_one_name,
+    find_checkpoint,
+    mentor_name,
+    sidecar_preprocessing,
+)
+from kdcache.models import build_network, checked_forward, long_name
 from kdcache.models.pooled_features import FeatureTap
-from kdcache.untrusted import read_json
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".th")
 SMALLEST_RUN = 64
 LARGEST_RUN = 8192
-_File = TypeVar("_File", bound=str | os.PathLike[str])
 _Result = TypeVar("_Result")
-_MOST_SIDECAR = 2**20  # bytes
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
@@ -126,65 +127,9 @@ def load_mentors(
     Every name is known before the first checkpoint is read. Errors as `load_mentor`'s; UsageError
     for a mentor with two checkpoints.
     """
-    given = _by_one_name((checkpoints or {}).items())
+    given = by_one_name((checkpoints or {}).items())
     known = [mentor_name(name) for name in names]
     return [load_mentor(name, dataset, given.get(name)) for name in known]
-
-
-def mentor_name(name: str) -> str:
-    """A mentor's one name: the short one where there is one. Raises UsageError if unknown."""
-    return short_name(long_name(name))
-
-
-def find_checkpoint(name: str, dataset_name: str) -> Path:
-    """A mentor's checkpoint in the library or `$KDCACHE_DATA/mentors`."""
-    stem = library_stem(name)
-    folders = homes.checkpoint_folders(dataset_name)
-    for folder in folders:
-        for suffix in SUFFIXES:
-            if (path := folder / f"{stem}{suffix}").is_file():
-                return path
-    looked = "\n".join(f"  {folder / stem}{{{','.join(SUFFIXES)}}}" for folder in folders)
-    raise CheckpointError(
-        f"mentor {name!r} has no checkpoint for {dataset_name}. Looked for\n{looked}\n"
-        f"Three ways to get one: train it (kdcache train-mentor {name} --dataset {dataset_name}), "
-        "put a file there, or name one (--checkpoint "
-        f"{name}=FILE)"
-    )
-
-
-def library_stem(name: str) -> str:
-    """File name, without suffix, of a network's checkpoint in the mentor library."""
-    return long_name(name).replace(":", ".")
-
-
-def sidecar_path(checkpoint: Path) -> Path:
-    """The JSON beside a checkpoint: preprocessing, and what is known of its training."""
-    return checkpoint.with_suffix(".json")
-
-
-def sidecar_preprocessing(checkpoint: Path, channels: int) -> Preprocessing | None:
-    """The preprocessing a checkpoint's sidecar states; None without a sidecar.
-
-    Raises CheckpointError for a sidecar that cannot be read, is not strict JSON (`untrusted`), has
-    more than 1 MiB, or states anything else than a mean and a std for each of `channels` channels.
-    """
-    path = sidecar_path(checkpoint)
-    try:
-        stated = read_json(path, most_bytes=_MOST_SIDECAR)
-        if not isinstance(stated, dict):
-            raise ValueError(f"it is a {type(stated).__name__}")
-        described = stated.get("preprocessing")
-        if described is None:
-            return None
-        return Preprocessing.from_description(described, channels)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} must be a JSON object with an optional preprocessing entry ({error}). "
-            "Correct it, or remove it: the dataset's preprocessing is then used"
-        ) from error
 
 
 class MentorPool:
@@ -299,42 +244,3 @@ def _about(what: str, call: Callable[[], _Result]) -> _Result:
         return call()
     except UsageError as error:
         raise UsageError(f"{what}: {error}") from error
-
-
-def parse_checkpoints(given: Sequence[str]) -> Mapping[str, Path]:
-    """`NAME=FILE` options as a mapping from short name to path.
-
-    Raises UsageError for another form, an unknown network, or one that is named twice.
-    """
-    pairs: list[tuple[str, Path]] = []
-    for item in given:
-        name, equals, file = item.partition("=")
-        if not (name and equals and file):
-            raise UsageError(f"--checkpoint takes NAME=FILE, got {item!r}")
-        pairs.append((name, Path(file).expanduser()))
-    return _by_one_name(pairs)
-
-
-def require_all_used(checkpoints: Iterable[str], names: Iterable[str]) -> None:
-    """Raises UsageError for a checkpoint of a mentor that is not among those that run."""
-    run = [mentor_name(name) for name in names]
-    unused = [name for name in map(mentor_name, checkpoints) if name not in run]
-    if unused:
-        raise UsageError(
-            f"--checkpoint names {', '.join(unused)}, but the mentors that run are "
-            f"{', '.join(run)}; add it to --mentors, or leave its --checkpoint out"
-        )
-
-
-def _by_one_name(pairs: Iterable[tuple[str, _File]]) -> dict[str, _File]:
-    """Checkpoints by mentors' one names. Raises UsageError for two of one mentor."""
-    checkpoints: dict[str, _File] = {}
-    for given, file in pairs:
-        name = mentor_name(given)
-        if name in checkpoints:
-            raise UsageError(
-                f"mentor {name!r} is given two checkpoints, {checkpoints[name]} and {file}; "
-                f"give one --checkpoint {name}=FILE"
-            )
-        checkpoints[name] = file
-    return checkpoints

@@ -1,10 +1,7 @@
 """A store's views, streamed: whole views loaded in the background, rows gathered in memory.
 
-Zarr is never indexed per batch (250 to 800 times slower). A background thread reads the next view,
-still encoded, into one of two reused buffers and checks every chunk; rows are gathered there by
-index and decoded on the training device.
-
-Shapes: B batch, M mentors, N samples (padded to whole blocks), then the kind's row.
+Zarr is never indexed per batch (250 to 800 times slower). A background thread reads the next view
+into one of two reused `resident.ResidentView`s, where rows are gathered by index.
 """
 
 import os
@@ -13,23 +10,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from kdcache.datasets import ImageDataset
 from kdcache.devices import resolve_device
-from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP, Encoder, raw_logits
+from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP
 from kdcache.errors import MissingTargets, UsageError
-from kdcache.sources import Targets, ViewCycle
+from kdcache.resident import ResidentView
+from kdcache.sources import ViewCycle
 from kdcache.store import (
-    StoredMentor,
     TargetStore,
-    chunk_reader,
     healing_command,
     open_store,
     proven_dataset,
-    read_block,
     require_files,
     view_ranges,
 )
@@ -83,7 +76,7 @@ class TargetStream:
         return self._cycle[epoch]
 
     @contextmanager
-    def view(self, number: int) -> Iterator["ResidentView"]:
+    def view(self, number: int) -> Iterator[ResidentView]:
         """One view in memory; meanwhile the next one is loaded in the background.
 
         Raises MissingTargets for a view that is not complete, DamagedTargets for broken chunks.
@@ -175,7 +168,7 @@ class _Slot:
         self.view, self._process = number, os.getpid()
         self._loading = stream.executor().submit(self._resident.load, number)
 
-    def wait(self) -> "ResidentView":
+    def wait(self) -> ResidentView:
         assert self._loading is not None
         if self._process != os.getpid():  # a fork: the parent's thread does not run here
             assert self._resident is not None
@@ -185,143 +178,3 @@ class _Slot:
 
     def forget(self) -> None:
         self.view = None
-
-
-class ResidentView:
-    """The encoded rows of one view of some mentors, in memory, by sample.
-
-    `kinds`: names of the kinds of targets; logits are among them.
-    """
-
-    def __init__(
-        self,
-        store: TargetStore,
-        mentors: Sequence[str],
-        device: torch.device,
-        kinds: Sequence[str] = (LOGITS.name,),
-    ) -> None:
-        self._store = store
-        stored = {kind: [store.mentor(name, kind) for name in mentors] for kind in kinds}
-        self._logits = _Columns(store, stored[LOGITS.name], device)
-        self._logsumexp = self._features = None
-        if LOGSUMEXP.name in stored:
-            self._logsumexp = _Columns(store, stored[LOGSUMEXP.name], device)
-        if FEATURES.name in stored:  # as wide as each mentor's own: side by side in no tensor
-            self._features = [_Columns(store, [one], device) for one in stored[FEATURES.name]]
-
-    def load(self, view: int) -> "ResidentView":
-        """Replaces what is in memory by another view."""
-        for columns in self._all():
-            columns.load(view)
-        return self
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory for the encoded rows."""
-        return sum(columns.num_bytes for columns in self._all())
-
-    def __getitem__(self, index_B: NDArray[np.int64]) -> torch.Tensor:
-        """float32 (B, M, C) on the device: the logits of `gather`."""
-        return self._gather_logits(self._positions(index_B))
-
-    def gather(self, index_B: NDArray[np.int64]) -> Targets:
-        """Raises MissingTargets for unknown samples."""
-        positions_B = self._positions(index_B)
-        features = None
-        if self._features is not None:
-            features = tuple(column.gather(positions_B).squeeze(1) for column in self._features)
-        return Targets(logits=self._gather_logits(positions_B), features=features)
-
-    def _all(self) -> list["_Columns"]:
-        extra = [] if self._logsumexp is None else [self._logsumexp]
-        return [self._logits, *extra, *(self._features or ())]
-
-    def _positions(self, index_B: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(self._store.positions(np.asarray(index_B)))
-
-    def _gather_logits(self, positions_B: torch.Tensor) -> torch.Tensor:
-        logits_BMC = self._logits.gather(positions_B)
-        if self._logsumexp is None:
-            return logits_BMC
-        return raw_logits(logits_BMC, self._logsumexp.gather(positions_B))
-
-
-class _Columns:
-    """Several mentors' rows of one kind and shape, each in its encoder: together (N, M, *row)."""
-
-    def __init__(
-        self, store: TargetStore, stored: Sequence[StoredMentor], device: torch.device
-    ) -> None:
-        self._device, self._row_shape = device, stored[0].row_shape
-        self._num_mentors = len(stored)
-        columns: dict[Encoder, list[int]] = {}
-        for column, one in enumerate(stored):
-            columns.setdefault(one.encoder, []).append(column)
-        self._groups = [
-            _EncodedRows(store, [stored[c] for c in members], members, device)
-            for members in columns.values()
-        ]
-
-    def load(self, view: int) -> None:
-        for group in self._groups:
-            group.load(view)
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(group.num_bytes for group in self._groups)
-
-    def gather(self, positions_B: torch.Tensor) -> torch.Tensor:
-        """float32 (B, M, *row) on the device."""
-        if len(self._groups) == 1:
-            return self._groups[0].gather(positions_B)
-        shape = (len(positions_B), self._num_mentors, *self._row_shape)
-        targets = torch.empty(shape, dtype=torch.float32, device=self._device)
-        for group in self._groups:
-            targets[:, group.columns] = group.gather(positions_B)
-        return targets
-
-
-class _EncodedRows:
-    """The rows of those mentors that share an encoder: (M', N, *row), one allocation."""
-
-    def __init__(
-        self,
-        store: TargetStore,
-        stored: Sequence[StoredMentor],
-        columns: Sequence[int],
-        device: torch.device,
-    ) -> None:
-        self.columns = list(columns)
-        self._store, self._stored, self._device = store, stored, device
-        self._encoder, self._row_shape = stored[0].encoder, stored[0].row_shape
-        self._reader = chunk_reader(store, stored[0])
-        manifest = store.manifest
-        self._padded_samples = manifest.block * manifest.num_blocks
-        self._rows = torch.empty(
-            (len(stored) * self._padded_samples, *self._row_shape),
-            dtype=getattr(torch, self._encoder.dtype),
-            pin_memory=device.type == "cuda",
-        )
-        self._first_row_M = torch.arange(len(stored)) * self._padded_samples
-
-    def load(self, view: int) -> None:
-        bytes_of = self._rows.numpy().data.cast("B")
-        manifest = self._store.manifest
-        chunk = len(bytes_of) // (len(self._stored) * manifest.num_blocks)
-        position = 0
-        for stored in self._stored:
-            for block in range(manifest.num_blocks):
-                rows = bytes_of[position : position + chunk]
-                read_block(self._store, stored, view, block, rows, self._reader)
-                position += chunk
-
-    @property
-    def num_bytes(self) -> int:
-        return self._rows.untyped_storage().nbytes()
-
-    def gather(self, positions_B: torch.Tensor) -> torch.Tensor:
-        rows_BM = positions_B[:, None] + self._first_row_M
-        encoded = self._rows.index_select(0, rows_BM.view(-1))
-        if self._device.type != "cpu":
-            encoded = encoded.to(self._device, non_blocking=True)
-        return self._encoder.decode(encoded).view(*rows_BM.shape, *self._row_shape)

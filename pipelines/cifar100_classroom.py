@@ -31,7 +31,7 @@ import kdcache
 from kdcache.classroom import METHODS, build_method
 from kdcache.cli.options import NameList
 from kdcache.errors import UsageError, unknown_name
-from kdcache.mentors import mentor_name
+from kdcache.mentor_library import mentor_name
 from pipelines.runs import train_run, write_results
 from pipelines.sizes import Size, choose_size, size_options
 from pipelines.stages import cache_targets, stoppable, train_mentors

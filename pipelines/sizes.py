@@ -9,7 +9,7 @@ import click
 import kdcache
 from kdcache.cli.options import Command, NameList, stack
 from kdcache.errors import DatasetError
-from kdcache.mentors import mentor_name
+from kdcache.mentor_library import mentor_name
 from kdcache.models import long_name
 from pipelines.stages import has_checkpoint
 

@@ -12,7 +12,7 @@ from kdcache.cli.group import command_failed
 from kdcache.cli.progress import progress_line
 from kdcache.cli.stopping import StopRequest, stop_on_signals
 from kdcache.errors import CheckpointError, KdcacheError, Stopped
-from kdcache.mentors import find_checkpoint
+from kdcache.mentor_library import find_checkpoint
 
 ShouldStop = Callable[[], bool]
 

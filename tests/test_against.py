@@ -125,6 +125,7 @@ def test_no_mentor_is_loaded(
 
     for name in ("load_mentor", "load_mentors", "find_checkpoint"):
         monkeypatch.setattr(f"kdcache.mentors.{name}", refuse)
+    monkeypatch.setattr("kdcache.mentor_library.find_checkpoint", refuse)
     assert kdcache.inspect_classroom(store, student)["rows"] == 100
 
 

@@ -18,16 +18,8 @@ from numpy.typing import NDArray
 from kdcache.checkpoints import file_sha256, save_weights
 from kdcache.datasets import ImageDataset, Preprocessing, open_dataset
 from kdcache.errors import CheckpointError, RunFailed, UsageError
-from kdcache.mentors import (
-    Mentor,
-    MentorPool,
-    RunShape,
-    find_checkpoint,
-    load_mentor,
-    load_mentors,
-    parse_checkpoints,
-    require_all_used,
-)
+from kdcache.mentor_library import find_checkpoint, parse_checkpoints, require_all_used
+from kdcache.mentors import Mentor, MentorPool, RunShape, load_mentor, load_mentors
 from kdcache.models import build_network
 from kdcache.store.target_commits import require_finite
 

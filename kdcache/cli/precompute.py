@@ -85,7 +85,8 @@ def precompute(**options: Any) -> None:
 
 def _make_job(options: dict[str, Any]) -> Any:
     from kdcache.datasets import open_dataset
-    from kdcache.mentors import load_mentors, mentor_name, parse_checkpoints, require_all_used
+    from kdcache.mentor_library import mentor_name, parse_checkpoints, require_all_used
+    from kdcache.mentors import load_mentors
     from kdcache.precompute import PrecomputeJob
 
     names = [mentor_name(name) for name in options["mentors"]]  # a typing mistake shows at once

@@ -95,7 +95,7 @@ def verify(store: str, as_json: bool, recompute: int, **options: Any) -> None:
     Exit code 0: everything is as it was written. 1: something is not; it is listed, and
     `kdcache precompute` on the store computes exactly that again.
     """
-    from kdcache.mentors import parse_checkpoints
+    from kdcache.mentor_library import parse_checkpoints
     from kdcache.verification import verify as verify_all
 
     with progress_line("bytes") as progress:

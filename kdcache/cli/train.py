@@ -71,7 +71,7 @@ def train_student(**options: Any) -> None:
     Run again, the same command goes on with an unfinished run exactly where it stopped.
     """
     with stop_on_signals() as stop:
-        from kdcache.mentors import parse_checkpoints
+        from kdcache.mentor_library import parse_checkpoints
         from kdcache.train import TrainConfig
         from kdcache.train import train_student as train
 

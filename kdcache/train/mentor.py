@@ -8,7 +8,7 @@ from typing import Any
 from kdcache import durable, homes
 from kdcache.checkpoints import read_metadata, read_state_dict, save_weights
 from kdcache.datasets import DEFAULT_DATASET, ImageDataset, open_dataset
-from kdcache.mentors import library_stem, sidecar_path
+from kdcache.mentor_library import library_stem, sidecar_path
 from kdcache.models import long_name
 from kdcache.train.loop import Progress
 from kdcache.train.run_folder import RunFolder

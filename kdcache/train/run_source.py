@@ -12,7 +12,8 @@ from kdcache.datasets import DEFAULT_DATASET, ImageDataset, open_dataset
 from kdcache.defaults import num_views
 from kdcache.errors import KdcacheError, UsageError
 from kdcache.factories import require_named
-from kdcache.mentors import MentorPool, RunShape, load_mentors, require_all_used
+from kdcache.mentor_library import require_all_used
+from kdcache.mentors import MentorPool, RunShape, load_mentors
 from kdcache.models import short_name
 from kdcache.online import OnlineTargets, require_stored_mentor
 from kdcache.sources import LabelsOnly, TargetSource

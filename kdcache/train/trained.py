@@ -21,7 +21,7 @@ from kdcache.config import read_toml
 from kdcache.datasets import ImageDataset, Preprocessing
 from kdcache.errors import CheckpointError
 from kdcache.factories import require_named
-from kdcache.mentors import sidecar_preprocessing
+from kdcache.mentor_library import sidecar_preprocessing
 from kdcache.models import build_network, long_name
 from kdcache.train.checkpoint_file import load_state, unusable
 from kdcache.train.run_folder import RunFolder
