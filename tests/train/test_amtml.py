@@ -132,7 +132,7 @@ def test_other_switches_are_another_run(train: Run) -> None:
 def test_hints_without_mentor_features_are_refused_before_the_first_step(
     train: Run, tmp_path: Path
 ) -> None:
-    with pytest.raises(MissingTargets, match="kdcache precompute .* --features"):
+    with pytest.raises(MissingTargets, match=r"kdcache precompute .* --features"):
         next(train("run", method="amtml", switches={"hint_weight": 1.0}))
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
