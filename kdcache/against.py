@@ -45,8 +45,9 @@ def inspect_classroom(
 
     `checkpoint`: a run folder or its checkpoint.pt (the student of the last saved step), a finished
     student, or a mentor's weights. `views`: the first so many or a list; None: the first usable
-    one. `tau`: ClassroomKD's; per sample, hard gate. `mentors`, `network`, `dataset`: None means as
-    the store and the file say.
+    one. `tau`: ClassroomKD's; per sample, hard gate, whatever the student was trained by. Where
+    student and mentor are nearly alike, the rounding of a lossy store decides. `mentors`,
+    `network`, `dataset`: None means as the store and the file say.
 
     Returns, as JSON: student (checkpoint, network, epochs, steps, accuracy, confidence), views,
     samples (of the store), rows (views x samples), tau, untaught (share of rows that no mentor
@@ -211,6 +212,8 @@ def _classroom_loss(tau: float) -> ClassroomLoss:
 
 
 def _listed(views: int | Sequence[int]) -> Sequence[int]:
+    if views == 0 or (not isinstance(views, int) and not views):
+        raise UsageError("views must be at least 1, or name at least one view")
     return range(views) if isinstance(views, int) else tuple(views)
 
 

@@ -88,12 +88,12 @@ class LiveView:
         self._kinds = kinds
 
     def __getitem__(self, index_B: NDArray[np.int64]) -> torch.Tensor:
-        """float32 (B, M, C) on the mentors' device: the logits of `gather`."""
-        logits_BMC = self.gather(index_B).logits
+        """float32 (B, M, C) on the mentors' device: the logits of `gather_targets`."""
+        logits_BMC = self.gather_targets(index_B).logits
         assert logits_BMC is not None
         return logits_BMC
 
-    def gather(self, index_B: NDArray[np.int64]) -> Targets:
+    def gather_targets(self, index_B: NDArray[np.int64]) -> Targets:
         """One forward pass of each mentor gives all."""
         pixels = self._recipe(self._dataset.images(index_B), index_B, self._number)
         names = self._pool.names

@@ -76,9 +76,10 @@ def make_plan(
             f"chunks a mentor; say with --views how many views {root} is to have"
         )
     readers = {
-        (one.encoder, size): ChunkReader(one.encoder, size)
+        (one.encoder, one.chunk_bytes(manifest)): ChunkReader(
+            one.encoder, one.chunk_bytes(manifest)
+        )
         for one in wanted
-        if (size := one.chunk_bytes(manifest))
     }
     units = []
     reused, new = (dict.fromkeys((one.title for one in wanted), 0) for _ in range(2))

@@ -51,10 +51,10 @@ class ResidentView:
         return sum(columns.num_bytes for columns in self._all())
 
     def __getitem__(self, index_B: NDArray[np.int64]) -> torch.Tensor:
-        """float32 (B, M, C) on the device: the logits of `gather`."""
+        """float32 (B, M, C) on the device: the logits of `gather_targets`."""
         return self._gather_logits(self._positions(index_B))
 
-    def gather(self, index_B: NDArray[np.int64]) -> Targets:
+    def gather_targets(self, index_B: NDArray[np.int64]) -> Targets:
         """Raises MissingTargets for unknown samples."""
         positions_B = self._positions(index_B)
         features = None
@@ -88,9 +88,12 @@ class _Columns:
         for column, one in enumerate(stored):
             columns.setdefault(one.encoder, []).append(column)
         self._groups = [
-            _EncodedRows(store, [stored[c] for c in members], members, device)
+            _EncodedRows(store, [stored[c] for c in members], device)
             for members in columns.values()
         ]
+        # Where each mentor's column lies when the groups' are put side by side.
+        together = [column for members in columns.values() for column in members]
+        self._order_M = torch.tensor(together).argsort().to(device)
 
     def load(self, view: int) -> None:
         for group in self._groups:
@@ -104,11 +107,8 @@ class _Columns:
         """float32 (B, M, *row) on the device."""
         if len(self._groups) == 1:
             return self._groups[0].gather(positions_B)
-        shape = (len(positions_B), self._num_mentors, *self._row_shape)
-        targets = torch.empty(shape, dtype=torch.float32, device=self._device)
-        for group in self._groups:
-            targets[:, group.columns] = group.gather(positions_B)
-        return targets
+        together = torch.cat([group.gather(positions_B) for group in self._groups], dim=1)
+        return together.index_select(1, self._order_M)
 
 
 class _EncodedRows:
@@ -118,10 +118,8 @@ class _EncodedRows:
         self,
         store: TargetStore,
         stored: Sequence[StoredMentor],
-        columns: Sequence[int],
         device: torch.device,
     ) -> None:
-        self.columns = list(columns)
         self._store, self._stored, self._device = store, stored, device
         self._encoder, self._row_shape = stored[0].encoder, stored[0].row_shape
         self._reader = chunk_reader(store, stored[0])

@@ -40,7 +40,7 @@ class ViewTargets(Protocol):
 class GatheringViewTargets(ViewTargets, Protocol):
     """One view's targets of every kind that the source gives, not the logits alone."""
 
-    def gather(self, index_B: NDArray[np.int64]) -> Targets:
+    def gather_targets(self, index_B: NDArray[np.int64]) -> Targets:
         """All that the source gives for these samples. Raises MissingTargets for unknown ones."""
         ...
 
@@ -48,7 +48,7 @@ class GatheringViewTargets(ViewTargets, Protocol):
 def gather(targets: ViewTargets, index_B: NDArray[np.int64]) -> Targets:
     """All that one view's targets give for these samples."""
     if isinstance(targets, GatheringViewTargets):
-        return targets.gather(index_B)
+        return targets.gather_targets(index_B)
     return Targets(logits=targets[index_B])
 
 

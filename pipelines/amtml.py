@@ -63,12 +63,12 @@ HINT_ARMS: dict[str, Arm] = {
 @click.command()
 @size_options(FULL)
 @click.option("--hints", is_flag=True, help="Cache features too, and teach with them.")
-@click.option("--out", default="runs/amtml", show_default=True, help="Folder.")
-def main(hints: bool, out: str, device: str, **given: Any) -> None:
+@click.option("--out", help="Folder.  [default: runs/amtml, or -smoke]")
+def main(hints: bool, out: str | None, device: str, **given: Any) -> None:
     """Trains one student by AMTML-KD's variants and by average, from one store."""
     with stoppable() as stop:
         size = choose_size(SMOKE if given["smoke"] else FULL, given)
-        folder = Path(out)
+        folder = Path(out or f"runs/amtml{'-smoke' if given['smoke'] else ''}")
 
         train_mentors(size.mentors, size.dataset, stop, epochs=size.mentor_epochs, device=device)
 

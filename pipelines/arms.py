@@ -16,6 +16,7 @@ that ClassroomKD's weights can add up to), at their papers' T = 4. `-t1`: every 
     batch, batch-t1    as these two, one decision for a whole batch
     gate-only-t1       knowledge filter        1                    a_s           1
     weight-only-t1     none                    w_m                  a_s           1
+    plain-t1           none                    1                    a_s           1
     random-gate-t1     the filter's, shuffled  w_m                  a_s           1
     oracle-gate-t1     mentor is right         w_m                  a_s           1
 """
@@ -79,6 +80,9 @@ ARMS: dict[str, Callable[[int, int], Teach]] = {
         kdcache.ClassroomLoss(mentor_weight="one", **FIXED)
     ),
     "weight-only-t1": lambda num_mentors, seed: _plain(kdcache.ClassroomLoss(gate="soft", **FIXED)),
+    "plain-t1": lambda num_mentors, seed: _plain(
+        kdcache.ClassroomLoss(gate="off", mentor_weight="one", **FIXED)
+    ),
     "random-gate-t1": lambda num_mentors, seed: _random(kdcache.ClassroomLoss(**FIXED), seed),
     "oracle-gate-t1": lambda num_mentors, seed: _oracle(kdcache.ClassroomLoss(**FIXED)),
 }

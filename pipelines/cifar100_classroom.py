@@ -61,9 +61,9 @@ SWITCHES: dict[str, tuple[str, dict[str, Any]]] = {
     "--methods", type=NameList(), default=",".join(METHODS_COMPARED), show_default=True,
     help="What to compare: any method of kdcache, classroom-batch, classroom-t1.",
 )  # fmt: skip
-@click.option("--out", default="runs/cifar100-classroom", show_default=True, help="Folder.")
+@click.option("--out", help="Folder.  [default: runs/cifar100-classroom, or -smoke]")
 def main(
-    methods: tuple[str, ...], teacher: str | None, out: str, device: str, **given: Any
+    methods: tuple[str, ...], teacher: str | None, out: str | None, device: str, **given: Any
 ) -> None:
     """Trains one student by several methods from one store of its classroom's targets."""
     with stoppable() as stop:
@@ -72,7 +72,7 @@ def main(
             size = replace(size, mentors=(mentor_name(teacher), *size.mentors))
         mentors = tuple(dict.fromkeys(size.mentors))
         arms = choose_arms(methods, len(mentors))  # what is wrong should not cost hours first
-        folder = Path(out)
+        folder = Path(out or f"runs/cifar100-classroom{'-smoke' if given['smoke'] else ''}")
 
         train_mentors(mentors, size.dataset, stop, epochs=size.mentor_epochs, device=device)
 

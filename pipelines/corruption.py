@@ -1,7 +1,8 @@
 """Mentors made worse by arithmetic on what is stored: one precompute serves every corruption.
 
-A corrupted row is a stored row whose classes are rolled: as confident as before, and wrong. What is
-rolled, and by how much, is drawn from a seed for each (mentor, sample), the same in every view.
+A corrupted row is a stored row whose classes are rolled: as confident as before, and wrong (but for
+the few rows that were wrong and are rolled onto the label). What is rolled, and by how much, is
+drawn from a seed for each (mentor, sample), the same in every view.
 
     clean                 nothing is rolled
     specialists           each mentor keeps its own share of the classes; samples of the others are
@@ -51,7 +52,7 @@ def specialists(labels_N: Integers, *, num_classes: int, num_mentors: int, seed:
     """Each mentor is as stored on its own share of the classes, drawn at random; wrong beyond."""
     draw = np.random.default_rng([seed, 1])
     owner_C = draw.permutation(np.arange(num_classes) % num_mentors)
-    offset_M = draw.integers(1, num_classes, num_mentors)
+    offset_M = _different_offsets(draw, num_classes, num_mentors)
     is_foreign_NM = owner_C[labels_N][:, None] != np.arange(num_mentors)
     return Corruption(
         copied=tuple(range(num_mentors)), rolled_NM=is_foreign_NM * offset_M, labels_N=labels_N
@@ -63,10 +64,11 @@ def wrong_mentors(
 ) -> Corruption:
     """`count` mentors join that are wrong about everything, each in its own way."""
     draw = np.random.default_rng([seed, 2])
-    offset_M = np.concatenate([np.zeros(num_mentors), draw.integers(1, num_classes, count)])
+    kept_M = np.zeros(num_mentors, dtype=np.int64)
+    offset_M = np.concatenate([kept_M, _different_offsets(draw, num_classes, count)])
     return Corruption(
         copied=(*range(num_mentors), *(extra % num_mentors for extra in range(count))),
-        rolled_NM=np.broadcast_to(offset_M.astype(np.int64), (len(labels_N), len(offset_M))),
+        rolled_NM=np.broadcast_to(offset_M, (len(labels_N), len(offset_M))),
         labels_N=labels_N,
     )
 
@@ -96,6 +98,14 @@ def label_noise(
         rolled_NM=nothing_NM,
         labels_N=(labels_N + offset_N) % num_classes,
     )
+
+
+def _different_offsets(draw: np.random.Generator, num_classes: int, count: int) -> Integers:
+    """No two mentors err in the same way."""
+    offset_M = draw.integers(1, num_classes, count)
+    while len(set(offset_M)) < count < num_classes:
+        offset_M = draw.integers(1, num_classes, count)
+    return offset_M
 
 
 class CorruptedTargets:

@@ -18,7 +18,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ if not __package__:  # run as a file: the folder above holds the package `pipeli
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import kdcache
-from kdcache import durable
 from kdcache.cli.options import NameList
 from kdcache.errors import Stopped
 from pipelines.arms import ARMS, Teach, make_arm
@@ -45,6 +44,15 @@ from pipelines.corruption import (
 )
 from pipelines.sizes import parse_numbers
 from pipelines.stages import ShouldStop, cache_targets, stoppable
+from pipelines.study_runs import (
+    Run,
+    Size,
+    append_line,
+    is_of_size,
+    read_runs,
+    require_same_targets,
+    run_of,
+)
 from pipelines.study_tables import study_tables
 
 SETTINGS: Mapping[str, Callable[..., Corruption]] = {
@@ -55,18 +63,6 @@ SETTINGS: Mapping[str, Callable[..., Corruption]] = {
     **{f"label-noise-{p}": partial(label_noise, share=p / 100) for p in (20, 40)},
 }
 BATCH, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 128, 0.1, 0.9, 5e-4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """How large the study is."""
-
-    mentors: tuple[str, ...]
-    samples: int
-    views: int
-    epochs: int
-    seeds: tuple[int, ...]
-    test_samples: int | None = None  # None: all of them
 
 
 FULL = Size(
@@ -81,18 +77,6 @@ CORE_ARMS = (
     "ce", "average-1", "soft", "classroom", "classroom-t1", "random-gate-t1", "weight-only-t1",
 )  # fmt: skip
 VIEW_ARMS = ("ce", "average-1", "classroom-t1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One student: what its mentors are, how it is taught, from which seed, on how many views."""
-
-    setting: str
-    arm: str
-    seed: int
-    samples: int
-    views: int
-    epochs: int
 
 
 def _known(names: Iterable[str]) -> Callable[..., tuple[str, ...] | None]:
@@ -122,7 +106,7 @@ def _known(names: Iterable[str]) -> Callable[..., tuple[str, ...] | None]:
 @click.option("--arms", type=NameList(), callback=_known(ARMS), help="Only these.")
 @click.option("--views", type=NameList(), callback=parse_numbers, help="Only so many cached views.")
 @click.option("--seeds", type=NameList(), callback=parse_numbers, help="One run each [0,1,2].")
-@click.option("--out", default="runs/filter-study", show_default=True, help="Folder.")
+@click.option("--out", help="Folder.  [default: runs/filter-study, or -smoke]")
 @click.option("--store", help="The targets' store; it is made where it is missing [OUT/store].")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--show", is_flag=True, help="Train nothing; print the tables of what is there.")
@@ -133,13 +117,14 @@ def main(
     arms: tuple[str, ...] | None,
     views: tuple[int, ...] | None,
     seeds: tuple[int, ...] | None,
-    out: str,
+    out: str | None,
     store: str | None,
     device: str,
     show: bool,
 ) -> None:
     """Trains the students that are not there yet, and prints the tables."""
     size = SMOKE if smoke else FULL
+    out = out or f"runs/filter-study{'-smoke' if smoke else ''}"
     runs_file = Path(out) / "runs.jsonl"
     if not show:
         wanted = [
@@ -160,7 +145,7 @@ def runs_of(part: str, size: Size, seed: int) -> Iterator[Run]:
     """A part's runs; those with labels only are the same in every setting with true labels."""
     common = {"seed": seed, "samples": size.samples, "epochs": size.epochs}
     if part == "views":
-        for views in (1, 2, 4, 8, size.epochs):
+        for views in sorted({1, 2, 4, 8, size.epochs}):
             for arm in VIEW_ARMS:
                 yield Run(setting="clean", arm=arm, views=views, **common)
         return
@@ -182,11 +167,10 @@ def train_missing(
     test = kdcache.open_dataset("cifar100", "test", samples=size.test_samples)
     views = max(run.views for run in missing)
     targets = cache_targets(dataset, size.mentors, store, stop, views=views, device=device)
-    durable.write_file(runs_file, "".join(json.dumps(line) + "\n" for line in there).encode())
+    require_same_targets(there, targets.fingerprint, size, runs_file)
     for number, run in enumerate(missing, start=1):
         result = train(run, dataset, test, targets, device, stop)
-        with runs_file.open("a") as lines:
-            lines.write(json.dumps({**asdict(run), **result}) + "\n")
+        append_line(runs_file, json.dumps({**asdict(run), **result}))
         click.echo(
             f"{number}/{len(missing)} {run.setting} {run.arm} seed {run.seed}, {run.views} views: "
             f"{result['top1']:.2f}% in {result['seconds']:.0f} s"
@@ -236,6 +220,8 @@ def train(
     return {
         "top1": found.top1,
         "test_loss": found.loss,
+        "targets": store.fingerprint,
+        "mentors": stream.mentors,
         "active": (active_M / (len(loader) * BATCH)).tolist(),
         "seconds": time.perf_counter() - started,
         "device": str(loader.device),
@@ -266,25 +252,6 @@ def small_student(num_classes: int, seed: int) -> torch.nn.Module:
     assert isinstance(stem, torch.nn.Conv2d)
     stem.stride = (2, 2)
     return network.to(memory_format=torch.channels_last)
-
-
-def read_runs(runs_file: Path) -> Iterator[dict[str, Any]]:
-    """The finished runs; a line that was cut short by a stop is not one."""
-    if not runs_file.exists():
-        return
-    for line in runs_file.read_text().splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            continue
-
-
-def run_of(line: dict[str, Any]) -> Run:
-    return Run(**{name: line[name] for name in Run.__dataclass_fields__})
-
-
-def is_of_size(line: dict[str, Any], size: Size) -> bool:
-    return (line["samples"], line["epochs"]) == (size.samples, size.epochs)
 
 
 if __name__ == "__main__":

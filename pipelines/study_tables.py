@@ -3,10 +3,11 @@
 A run is a dict with `setting`, `arm`, `seed`, `views`, `top1` (percent), `active` (each mentor's
 share of the samples in the last epoch) and `seconds`.
 
-The verdict, for one setting: the knowledge filter's claim *holds* where it beats both the soft
-weights and the random gate by more than two standard errors of the paired differences; it is
-*refuted* where it does not beat the soft weights; else it is *open*: better than soft weights, but
-no better than a gate that knows nothing.
+The verdict, for one setting of three seeds or more: the knowledge filter's claim *holds* where it
+beats both the soft weights and the random gate by more than two standard errors of the paired
+differences; it is *refuted* where it ties with the soft weights within these, or is worse; else it
+is *open*: better than soft weights, but no better than a gate that knows nothing, or with none to
+compare.
 """
 
 import math
@@ -19,11 +20,19 @@ from pipelines.tables import markdown_table, mean_and_error
 # The filter, the weights without a gate it is held against, and the gate that knows nothing: first
 # the methods as they are published, then arms that differ in the gate alone.
 COMPARISONS: tuple[tuple[str, str, str | None], ...] = (
-    ("classroom", "soft", "random-gate-t1"),
+    ("classroom", "soft", None),
     ("classroom-t1", "soft", "random-gate-t1"),
     ("classroom-t1", "weight-only-t1", "random-gate-t1"),
     ("soft-gated", "soft", None),
 )
+FACTORS = (  # what a gate, weights, and either on top of the other add at T = 1
+    ("gate-only-t1", "plain-t1"),
+    ("weight-only-t1", "plain-t1"),
+    ("classroom-t1", "gate-only-t1"),
+    ("classroom-t1", "weight-only-t1"),
+    ("oracle-gate-t1", "classroom-t1"),
+)
+LEAST_SEEDS = 3
 ERRORS = 2.0
 
 Runs = Sequence[Mapping[str, Any]]
@@ -43,6 +52,8 @@ def study_tables(runs: Runs, *, views: int) -> list[str]:
         accuracy_table(main),
         "Differences in top-1, paired by seed: mean ± standard error (n), and the verdict.",
         difference_table(main),
+        "What each part adds at T = 1, paired by seed: mean ± standard error (n).",
+        factor_table(main),
         "Share of samples a mentor is active for in the last epoch, mean over mentors and seeds.",
         active_table(main),
         "Clean mentors, by the number of cached views: top-1, mean ± standard error (n).",
@@ -76,6 +87,17 @@ def difference_table(runs: Runs) -> str:
     return markdown_table(header, rows)
 
 
+def factor_table(runs: Runs) -> str:
+    """Pairs of arms down, settings across."""
+    settings = _names(runs, "setting")
+    rows = []
+    for arm, without in FACTORS:
+        gains = [_mean(paired_differences(runs, setting, arm, without)) for setting in settings]
+        if any(gains):
+            rows.append([f"{arm} less {without}", *gains])
+    return markdown_table(["pair", *settings], rows)
+
+
 def paired_differences(runs: Runs, setting: str, arm: str, control: str) -> list[float]:
     """Top-1 of `arm` less that of `control`, for each seed that has both."""
     ours, theirs = (
@@ -85,14 +107,14 @@ def paired_differences(runs: Runs, setting: str, arm: str, control: str) -> list
 
 
 def verdict(to_soft: Sequence[float], to_random: Sequence[float]) -> str:
-    """What the differences say of the filter's claim; one seed says nothing.
+    """What the differences say of the filter's claim.
 
     Without a random gate to compare with, it is open at best.
     """
-    if len(to_soft) < 2 or len(to_random) == 1:
-        return "one seed"
+    if len(to_soft) < LEAST_SEEDS or 0 < len(to_random) < LEAST_SEEDS:
+        return "few seeds"
     if not _beats(to_soft):
-        return "refuted"
+        return "refuted: worse" if _beats([-gain for gain in to_soft]) else "refuted: tie"
     return "holds" if to_random and _beats(to_random) else "open"
 
 

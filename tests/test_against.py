@@ -220,7 +220,12 @@ def run_cli(*arguments: object) -> Result:
 def test_on_the_command_line(store: TargetStore, student: Path) -> None:
     plain = run_cli("inspect", store.root, "--against", student, "--tau", 4)
     assert plain.exit_code == 0, plain.output
-    for part in ("student      resnet8", "view 0 of 100 samples", "tau          4", "nobody"):
+    for part in (
+        "student      resnet8",
+        "view 0 of 100 samples",
+        "ClassroomKD per sample, tau 4",
+        "nobody",
+    ):
         assert part in plain.output
     found = json.loads(run_cli("inspect", store.root, "--against", student, "--json").stdout)
     assert found["fingerprint"] == store.fingerprint

@@ -19,6 +19,7 @@ from pipelines.arms import ARMS, make_arm
 from pipelines.corruption import CorruptedTargets, clean, specialists, wrong_mentors, wrong_rows
 from pipelines.corruption import label_noise as noise
 from pipelines.gates import oracle_gate, random_gate
+from pipelines.study_runs import read_runs
 from pipelines.study_tables import paired_differences, study_tables, verdict
 
 LABELS = np.arange(2000) % 10
@@ -156,12 +157,12 @@ def test_differences_are_paired_by_seed() -> None:
     [
         ([1.0, 1.1, 0.9], [2.0, 2.1, 2.2], "holds"),
         ([1.0, 1.1, 0.9], [0.1, -0.1, 0.0], "open"),
-        ([0.5, -0.4, 0.1], [2.0, 2.1, 2.2], "refuted"),
-        ([-3.0, -3.1, -2.9], [2.0, 2.1, 2.2], "refuted"),
-        ([1.0], [2.0], "one seed"),
-        ([1.0, 1.1], [2.0], "one seed"),
-        ([1.0, 1.1], [], "open"),
-        ([0.1, -0.1], [], "refuted"),
+        ([0.5, -0.4, 0.1], [2.0, 2.1, 2.2], "refuted: tie"),
+        ([-3.0, -3.1, -2.9], [2.0, 2.1, 2.2], "refuted: worse"),
+        ([1.0, 1.1], [2.0, 2.1], "few seeds"),
+        ([1.0, 1.1, 1.2], [2.0], "few seeds"),
+        ([1.0, 1.1, 1.2], [], "open"),
+        ([0.1, -0.1, 0.0], [], "refuted: tie"),
     ],
 )
 def test_the_verdict(to_soft: list[float], to_random: list[float], expected: str) -> None:
@@ -171,7 +172,7 @@ def test_the_verdict(to_soft: list[float], to_random: list[float], expected: str
 def test_tables_of_three_seeds() -> None:
     runs = [
         run("clean", arm, seed, top1 + seed)
-        for arm, top1 in (("soft", 20.0), ("classroom", 25.0), ("random-gate-t1", 21.0))
+        for arm, top1 in (("soft", 20.0), ("classroom-t1", 25.0), ("random-gate-t1", 21.0))
         for seed in (0, 1, 2)
     ]
     text = "\n".join(study_tables([*runs, run("clean", "soft", 0, 18.0, views=1)], views=2))
@@ -206,8 +207,25 @@ def test_the_smoke_study(real_data: Path, tmp_path: Path) -> None:
     again = CliRunner().invoke(filter_study.main, command)
     assert again.exit_code == 0, again.output
     assert "1/1 " in again.output
-    remade = [json.loads(line) for line in runs.read_text().splitlines()]
+    remade = list(read_runs(runs))
     assert [line["top1"] for line in remade] == [json.loads(line)["top1"] for line in lines]
+
+    # Views of another seed: told before anything is trained.
+    dataset = kdcache.open_dataset("cifar100", samples=400)
+    other = kdcache.precompute_targets(
+        dataset, ["r20", "r32"], store=tmp_path / "other", views=2, view_seed=1, device="cpu"
+    )
+    refused = CliRunner().invoke(
+        filter_study.main, [*command, "--arms", "average-1", "--store", str(other.root)]
+    )
+    assert refused.exit_code == 2
+    assert "holds runs of the views" in refused.output
+
+
+def test_no_run_comes_twice() -> None:
+    for part in ("core", "all", "views"):
+        runs = list(filter_study.runs_of(part, filter_study.SMOKE, 0))
+        assert len(set(runs)) == len(runs)
 
 
 def test_wrong_names_are_told_the_right_ones(tmp_path: Path) -> None:
@@ -227,6 +245,6 @@ def test_the_published_tables_are_those_of_the_published_runs() -> None:
     assert shown.exit_code == 0, shown.output
     text = (docs / "study.md").read_text()
     blocks = shown.output.strip().split("\n\n")
-    assert len(blocks) == 9
+    assert len(blocks) == 11
     for block in blocks:
         assert block in text

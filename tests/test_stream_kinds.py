@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 import kdcache
 from kdcache.datasets import ImageDataset
@@ -65,7 +64,7 @@ def test_rows_equal_the_stores_own(store: TargetStore, names: list[str] | None) 
     index = np.random.default_rng(0).choice(store.index_N, 40, replace=False)
     for view in (0, 1, 1, 0):
         with stream.view(view) as targets:
-            got, logits = targets.gather(index), targets[index]
+            got, logits = targets.gather_targets(index), targets[index]
         assert got.logits is not None
         assert got.features is not None
         raw = store.targets(view, index, names)
@@ -81,7 +80,7 @@ def test_only_what_is_asked_for_is_given(store: TargetStore) -> None:
     stream = TargetStream(store, device="cpu")
     assert stream.feature_widths is None
     with stream.view(0) as targets:
-        got = targets.gather(store.index_N)
+        got = targets.gather_targets(store.index_N)
     assert got.features is None
     assert got.logits is not None
     np.testing.assert_array_equal(got.logits.numpy(), store.targets(0, store.index_N))
@@ -125,7 +124,7 @@ def test_a_used_stream_can_be_sent_to_another_process(store: TargetStore) -> Non
         pass
     copied = pickle.loads(pickle.dumps(stream))
     with copied.view(1) as targets:
-        features = targets.gather(store.index_N).features
+        features = targets.gather_targets(store.index_N).features
     assert features is not None
     expected = store.targets(1, store.index_N, kind="features")[0]
     np.testing.assert_array_equal(features[0].numpy(), expected)
@@ -213,30 +212,28 @@ def test_a_source_decides_itself_what_it_gives(store: TargetStore, digits: Image
     assert (batch.logits, batch.features) == (None, None)
 
 
-class _HalfTheTruth:
-    """A source of somebody's own: views that give logits by index, and no more."""
+class _PlainTensors:
+    """A source of somebody's own, whose views are plain tensors."""
 
     rows_per_request = 1
     mentors = ("a", "b")
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+        self._logits_NMC = torch.arange(2000.0)[:, None, None].expand(-1, 2, 10)
 
     def view_of_epoch(self, epoch: int) -> int:
         return epoch
 
     @contextmanager
-    def view(self, number: int) -> Iterator["_HalfTheTruth"]:
-        yield self
-
-    def __getitem__(self, index_B: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(index_B).float()[:, None, None].expand(-1, 2, 10)
+    def view(self, number: int) -> Iterator[Any]:
+        yield self._logits_NMC
 
 
 def test_a_source_of_ones_own_needs_no_more_than_logits(
     store: TargetStore, digits: ImageDataset
 ) -> None:
-    loader = ReplayLoader(digits, _HalfTheTruth(store.recipe), 16, device="cpu")
+    loader = ReplayLoader(digits, _PlainTensors(store.recipe), 16, device="cpu")
     for batch in loader:
         assert batch.logits is not None
         assert batch.features is None

@@ -78,6 +78,6 @@ def build_loss(
         raise UsageError(f"method {method!r}: {error}") from error
 
 
-def has_filter(method: str, **switches: object) -> bool:
+def has_filter(method: str, /, **switches: object) -> bool:
     """Whether the method has a knowledge filter that decides; without, all mentors always teach."""
-    return bool(getattr(METHODS[method](**switches), "filters", False))
+    return bool(getattr(build_method(method, **switches), "filters", False))

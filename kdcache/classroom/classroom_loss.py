@@ -80,7 +80,8 @@ class ClassroomLoss:
     teacher weighs its confidence. Any sequence of ints is taken."""
 
     gate: Literal["hard", "soft", "off"] = "hard"
-    """The knowledge filter. "soft" lets every mentor teach by its confidence weight."""
+    """The knowledge filter. "soft" lets every mentor teach by its weight, of confidence or
+    of rank."""
 
     gate_margin: float = 0.0
     """Hard gate: active iff `a_m - a_s >= gate_margin`, a difference of probabilities."""
@@ -137,7 +138,7 @@ class ClassroomLoss:
         self._check_together()
 
     def _check_together(self) -> None:
-        """Switches that would be silently ignored, or that contradict one another."""
+        """Switches that contradict one another, or need another one."""
         if self.gate == "soft" and self.mentor_weight != "confidence":
             raise ValueError(
                 'gate="soft" needs mentor_weight="confidence", since only the weights decide; '

@@ -10,7 +10,8 @@ With p, q the softmax of mentor and student at temperature T, and rho Pearson's 
 
 Defaults are those of the classification experiments: weights 1, 2, 2, and for CIFAR-100 T = 4 with
 the factor T^2 of the released code; `temperature=1` is the equation as printed. As there, 1e-8 is
-added to the product of the two norms: a row or column without any variation has rho = 0.
+added to the product of the two norms. A row or column without any variation has rho = 0 and no
+gradient; one that hardly varies has a steep one, as a correlation does.
 
 A sample's term is its own row's part and the batch's column part, which is no sample's alone.
 
@@ -34,6 +35,7 @@ from kdcache.classroom.switches import check_number
 from kdcache.classroom.terms import seen_by_terms, sum_of_terms
 
 LEAST_NORMS = 1e-8
+FLAT = 1e-6  # of probabilities, in float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +86,15 @@ class DISTLoss:
 
 def _pearson(one: Tensor, other: Tensor, dim: int) -> Tensor:
     """Pearson's correlation along `dim`, which is kept with size 1."""
-    one = one - one.mean(dim=dim, keepdim=True)
-    other = other - other.mean(dim=dim, keepdim=True)
+    one = _without_flat(one - one.mean(dim=dim, keepdim=True), dim)
+    other = _without_flat(other - other.mean(dim=dim, keepdim=True), dim)
     norms: Tensor = torch.linalg.vector_norm(one, dim=dim, keepdim=True)
     norms = norms * torch.linalg.vector_norm(other, dim=dim, keepdim=True)
     together: Tensor = (one * other).sum(dim=dim, keepdim=True)
     return together / (norms + LEAST_NORMS)
+
+
+def _without_flat(centred: Tensor, dim: int) -> Tensor:
+    """0, without a gradient, where nothing varies beyond rounding: 1 / norm is no slope there."""
+    lengths = torch.linalg.vector_norm(centred.detach(), dim=dim, keepdim=True)
+    return centred.masked_fill(lengths <= FLAT, 0.0)

@@ -38,7 +38,10 @@ from kdcache.classroom.terms import seen_by_terms, sum_of_terms
 
 @dataclass(frozen=True, kw_only=True)
 class DKDLoss:
-    """The switches are frozen; `set_epoch` says where in its warm-up the run stands."""
+    """The switches are frozen; `set_epoch` says where in its warm-up the run stands.
+
+    That place is the object's own, not a switch: take a new one for another run.
+    """
 
     needs: ClassVar[Needs] = Needs()
 

@@ -16,7 +16,7 @@ def print_classroom(found: dict[str, Any]) -> None:
         f"student      {student['network']}{_how_far(student)}, {student['checkpoint']}\n"
         f"seen on      view{'s' if len(views) > 1 else ''} {listed} of {found['samples']:,} "
         f"samples: top-1 {student['accuracy']:.2f}, mean p(true) {student['confidence']:.3f}\n"
-        f"tau          {found['tau']:g}"
+        f"filter       ClassroomKD per sample, tau {found['tau']:g}"
     )
     tell(
         f"{'mentor':<12}{'teaches':>8}  {'weight':>6}  {'gap':>5}  {'temp.':>5}  {'p(true)':>7}  "

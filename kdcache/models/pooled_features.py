@@ -155,10 +155,15 @@ def _could_classify(module: nn.Module, num_classes: int) -> bool:
 
 
 def _pooled_features(runs: list[_Run], output: Any) -> Tensor | None:
-    """Of the last run whose numbers became the output as they are; without one, of the last run."""
+    """Of the last run whose numbers became the output as they are; without one, of the only run.
+
+    None where several ran and it cannot be told which of them classifies.
+    """
     if not runs or not isinstance(output, Tensor):
         return None
     became = [run for run in runs if _share_memory(run.output, output)]
+    if not became and len(runs) > 1:
+        return None
     features_BF = (became or runs)[-1].pooled()
     return features_BF if len(features_BF) == len(output) else None
 

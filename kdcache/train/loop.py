@@ -1,5 +1,6 @@
 """The one training loop: batches with targets in, records out; resumable at any step."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -164,6 +165,8 @@ class TrainingLoop:
                 self.config.precision,
             )
             found = asdict(accuracy)
+            if not math.isfinite(found["loss"]):  # JSON has no such number
+                found["loss"] = None
             record.update({f"test_{key}": found[key] for key in ("top1", "top5", "loss")})
         self._epoch, self._seconds = epoch + 1, 0.0
         self._tally.clear()

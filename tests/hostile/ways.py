@@ -159,7 +159,7 @@ def _kinds(root: Path, good: Good, folder: Path) -> object:
 def _features(root: Path, good: Good, folder: Path) -> object:
     stream = TargetStream(root, ["r8"], device="cpu", features=True, raw_logits=True)
     with stream.view(stream.views[0]) as targets:
-        return targets.gather(good.dataset.index_N[:3])
+        return targets.gather_targets(good.dataset.index_N[:3])
 
 
 def _plan(root: Path, good: Good, folder: Path) -> object:

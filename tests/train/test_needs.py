@@ -78,7 +78,7 @@ def test_a_run_gets_what_its_loss_needs_and_no_more(
     assert (live.source.features, live.source.raw_logits) == (True, True)
     index = digits.index_N[:7]
     with live.source.view(1) as ours, stored.source.view(1) as theirs:
-        a, b = ours.gather(index), theirs.gather(index)
+        a, b = ours.gather_targets(index), theirs.gather_targets(index)
     assert a.logits is not None
     assert b.logits is not None
     assert torch.equal(a.logits, b.logits)
