@@ -186,11 +186,10 @@ class PrecomputeJob:
                     store, more = self._prepare_mentors()
                     try:
                         done = self._fill(store, progress, should_stop)
-                    except (RunFailed, UsageError):
-                        self._forget_unused(store, is_alone)
+                    except (RunFailed, UsageError):  # the next try may be with other options
+                        for one in reversed(self.plan.wanted):
+                            forget_unused(store.mentor(*one.key).array, is_alone)
                         raise
-                    if done == 0:
-                        self._forget_unused(store, is_alone)
             else:
                 store, more = self._prepare_mentors()
                 done = 0
@@ -270,11 +269,6 @@ class PrecomputeJob:
             require_same_targets(store, store.mentor(*one.key), one)
         keep_what_is_there(self.root, [store.mentor(*one.key).array for one in self.plan.wanted])
         return store, healed
-
-    def _forget_unused(self, store: TargetStore, is_alone: Callable[[], bool]) -> None:
-        """Nothing committed decides nothing: the next try may be with other options."""
-        for one in reversed(self.plan.wanted):
-            forget_unused(store.mentor(*one.key).array, is_alone)
 
     def _tidy(self) -> None:
         """Gathers the commits, and removes records that no chunk will ever need."""
