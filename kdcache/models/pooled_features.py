@@ -72,7 +72,8 @@ class FeatureTap:
             raise UsageError(
                 f"no pooled features of {_kind(self._network)}: run it inside `with tap:`. If it "
                 f"was, its layer of {self._num_classes} outputs did not run as a module that takes "
-                "one row a sample; pooled features need a network that ends in such a layer"
+                "one row a sample, or several such layers ran and the network's output is none of "
+                "theirs; pooled features need a network that ends in one such layer"
             )
         return self._features_BF
 

@@ -115,13 +115,17 @@ class TwoHeads(nn.Module):
         ("head", "head"),
         ("a view of head", "head"),
         ("auxiliary", "auxiliary"),
-        ("both", "auxiliary"),  # neither is the output as it is: the last to run
     ],
 )
 def test_of_several_the_one_that_became_the_output(answer: str, of: str) -> None:
     network = TwoHeads(answer)
     features_BF, _ = features_and_logits(network, images(), 6)
     assert features_BF is network.seen[of]
+
+
+def test_several_that_are_mixed_are_refused() -> None:
+    with pytest.raises(UsageError, match="several such layers ran"):
+        features_and_logits(TwoHeads("both"), images(), 6)
 
 
 @pytest.mark.parametrize("classes", [16, 64])
