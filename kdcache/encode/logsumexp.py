@@ -1,7 +1,7 @@
 """A row's logsumexp as target: what log-softmax took from the raw logits.
 
 raw logits = log-probabilities + logsumexp: the one number a row by which methods that compare raw
-logits (logit MSE, standardised logits) get them back from stored log-probabilities.
+logits, such as logit MSE, get them back from stored log-probabilities.
 """
 
 from collections.abc import Mapping
