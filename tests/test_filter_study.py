@@ -183,6 +183,7 @@ def test_tables_of_three_seeds() -> None:
     assert "pooled over all cells: 1.00" in text
 
 
+@pytest.mark.slow
 def test_the_smoke_study(real_data: Path, tmp_path: Path) -> None:
     command = ["--smoke", "--out", str(tmp_path / "study"), "--device", "cpu"]
     command += [

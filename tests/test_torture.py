@@ -60,6 +60,7 @@ def test_killed(number: int, truth: Truth, folder: Path) -> None:
     require_ok(crash(truth, number, folder, FEW))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(4))
 def test_killed_with_features(number: int, with_features: Truth, folder: Path) -> None:
     scene = crashes.scenes_of_features(with_features)[number]
