@@ -160,7 +160,8 @@ def train_missing(
 ) -> None:
     """Makes the store and trains every run that the file does not have."""
     there = list(read_runs(runs_file))
-    missing = [run for run in wanted if run not in map(run_of, there)]
+    finished = set(map(run_of, there))
+    missing = [run for run in wanted if run not in finished]
     if not missing:
         return
     dataset = kdcache.open_dataset("cifar100", samples=size.samples)

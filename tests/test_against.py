@@ -316,3 +316,9 @@ def test_on_real_images(real_data: Path, tmp_path: Path) -> None:
     assert itself["gap"] < 1e-3
     assert stronger["active"] > 0.5
     assert stronger["confidence"] > found["student"]["confidence"]
+
+
+@pytest.mark.parametrize("views", [0, ()])
+def test_no_views_are_wrong_usage(store: TargetStore, tmp_path: Path, views: int) -> None:
+    with pytest.raises(UsageError, match="views must be at least 1"):
+        kdcache.inspect_classroom(store, tmp_path, views=views)

@@ -33,7 +33,7 @@ no normalisation. There is no host-device synchronisation and no loop over mento
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -59,8 +59,6 @@ from kdcache.classroom.terms import seen_by_terms, sum_of_terms
 @dataclass(frozen=True, kw_only=True)
 class ClassroomLoss:
     """The loss and its switches; the defaults are the paper's for CIFAR-100."""
-
-    needs: ClassVar[Needs] = Needs()
 
     tau: float = 12.0
     """How much a full gap adds to the temperature."""
@@ -188,6 +186,11 @@ class ClassroomLoss:
     def filters(self) -> bool:
         """Whether mentors are shut off at all; read by `has_filter`."""
         return self.gate == "hard"
+
+    @property
+    def needs(self) -> Needs:
+        """Mentors, in an order that is known where some are marked as teachers."""
+        return Needs(mentor_order=bool(self.teachers))
 
     def __call__(
         self,

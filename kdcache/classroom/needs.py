@@ -21,6 +21,9 @@ class Needs:
     most_mentors: int | None = None
     """With more it would not be clear which is meant. None: any number."""
 
+    mentor_order: bool = False
+    """A switch counts positions among the mentors: their order must be one the caller chose."""
+
     raw_logits: bool = False
     """`mentor_logits_BMC` must be raw logits: log-probabilities plus each row's logsumexp."""
 

@@ -151,6 +151,7 @@ def _print_records(records: Iterator[dict[str, Any]], config: "TrainConfig") -> 
     from kdcache.classroom import has_filter
     from kdcache.train.tally import filter_warnings
 
+    filters = has_filter(config.method, **config.switches)
     told: set[str] = set()
     for record in records:
         top1 = "" if record["test_top1"] is None else f"  test top-1 {record['test_top1']:.2f}"
@@ -160,8 +161,8 @@ def _print_records(records: Iterator[dict[str, Any]], config: "TrainConfig") -> 
             f"loss {record['train_loss']:.4f} (task {record['task_loss']:.4f}, mentors "
             f"{record['mentor_loss']:.4f}){top1}  {readable_seconds(record['seconds'])}"
         )
-        for name, sentence in filter_warnings(record).items():
-            if name not in told and has_filter(config.method, **config.switches):
+        for name, sentence in filter_warnings(record).items() if filters else ():
+            if name not in told:
                 told.add(name)
                 tell(f"warning: {name} in epoch {record['epoch'] + 1}: {sentence}", err=True)
 

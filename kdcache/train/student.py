@@ -50,9 +50,10 @@ def train_student(
     _require_store_in_place(given, config, folder)
     device = resolve_device(config.device)
     needs = build_method(config.method, **config.switches).needs
-    if config.switches.get("teachers") and config.mentors is None:
+    if needs.mentor_order and config.mentors is None:
         raise UsageError(
-            "--teachers counts positions in --mentors: name the mentors too, in the order you mean"
+            f"method {config.method!r} with these switches counts positions in --mentors, and a "
+            "store has an order of its own: name the mentors too, in the order you mean"
         )
     long_name(config.student)
     chosen = choose_source(config, device, needs)

@@ -160,6 +160,16 @@ def test_huge_and_vanishing_logits_stay_finite(name: str, batch: Batch, scale: f
 
 
 @every_case
+def test_a_student_that_says_nothing_yet_is_not_thrown(name: str) -> None:
+    """A head that begins at zero: all rows equal, where a correlation has no slope."""
+    loss, batch = fitting(name, make_batch(dtype=torch.float32))
+    silent = Batch(
+        torch.zeros_like(batch.student_logits_BC), batch.labels_B, batch.mentor_logits_BMC
+    )
+    assert gradient(loss, silent).norm() < 100
+
+
+@every_case
 def test_classes_that_mentors_exclude(name: str) -> None:
     loss, batch = fitting(name, make_batch(dtype=torch.float32))
     mentors = batch.mentor_logits_BMC.clone()

@@ -1,5 +1,7 @@
 """Numbers that are no longer finite end the run at their step; no checkpoint is written of them."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from click.testing import CliRunner
 from kdcache.cli import main
 from kdcache.errors import RunFailed
 from kdcache.store import TargetStore
+from kdcache.train.evaluation import Accuracy
 from kdcache.train.finite import FiniteWatch
 from kdcache.train.run_folder import RunFolder
 from tests.train.conftest import Run
@@ -142,3 +145,15 @@ def test_a_gpu_is_not_waited_for_and_the_news_comes_in() -> None:
     torch.cuda.synchronize()
     with pytest.raises(RunFailed, match=r"^the student's logits in step 2$"):
         seen(watch, 3, 1.0, 1.0, "cuda")
+
+
+def test_a_test_loss_that_is_not_finite_is_no_number_in_the_records(
+    train: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Accuracy(top1=10.0, top5=50.0, loss=math.inf, samples=10)
+    monkeypatch.setattr("kdcache.train.loop.evaluate_network", lambda *_: found)
+    first = next(train("run", epochs=2))
+    assert (first["test_loss"], first["test_top1"]) == (None, 10.0)
+    assert len(list(train("run", epochs=2))) == 1  # its checkpoint is gone on with
+    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)

@@ -13,7 +13,7 @@ import kdcache
 from kdcache.classroom import Needs
 from kdcache.cli import main
 from kdcache.datasets import ImageDataset
-from kdcache.errors import MissingTargets
+from kdcache.errors import MissingTargets, UsageError
 from kdcache.mentors import Mentor
 from kdcache.online import OnlineTargets
 from kdcache.sources import LabelsOnly
@@ -86,3 +86,20 @@ def test_a_run_gets_what_its_loss_needs_and_no_more(
     labels = choose_source(replace(config, method="ce"), CPU, Needs(least_mentors=0))
     assert isinstance(labels.source, LabelsOnly)
     assert labels.feature_widths is None
+
+
+def test_positions_of_teachers_need_an_order_of_mentors(train: Run, tmp_path: Path) -> None:
+    by_rank = {"weighting": "rank", "teachers": (0,)}
+    with pytest.raises(UsageError, match="counts positions in --mentors"):
+        next(train("run", switches=by_rank))
+    assert not (tmp_path / "run").exists()
+    losses = [
+        next(train(name, switches={**by_rank, "teachers": teachers}, mentors=order))["train_loss"]
+        for name, teachers, order in (
+            ("run", (0,), ("r8", "r14")),
+            ("turned", (1,), ("r14", "r8")),
+            ("other", (1,), ("r8", "r14")),
+        )
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)  # sums in another order
+    assert losses[0] != pytest.approx(losses[2], rel=1e-2)
