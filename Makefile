@@ -21,11 +21,14 @@ lint: .venv/installed
 types: .venv/installed
 	$(BIN)/mypy
 
+# One process a core, each with one thread: threads that share their cores wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
+
 unit: .venv/installed
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 campaign: .venv/installed
-	$(BIN)/pytest -m slow
+	$(PYTEST) -m slow
 
 benchmarks: .venv/installed
 	$(BIN)/python -m benchmarks
