@@ -15,6 +15,7 @@ from benchmarks.material import Settings
 from benchmarks.paired import Side, Spread, interleave, ratio, require_same, timed
 from benchmarks.readers import containers, files, on_our_store, ours
 from benchmarks.readers.reader import Given, Opened, Reader
+from benchmarks.streamed import streamed_epochs
 from benchmarks.table import Row, Skipped, milliseconds, number
 from kdcache.stream import TargetStream
 
@@ -172,7 +173,7 @@ def _compare(
         sides[name] = _next_batches(one, cycle(batches), calls[name])
     epochs = settings.size(full=2, quick=1)
     calls[STREAMED] = epochs * len(batches)
-    sides[STREAMED] = ours.streamed_epochs(stream, batches, epochs)
+    sides[STREAMED] = streamed_epochs(stream, batches, epochs)
     seconds = {
         name: [took / calls[name] for took in times]
         for name, times in interleave(sides, settings.repeats).items()
