@@ -113,9 +113,9 @@ def _loading(settings: Settings, store: TargetStore, map_file: Path) -> Iterator
     )
     size = _size(map_file)
     rates = {name: f"{size / min(times) / 1e9:.2f} GB/s" for name, times in seconds.items()}
-    for side, what in (("chunks", "its chunk files"), ("one file", "one file of its bytes")):
+    for side, what in (("chunks", "its chunk files"), ("one file", "its bytes, one file")):
         yield Row(
-            what=f"cold: loading a view / reading {what} in order",
+            what=f"cold: loading a view / reading {what}",
             measured=ratio(seconds[side], seconds["load"]),
             detail=(
                 f"best {rates['load']} with checksums against {rates[side]}; {size / 1e6:.1f} MB, "
@@ -154,7 +154,8 @@ def _first_batches(settings: Settings, store: TargetStore, map_file: Path) -> It
         settings.repeats,
     )
     best = {name: milliseconds(min(times)) for name, times in seconds.items()}
-    sizes = f"{MENTORS} mentors x {store.num_samples:,} samples, a view of {_size(map_file)} bytes"
+    size = _size(map_file) / 1e6
+    sizes = f"{MENTORS} mentors x {store.num_samples:,} samples, a view of {size:.1f} MB"
     yield Row(
         what="cold: time to the first batch",
         measured=spread(seconds["first"]),

@@ -210,12 +210,13 @@ def _on_disk(root: Path, samples: int, opened: dict[str, Opened]) -> Iterator[Ro
         taken, count = _size(reader.path)
         share = taken / our_bytes
         yield Row(
-            what=f"bytes on disk, one view: {name} / ours",
+            what=f"bytes on disk: {name} / ours",
             measured=Spread(median=share, low=share, high=share, n=1),
             detail=(
                 f"{taken / 1e6:.1f} MB in {count:,} files against {our_bytes / 1e6:.1f} MB in "
-                f"{number(our_files)} (everything in the store, by the view; counted); {MENTORS} "
-                f"mentors x {samples:,} samples x {synthetic.NUM_CLASSES} classes, float16"
+                f"{number(our_files)} (one of the store's views, and its share of the rest; "
+                f"counted); {MENTORS} mentors x {samples:,} samples x {synthetic.NUM_CLASSES} "
+                "classes, float16"
             ),
         )
 
