@@ -5,35 +5,39 @@ from pathlib import Path
 
 import click
 
+from kdcache.durable import write_file
+
 
 def require_places(path: Path, groups: Iterable[str]) -> None:
     """Raises ClickException, before anything is measured, for marks that leave a place unclear.
 
     A group without marks is fine: it gets its place at the end of the file.
     """
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = _read(path)
     for group in groups:
         first, last = _marks(group)
         found = text.count(first), text.count(last)
         if found not in ((0, 0), (1, 1)) or text.find(first) > text.find(last):
             raise click.ClickException(
-                f"{path}: expected one line {first!r} and after it one line {last!r}, found "
-                f"{found[0]} and {found[1]}; mend them, or delete both for a new place at the end"
+                f"{path}: expected one mark {first!r} and after it one {last!r}, found {found[0]} "
+                f"and {found[1]}; mend them, or delete both for a new place at the end"
             )
-    if not path.parent.is_dir():
-        raise click.ClickException(f"{path.parent} is no folder; make it first")
 
 
 def put(path: Path, group: str, header: Iterable[str], table: Iterable[str]) -> None:
-    """Replaces a group's table."""
+    """Replaces a group's table; the rest of the file stays byte for byte."""
     first, last = _marks(group)
-    text = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
+    text = _read(path) or "# Benchmarks\n"
     if first not in text:
         text = f"{text.rstrip()}\n\n## {group}\n\n{first}\n{last}\n"
     before, rest = text.split(first)
     after = rest.partition(last)[2]
     lines = [first, "```", *header, "```", "", *table, last]
-    path.write_text(before + "\n".join(lines) + after, encoding="utf-8")
+    write_file(path, (before + "\n".join(lines) + after).encode("utf-8", "surrogateescape"))
+
+
+def _read(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", "surrogateescape") if path.exists() else ""
 
 
 def _marks(group: str) -> tuple[str, str]:

@@ -201,36 +201,39 @@ def test_a_results_file_without_a_clear_place_is_refused_before_any_work(
     results.write_text(wrong)
     result = CliRunner().invoke(main, ["--quick", "--only", "views", "--markdown", str(results)])
     assert result.exit_code == 1
-    assert "expected one line" in result.output
+    assert "expected one mark" in result.output
     assert "hardware" not in result.output
     assert results.read_text() == wrong
 
 
 @given(
-    texts=st.lists(st.text(st.characters(exclude_characters="\r")), min_size=3, max_size=3),
+    texts=st.lists(st.binary(), min_size=3, max_size=3),
     tables=st.lists(st.text("a|-` "), min_size=2, max_size=2),
 )
-def test_a_place_is_replaced_and_nothing_else(texts: list[str], tables: list[str]) -> None:
+def test_a_place_is_replaced_and_nothing_else(texts: list[bytes], tables: list[str]) -> None:
+    """Whatever else is in the file, other line ends and encodings included."""
+    marks = [
+        (f"<!-- python -m benchmarks --only {group} -->", f"<!-- end of {group} -->")
+        for group in ("views", "cold")
+    ]
+
+    def file(contents: list[str]) -> bytes:
+        places = [
+            f"{first}{content}{last}".encode()
+            for (first, last), content in zip(marks, contents, strict=True)
+        ]
+        return texts[0] + places[0] + texts[1] + places[1] + texts[2]
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "results.md"
-        places = [
-            f"<!-- python -m benchmarks --only {group} -->old<!-- end of {group} -->"
-            for group in ("views", "cold")
-        ]
-        path.write_text(texts[0] + places[0] + texts[1] + places[1] + texts[2], encoding="utf-8")
+        path.write_bytes(file(["old", ""]))
         require_places(path, ["views", "cold"])
         for _ in range(2):
             put(path, "views", ["header"], [tables[0]])
             put(path, "cold", [], [tables[1]])
-        got = path.read_text(encoding="utf-8")
-        new = [
-            f"<!-- python -m benchmarks --only {group} -->\n```\n{header}```\n\n{table}\n"
-            f"<!-- end of {group} -->"
-            for group, header, table in zip(
-                ("views", "cold"), ("header\n", ""), tables, strict=True
-            )
-        ]
-        assert got == texts[0] + new[0] + texts[1] + new[1] + texts[2]
+        headers = ("header\n", "")
+        wanted = [f"\n```\n{h}```\n\n{t}\n" for h, t in zip(headers, tables, strict=True)]
+        assert path.read_bytes() == file(wanted)
 
 
 def test_cells_with_bars_stay_cells() -> None:
