@@ -28,6 +28,7 @@ campaign: .venv/installed
 	$(BIN)/pytest -m slow
 
 benchmarks: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[benchmarks]'
 	$(BIN)/python -m benchmarks
 
 clean:

@@ -1,4 +1,4 @@
-"""Readers of container formats: LMDB, HDF5, Arrow, WebDataset. One process, one thread.
+"""Readers of container formats: LMDB, HDF5, Arrow, WebDataset. One process.
 
 Where a format leaves a choice, the fastest that was found here is taken, and the comment says what
 the others cost.
@@ -6,6 +6,7 @@ the others cost.
 
 import gc
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -121,8 +122,8 @@ def arrow_mapped(given: Given) -> Iterator[Opened]:
 def webdataset_shards(given: Given) -> Iterator[Opened]:
     """WebDataset: tar shards by its own writer, streamed in its own shuffle.
 
-    It cannot be asked for samples: shards come in random order, and a buffer of some samples mixes
-    those of neighbouring shards. A batch is the next so many. Layout: MobileCLIP-DR (RayGen).
+    It cannot be asked for samples: shards come in random order, and a buffer mixes the samples of
+    neighbouring shards. A batch is the next so many. Layout: MobileCLIP-DR (RayGen).
     """
     import webdataset
 
@@ -139,6 +140,8 @@ def webdataset_shards(given: Given) -> Iterator[Opened]:
         pipeline: Any = webdataset.WebDataset(shards, shardshuffle=len(shards))
         pipeline = pipeline.shuffle(SHUFFLE_BUFFER).to_tuple("__key__", "float16").repeat()
         samples: Any = iter(pipeline)
+        # While its buffer fills, every sample costs two.
+        deque(islice(samples, min(2 * SHUFFLE_BUFFER, len(given.logits_NMC) // 2)), maxlen=0)
         keys: list[str] = []
 
         def take(index_B: NDArray[np.int64]) -> torch.Tensor:
