@@ -6,8 +6,7 @@ python -m benchmarks            paired.py     interleaved timing, medians, inter
                                 hardware.py   what the numbers were measured on
                                 material.py   real data and mentors, or stand-ins
                                 synthetic.py  stores made without running a mentor
-                                streamed.py   whole epochs, loading included
-                                views.py, reading.py, cold.py, training.py, precompute.py,
-                                storing.py, checks.py
+                                views.py, reading.py, streamed.py, cold.py, training.py,
+                                precompute.py, storing.py, checks.py
                                 readers/      other formats and libraries beside ours
 """

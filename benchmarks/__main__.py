@@ -16,6 +16,7 @@ from benchmarks import (
     reading,
     results_file,
     storing,
+    streamed,
     training,
     views,
 )
@@ -25,6 +26,7 @@ from benchmarks.table import Row, Skipped, heading, markdown
 GROUPS: dict[str, Callable[[Settings], Iterator[Row | Skipped]]] = {
     "views": views.measure,
     "reading": reading.measure,
+    "streamed": streamed.measure,
     "cold": cold.measure,
     "readers": readers.measure,
     "training": training.measure,

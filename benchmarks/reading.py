@@ -1,7 +1,6 @@
 """Reading a store: random batches, whole views, the first batch, and what it holds in memory."""
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from benchmarks import synthetic
 from benchmarks.material import Settings
 from benchmarks.paired import Budget, Spread, interleave, ratio, require_same, spread, timed
-from benchmarks.streamed import forget_checks, streamed_epochs
 from benchmarks.table import Row, Skipped, milliseconds, number
 from kdcache.resident import ResidentView
 from kdcache.store import TargetStore, open_store
@@ -20,8 +18,6 @@ from kdcache.stream import TargetStream
 
 MENTORS = 6
 CPU = torch.device("cpu")
-# So long a file must have stayed as it is before a reader can tell from its times that it did.
-SECONDS_AT_REST = 3
 FIRST_BATCH = Budget(limit=1, aim=0.3, higher_is_better=False)
 
 
@@ -33,13 +29,12 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
         settings.folder / "wide",
         samples,
         mentors=MENTORS,
-        views=3,
+        views=2,
         blocks=blocks,
         same_chunks=False,
     )
     yield from _random_batches(settings, store)
-    yield from _background(settings, store)
-    yield from _loading(settings, store)
+    yield _loading(settings, store)
     views = settings.size(full=240, quick=4)
     for blocks_a_view in (1, blocks):
         long = synthetic.make_store(
@@ -53,16 +48,20 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
         yield _first_batch(
             settings, long, f"{MENTORS} mentors x {views} views x {blocks_a_view} blocks"
         )
-    yield _first_batch(settings, store, f"{MENTORS} x 3 views of {samples:,} samples")
+    yield _first_batch(settings, store, f"{MENTORS} x 2 views of {samples:,} samples")
     yield _memory(store)
 
 
 def _random_batches(settings: Settings, store: TargetStore) -> Iterator[Row]:
-    raw_MNC = _memory_map(settings, store)
+    raw_file = settings.folder / "raw.float16"
+    rows_NMC = store.targets(0, store.index_N)
+    rows_NMC.transpose(1, 0, 2).astype(np.float16).tofile(raw_file)
+    shape = (MENTORS, store.num_samples, synthetic.NUM_CLASSES)
+    raw_MNC = np.memmap(raw_file, dtype=np.float16, mode="r", shape=shape)
     view = ResidentView(store, store.mentors, CPU).load(0)
 
     def from_memmap(index_B: NDArray[np.int64]) -> torch.Tensor:
-        # The fastest of five ways to do this with numpy; `readers` has torch's index_select, too.
+        # The fastest of five ways to do it with numpy; `streamed` has torch's index_select, too.
         rows_MBC = torch.from_numpy(raw_MNC[:, index_B]).to(torch.float32)
         return rows_MBC.transpose(0, 1).contiguous()
 
@@ -100,62 +99,7 @@ def _take_all(
         take(index_B)
 
 
-def _memory_map(settings: Settings, store: TargetStore) -> NDArray[np.float16]:
-    """View 0 mentor after mentor, (M, N, C), the layout of our store."""
-    file = settings.folder / "raw.float16"
-    rows_NMC = store.targets(0, store.index_N)
-    rows_NMC.transpose(1, 0, 2).astype(np.float16).tofile(file)
-    shape = (MENTORS, store.num_samples, synthetic.NUM_CLASSES)
-    return np.memmap(file, dtype=np.float16, mode="c", shape=shape)
-
-
-def _background(settings: Settings, store: TargetStore) -> Iterator[Row]:
-    """Whole epochs, each of another view, against the same batches from what is mapped already."""
-    raw_MNC = _memory_map(settings, store)
-    rows = torch.from_numpy(raw_MNC).view(-1, synthetic.NUM_CLASSES)
-    first_row_M = torch.arange(MENTORS) * store.num_samples
-    stream = TargetStream(store, device=CPU)
-    epochs = settings.size(full=2, quick=1)
-
-    def fancy_index(index_B: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(raw_MNC[:, index_B]).to(torch.float32).transpose(0, 1).contiguous()
-
-    def index_select(index_B: NDArray[np.int64]) -> torch.Tensor:
-        rows_BM = torch.from_numpy(index_B)[:, None] + first_row_M
-        return rows.index_select(0, rows_BM.view(-1)).float().view(*rows_BM.shape, -1)
-
-    for batch in (128, 256, 1024):
-        order = np.random.default_rng(batch).permutation(store.num_samples)
-        batches = list(order[: len(order) // batch * batch].reshape(-1, batch))
-        with stream.view(0) as targets:
-            for take in (fancy_index, index_select):
-                require_same(torch.equal(targets[batches[0]], take(batches[0])), "a batch")
-        seconds = interleave(
-            {
-                "stream": streamed_epochs(stream, batches, epochs),
-                "fancy index": timed(partial(_take_all, fancy_index, batches), epochs),
-                "index_select": timed(partial(_take_all, index_select, batches), epochs),
-            },
-            settings.repeats,
-        )
-        calls = epochs * len(batches)
-        best = {name: milliseconds(min(times) / calls) for name, times in seconds.items()}
-        for way in ("fancy index", "index_select"):
-            yield Row(
-                what=f"batches of {batch:,}, loading included / memmap {way}",
-                measured=ratio(seconds[way], seconds["stream"]),
-                budget=Budget(limit=0.3),
-                detail=(
-                    f"best {best['stream']} a batch against {best[way]}; {epochs} epochs of "
-                    f"{len(batches)} batches, each of another of {len(stream.views)} views; the "
-                    f"next one, {_view_bytes(store) / 1e6:.1f} MB, is loaded meanwhile and waited "
-                    "for; every file counts as changed; the map is of one view and warm"
-                ),
-            )
-    stream.executor().shutdown(wait=True)
-
-
-def _loading(settings: Settings, store: TargetStore) -> Iterator[Row]:
+def _loading(settings: Settings, store: TargetStore) -> Row:
     view = ResidentView(store, store.mentors, CPU)
     blocks = range(store.manifest.num_blocks)
     chunks = [(store.mentor(m), block) for m in store.mentors for block in blocks]
@@ -170,14 +114,6 @@ def _loading(settings: Settings, store: TargetStore) -> Iterator[Row]:
             with open(path, "rb", buffering=0) as file:
                 position += file.readinto(buffer[position : position + size])
 
-    def load_changed() -> float:
-        """Without what a process may remember of files that stay as they are."""
-        seconds = 0.0
-        for _ in range(loads):
-            forget_checks(store)
-            seconds += timed(lambda: view.load(0))()
-        return seconds
-
     read_bytes()
     rows_MNC = np.frombuffer(buffer, np.float16).reshape(MENTORS, -1, synthetic.NUM_CLASSES)
     some_B = np.random.default_rng(0).integers(0, store.num_samples, 1000)
@@ -185,27 +121,26 @@ def _loading(settings: Settings, store: TargetStore) -> Iterator[Row]:
         view.load(0)[some_B].numpy(), rows_MNC[:, some_B].transpose(1, 0, 2).astype(np.float32)
     )
     require_same(same, "the loaded rows")
-    if not settings.quick:
-        time.sleep(SECONDS_AT_REST)
-    load_again = timed(lambda: view.load(0), loads)
-    for load, what, budget in (
-        (load_again, "loading a view again, unchanged", Budget(limit=0.85)),
-        (load_changed, "loading a view with its checksum", Budget(limit=0.5, aim=0.6)),
-    ):
-        seconds = interleave({"load": load, "read": timed(read_bytes, loads)}, settings.repeats)
-        rates = {
-            name: f"{loads * len(buffer) / min(times) / 1e9:.2f} GB/s"
-            for name, times in seconds.items()
-        }
-        yield Row(
-            what=f"{what} / reading its bytes",
-            measured=ratio(seconds["read"], seconds["load"]),
-            budget=budget,
-            detail=(
-                f"best {rates['load']} against {rates['read']}; {len(buffer) / 1e6:.1f} MB in "
-                f"{len(paths)} files, page cache warm, both into a reused buffer"
-            ),
-        )
+    seconds = interleave(
+        {
+            "load": timed(lambda: view.load(0), loads),
+            "read": timed(read_bytes, loads),
+        },
+        settings.repeats,
+    )
+    rates = {
+        name: f"{loads * len(buffer) / min(times) / 1e9:.2f} GB/s"
+        for name, times in seconds.items()
+    }
+    return Row(
+        what="loading a view with its checksum / reading its bytes",
+        measured=ratio(seconds["read"], seconds["load"]),
+        budget=Budget(limit=0.5, aim=0.6),
+        detail=(
+            f"best {rates['load']} against {rates['read']}; {len(buffer) / 1e6:.1f} MB in "
+            f"{len(paths)} files, page cache warm, both into a reused buffer"
+        ),
+    )
 
 
 def _first_batch(settings: Settings, store: TargetStore, sizes: str) -> Row:

@@ -16,12 +16,11 @@ from benchmarks.material import Settings
 from benchmarks.paired import Side, Spread, interleave, ratio, require_same, timed
 from benchmarks.readers import containers, files, on_our_store, ours
 from benchmarks.readers.reader import Given, Opened, Reader
-from benchmarks.streamed import streamed_epochs
+from benchmarks.streamed import BATCHES, MENTORS, VIEWS, shuffled_batches, streamed_epochs
 from benchmarks.table import Row, Skipped, milliseconds, number
 from kdcache.stream import TargetStream
 
-MENTORS, VIEWS, VIEW = 6, 3, 0
-BATCHES = (128, 256, 1024)
+VIEW = 0
 EXTRA = "pip install 'kdcache[benchmarks]'"
 OURS, STREAMED = "ours, resident", "ours, loading and checksums included"
 
@@ -123,7 +122,7 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
         same_chunks=False,
     )
     logits_NMC = store.targets(VIEW, store.index_N).astype(np.float16)
-    batches = {size: _shuffled(samples, size) for size in BATCHES}
+    batches = {size: shuffled_batches(samples, size) for size in BATCHES}
     opened: dict[str, Opened] = {}
     with ExitStack() as stack:
         for number_of, reader in enumerate(READERS):
@@ -143,12 +142,6 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
             yield from _compare(settings, size, list(batches[size]), opened, stream)
         stream.executor().shutdown(wait=True)
         yield from _on_disk(store.root, samples, opened)
-
-
-def _shuffled(samples: int, size: int) -> NDArray[np.int64]:
-    """An epoch's whole batches, (batches, size)."""
-    order = np.random.default_rng(size).permutation(samples)
-    return order[: samples // size * size].reshape(-1, size)
 
 
 def _require_same(name: str, reader: Opened, index_B: NDArray[np.int64], other: Opened) -> None:
