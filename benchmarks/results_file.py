@@ -1,5 +1,6 @@
 """A Markdown file that holds the last table of every group, between marks; all else is by hand."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,10 +10,14 @@ from kdcache.durable import write_file
 
 
 def require_places(path: Path, groups: Iterable[str]) -> None:
-    """Raises ClickException, before anything is measured, for marks that leave a place unclear.
+    """Raises ClickException, before anything is measured, for a file that could not be written, and
+    for marks that leave a place unclear.
 
     A group without marks is fine: it gets its place at the end of the file.
     """
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise click.ClickException(f"{path}: nothing can be written to {folder}; choose another")
     text = _read(path)
     for group in groups:
         first, last = _marks(group)

@@ -206,6 +206,15 @@ def test_a_results_file_without_a_clear_place_is_refused_before_any_work(
     assert results.read_text() == wrong
 
 
+def test_a_results_file_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    arguments = ["--quick", "--only", "views", "--markdown", str(tmp_path / "file/results.md")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "choose another" in result.output
+    assert "hardware" not in result.output
+
+
 @given(
     texts=st.lists(st.binary(), min_size=3, max_size=3),
     tables=st.lists(st.text("a|-` "), min_size=2, max_size=2),

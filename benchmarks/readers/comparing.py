@@ -125,8 +125,8 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
     batches = {size: shuffled_batches(samples, size) for size in BATCHES}
     opened: dict[str, Opened] = {}
     with ExitStack() as stack:
-        for number_of, reader in enumerate(READERS):
-            folder = settings.folder / f"reader{number_of}"
+        for place, reader in enumerate(READERS):
+            folder = settings.folder / f"reader{place}"
             folder.mkdir()
             given = Given(folder=folder, store=store, view=VIEW, logits_NMC=logits_NMC)
             try:
