@@ -31,6 +31,7 @@ campaign: .venv/installed
 	$(PYTEST) -m slow
 
 benchmarks: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[benchmarks]'
 	$(BIN)/python -m benchmarks
 
 clean:

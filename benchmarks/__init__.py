@@ -2,8 +2,11 @@
 
 python -m benchmarks            paired.py     interleaved timing, medians, intervals, verdicts
                                 table.py      rows and how they are printed
+                                results_file.py  the same in docs/benchmarks.md
                                 hardware.py   what the numbers were measured on
                                 material.py   real data and mentors, or stand-ins
                                 synthetic.py  stores made without running a mentor
-                                views.py, reading.py, training.py, precompute.py, storing.py
+                                views.py, reading.py, streamed.py, cold.py, training.py,
+                                precompute.py, storing.py, checks.py
+                                readers/      other formats and libraries beside ours
 """

@@ -7,18 +7,34 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks import checks, hardware, precompute, reading, storing, training, views
+from benchmarks import (
+    checks,
+    cold,
+    hardware,
+    precompute,
+    readers,
+    reading,
+    results_file,
+    storing,
+    streamed,
+    training,
+    views,
+)
 from benchmarks.material import Settings, default_data_dir
-from benchmarks.table import Row, Skipped, heading
+from benchmarks.table import Row, Skipped, heading, markdown
 
 GROUPS: dict[str, Callable[[Settings], Iterator[Row | Skipped]]] = {
     "views": views.measure,
     "reading": reading.measure,
+    "streamed": streamed.measure,
+    "cold": cold.measure,
+    "readers": readers.measure,
     "training": training.measure,
     "precompute": precompute.measure,
     "storing": storing.measure,
     "checks": checks.measure,
 }
+OTHERS = {"readers": readers.LIBRARIES}  # whose versions belong into the header
 QUICK_REPEATS = 2
 
 
@@ -52,8 +68,19 @@ QUICK_REPEATS = 2
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder with cifar-100-python/ and mentors/cifar100/.  [default: $KDCACHE_DATA]",
 )
+@click.option(
+    "--markdown",
+    "results",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also put the table into this file, group by group between its marks; all else stays.",
+)
 def main(
-    quick: bool, only: tuple[str, ...], repeats: int, threads: int | None, data_dir: Path | None
+    quick: bool,
+    only: tuple[str, ...],
+    repeats: int,
+    threads: int | None,
+    data_dir: Path | None,
+    results: Path | None,
 ) -> None:
     """Measure kdcache side by side with what it replaces, on the CPU; nothing is asserted.
 
@@ -67,25 +94,36 @@ def main(
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads or threads_before)
     try:
-        _print_table(quick, only, repeats, data_dir or default_data_dir())
+        _print_table(quick, only, repeats, data_dir or default_data_dir(), results)
     finally:
         torch.set_num_threads(threads_before)
 
 
-def _print_table(quick: bool, only: tuple[str, ...], repeats: int, data_dir: Path | None) -> None:
-    for line in hardware.describe(repeats):
-        click.echo(line)
+def _print_table(
+    quick: bool, only: tuple[str, ...], repeats: int, data_dir: Path | None, results: Path | None
+) -> None:
+    groups = [group for group in GROUPS if not only or group in only]
+    if results is not None:
+        results_file.require_places(results, groups)
+    header = list(
+        hardware.describe(repeats, [name for group in groups for name in OTHERS.get(group, ())])
+    )
     if quick:
-        click.echo("QUICK: sizes and rounds are too small for these numbers to mean anything")
-    click.echo(f"\n{heading()}")
-    for name in [group for group in GROUPS if not only or group in only]:
+        header.append("QUICK: sizes and rounds are too small for these numbers to mean anything")
+    for line in [*header, "", heading()]:
+        click.echo(line)
+    for name in groups:
+        rows: list[Row | Skipped] = []
         with tempfile.TemporaryDirectory(prefix="kdcache-benchmarks-") as folder:
             settings = Settings(
                 folder=Path(folder), data_dir=data_dir, repeats=repeats, quick=quick
             )
             for row in GROUPS[name](settings):
+                rows.append(row)
                 for line in row.lines():
                     click.echo(line)
+        if results is not None:
+            results_file.put(results, name, header, markdown(rows))
 
 
 if __name__ == "__main__":

@@ -2,23 +2,28 @@
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 from kdcache.versions import library_versions
 
 
-def describe(repeats: int) -> Iterator[str]:
-    """The lines above the table."""
-    versions = " ".join(f"{name} {version}" for name, version in library_versions().items())
+def describe(repeats: int, others: Sequence[str] = ()) -> Iterator[str]:
+    """The lines above the table. `others`: packages that ours is compared with, by name."""
+    ours = library_versions()
+    others = [name for name in others if name not in ours]
+    versions = " ".join(f"{name} {found}" for name, found in ours.items())
     yield f"kdcache benchmarks, {date.today().isoformat()}"
     yield (
         f"hardware  {cpu_model()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads,"
         f" {_memory()}, load average {_load()} at the start"
     )
     yield f"versions  {versions}, {platform.system()}"
+    if others:
+        yield f"others    {' '.join(f'{name} {_version(name)}' for name in others)}"
     yield (
         f"n         {repeats} interleaved rounds (a row's own n where it differs) after a warm-up; "
         "medians with their interval of 95% confidence"
@@ -35,6 +40,13 @@ def cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _memory() -> str:

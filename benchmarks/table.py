@@ -1,11 +1,12 @@
 """One table: a line a measurement, and under it what exactly was measured."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.paired import Budget, Spread, verdict
 
-_LAYOUT = "{what:<60} {measured:>9}  {interval:<20} {budget:<8} {aim:>5}  {verdict:<19} {n:>3}"
+COLUMNS = ("what", "median", "interval", "budget", "aim", "verdict", "n")
+_LAYOUT = "{:<60} {:>9}  {:<20} {:<8} {:>5}  {:<19} {:>3}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,21 +28,23 @@ class Row:
         """In words; see `paired.verdict`."""
         return verdict(self.measured, self.budget) if self.note is None else self.note
 
-    def lines(self) -> Iterator[str]:
-        """As printed."""
+    def cells(self) -> list[str]:
+        """A text a column."""
         measured, budget = self.measured, self.budget
         low, high = number(measured.low), number(measured.high)
-        aim = "" if budget is None or budget.aim is None else f"{budget.aim:g}"
-        line = _LAYOUT.format(
-            what=self.what,
-            measured=f"{number(measured.median)}{self.unit}",
-            interval="" if measured.n == 1 else f"[{low}, {high}]",
-            budget="" if budget is None else str(budget),
-            aim=aim,
-            verdict=self.verdict,
-            n=measured.n,
-        )
-        yield line.rstrip()
+        return [
+            self.what,
+            f"{number(measured.median)}{self.unit}",
+            "" if measured.n == 1 else f"[{low}, {high}]",
+            "" if budget is None else str(budget),
+            "" if budget is None or budget.aim is None else f"{budget.aim:g}",
+            self.verdict,
+            str(measured.n),
+        ]
+
+    def lines(self) -> Iterator[str]:
+        """As printed."""
+        yield _LAYOUT.format(*self.cells()).rstrip()
         if self.detail:
             yield f"    {self.detail}"
 
@@ -53,6 +56,10 @@ class Skipped:
     what: str
     why: str
 
+    def cells(self) -> list[str]:
+        """A text a column."""
+        return [self.what, "", "", "", "", f"skipped: {self.why}", ""]
+
     def lines(self) -> Iterator[str]:
         """As printed."""
         yield f"{self.what:<60} skipped: {self.why}"
@@ -60,15 +67,19 @@ class Skipped:
 
 def heading() -> str:
     """The line above the rows."""
-    return _LAYOUT.format(
-        what="what",
-        measured="median",
-        interval="interval",
-        budget="budget",
-        aim="aim",
-        verdict="verdict",
-        n="n",
-    )
+    return _LAYOUT.format(*COLUMNS)
+
+
+def markdown(rows: Iterable[Row | Skipped]) -> Iterator[str]:
+    """The same cells as a Markdown table; a row's detail in a column of its own."""
+    yield _markdown_line([*COLUMNS, "measured"])
+    yield "|" + "---|" * (len(COLUMNS) + 1)
+    for row in rows:
+        yield _markdown_line([*row.cells(), row.detail if isinstance(row, Row) else ""])
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 def number(value: float) -> str:

@@ -1,5 +1,7 @@
 """The benchmarks' statistics on fixed numbers, and every group of rows at its smallest size."""
 
+import mmap
+import tempfile
 import time
 from pathlib import Path
 
@@ -7,8 +9,11 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks.__main__ import GROUPS, main
+from benchmarks.cold import StillCached, cached_pages, forget_pages
 from benchmarks.material import Settings
 from benchmarks.paired import (
     Budget,
@@ -21,7 +26,10 @@ from benchmarks.paired import (
     timed,
     verdict,
 )
-from benchmarks.table import Row, Skipped, number
+from benchmarks.readers.comparing import READERS
+from benchmarks.results_file import put, require_places
+from benchmarks.table import Row, Skipped, markdown, number
+from tests.test_benchmark_readers import can_import
 
 QUICK_SECONDS = 60  # generous; about three on a quiet machine
 
@@ -119,7 +127,17 @@ def test_every_group_measures_on_stand_ins(name: str, tmp_path: Path) -> None:
         assert all(line.strip() for line in row.lines())
         if isinstance(row, Row) and row.budget is not None:
             assert row.verdict
-    assert [isinstance(row, Skipped) for row in rows] == [name == "storing"] * len(rows)
+    skipped = [row for row in rows if isinstance(row, Skipped)]
+    if name == "storing":
+        assert skipped == rows
+    elif name == "readers":
+        assert len(skipped) == sum(not can_import(reader.libraries) for reader in READERS)
+        assert len(rows) > len(skipped)
+    elif name == "cold" and skipped:
+        assert len(rows) == 1
+        assert "page cache" in skipped[0].why
+    else:
+        assert not skipped
 
 
 def test_command_prints_one_table_and_leaves_nothing(
@@ -137,10 +155,137 @@ def test_command_prints_one_table_and_leaves_nothing(
     assert torch.get_num_threads() == threads
 
 
+def test_the_results_file_holds_what_was_printed_and_what_was_written_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KDCACHE_DATA", raising=False)
+    results = tmp_path / "benchmarks.md"
+    results.write_text("# Ours\n\nWhy.\n")
+    arguments = ["--quick", "--only", "storing", "--only", "views", "--markdown", str(results)]
+    printed = CliRunner().invoke(main, arguments).output
+    text = results.read_text()
+    assert text.startswith("# Ours\n\nWhy.\n")
+    header, _, table = printed.partition("\n\n")
+    assert text.count(f"```\n{header}\n```") == 2
+    rows = [line.strip("| ").split("|") for line in text.splitlines() if line.startswith("| ")]
+    written = [" ".join(" ".join(cells).split()) for cells in rows]
+    # A row and its detail are one line there; each group has its own heading, with one name more.
+    shown = " ".join(table.replace("\n    ", " ").split())
+    heading = "what median interval budget aim verdict n"
+    assert written.count(f"{heading} measured") == 2
+    assert " ".join(w for w in written if not w.startswith(heading)) == shown.removeprefix(
+        f"{heading} "
+    )
+
+    between = text.replace("\n## storing", "\nA word in between.\n\n## storing")
+    results.write_text(between)
+    CliRunner().invoke(main, [*arguments[:3], "--markdown", str(results)])
+    lines = [line for line in between.splitlines() if not line.startswith("hardware")]
+    again = [line for line in results.read_text().splitlines() if not line.startswith("hardware")]
+    assert again == lines
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "<!-- python -m benchmarks --only views -->",
+        "<!-- end of views -->",
+        "<!-- end of views --><!-- python -m benchmarks --only views -->",
+        2 * "<!-- python -m benchmarks --only views --><!-- end of views -->",
+    ],
+)
+def test_a_results_file_without_a_clear_place_is_refused_before_any_work(
+    tmp_path: Path, wrong: str
+) -> None:
+    results = tmp_path / "benchmarks.md"
+    results.write_text(wrong)
+    result = CliRunner().invoke(main, ["--quick", "--only", "views", "--markdown", str(results)])
+    assert result.exit_code == 1
+    assert "expected one mark" in result.output
+    assert "hardware" not in result.output
+    assert results.read_text() == wrong
+
+
+def test_a_results_file_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    arguments = ["--quick", "--only", "views", "--markdown", str(tmp_path / "file/results.md")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "choose another" in result.output
+    assert "hardware" not in result.output
+
+
+@given(
+    texts=st.lists(st.binary(), min_size=3, max_size=3),
+    tables=st.lists(st.text("a|-` "), min_size=2, max_size=2),
+)
+def test_a_place_is_replaced_and_nothing_else(texts: list[bytes], tables: list[str]) -> None:
+    """Whatever else is in the file, other line ends and encodings included."""
+    marks = [
+        (f"<!-- python -m benchmarks --only {group} -->", f"<!-- end of {group} -->")
+        for group in ("views", "cold")
+    ]
+
+    def file(contents: list[str]) -> bytes:
+        places = [
+            f"{first}{content}{last}".encode()
+            for (first, last), content in zip(marks, contents, strict=True)
+        ]
+        return texts[0] + places[0] + texts[1] + places[1] + texts[2]
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "results.md"
+        path.write_bytes(file(["old", ""]))
+        require_places(path, ["views", "cold"])
+        for _ in range(2):
+            put(path, "views", ["header"], [tables[0]])
+            put(path, "cold", [], [tables[1]])
+        headers = ("header\n", "")
+        wanted = [f"\n```\n{h}```\n\n{t}\n" for h, t in zip(headers, tables, strict=True)]
+        assert path.read_bytes() == file(wanted)
+
+
+def test_cells_with_bars_stay_cells() -> None:
+    row = Row(what="a | b", measured=spread([1.0]), detail="c|d")
+    assert list(markdown([row, Skipped(what="e", why="f")]))[2:] == [
+        r"| a \| b | 1 |  |  |  |  | 1 | c\|d |",
+        "| e |  |  |  |  | skipped: f |  |  |",
+    ]
+
+
+def test_pages_are_forgotten_and_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1_000_000))
+    try:
+        forget_pages([path])
+    except StillCached as error:
+        pytest.skip(str(error))
+    with open(path, "rb") as file:
+        assert cached_pages(file.fileno(), 1_000_000) == 0
+        file.read()
+        assert cached_pages(file.fileno(), 1_000_000) == -(-1_000_000 // mmap.PAGESIZE)
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no file system in memory here")
+def test_pages_that_stay_are_noticed() -> None:
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        file.write(bytes(100_000))
+        file.flush()
+        with pytest.raises(StillCached, match="page cache"):
+            forget_pages([Path(file.name)])
+
+
 def test_help_documents_every_option() -> None:
     output = CliRunner().invoke(main, ["--help"]).output
     options = [p for p in main.params if isinstance(p, click.Option)]
-    assert {p.name for p in options} == {"quick", "only", "repeats", "threads", "data_dir"}
+    assert {p.name for p in options} == {
+        "quick",
+        "only",
+        "repeats",
+        "threads",
+        "data_dir",
+        "results",
+    }
     for option in options:
         assert option.help
         assert option.opts[0] in output
