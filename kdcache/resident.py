@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP, Encoder, raw_logits
 from kdcache.sources import Targets
-from kdcache.store import StoredMentor, TargetStore, chunk_reader, read_block
+from kdcache.store import BlockLoader, StoredMentor, TargetStore
 
 
 class ResidentView:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from kdcache.encode import LOGITS
@@ -82,12 +81,43 @@ def decode_into(
     block_rows = store.manifest.block
     block_B = positions_B // block_rows
     reader = chunk_reader(store, stored)
-    chunk = np.empty((block_rows, *stored.row_shape), dtype=stored.encoder.dtype)
+    chunk = _empty_chunk(store, stored)
     for block in np.unique(block_B).tolist():
         read_block(store, stored, view, block, chunk.data.cast("B"), reader)
         wanted = block_B == block
-        rows = torch.from_numpy(chunk[positions_B[wanted] - block * block_rows])
-        rows_B[wanted] = stored.encoder.decode(rows).numpy()
+        rows = chunk[positions_B[wanted] - block * block_rows]
+        rows_B[wanted] = stored.encoder.round_trip(rows, store.labels_N[positions_B[wanted]])
+
+
+class BlockLoader:
+    """Loads blocks of one mentor's targets as resident rows: read, checked and unpacked.
+
+    Keeps its buffers. Not for two threads at once.
+    """
+
+    def __init__(self, store: "TargetStore", stored: StoredMentor) -> None:
+        self._store, self._stored = store, stored
+        self._reader = chunk_reader(store, stored)
+        self._chunk: NDArray[np.generic] | None = None
+
+    def load(self, view: int, block: int, rows: NDArray[np.generic]) -> None:
+        """Fills `rows` (block, *resident row), contiguous; what pads a short block is undefined.
+
+        Raises as `read_block`.
+        """
+        store, stored = self._store, self._stored
+        if not stored.encoder.unpacks:
+            return read_block(store, stored, view, block, rows.data.cast("B"), self._reader)
+        if self._chunk is None:
+            self._chunk = _empty_chunk(store, stored)
+        read_block(store, stored, view, block, self._chunk.data.cast("B"), self._reader)
+        labels = store.labels_N[store.manifest.block_rows(block)]
+        rows[: len(labels)] = stored.encoder.unpack(self._chunk[: len(labels)], labels)
+
+
+def _empty_chunk(store: "TargetStore", stored: StoredMentor) -> NDArray[np.generic]:
+    shape = (store.manifest.block, *stored.encoder.stored_row(stored.row_shape))
+    return np.empty(shape, dtype=stored.encoder.dtype)
 
 
 def chunk_reader(store: "TargetStore", stored: StoredMentor) -> ChunkReader:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from kdcache import untrusted
 from kdcache.durable import Bytes
 from kdcache.encode import Encoder
-from kdcache.store.zarr_metadata import ZSTD_LEVEL
 
 CHECKSUM_BYTES = 4
 
@@ -30,7 +29,7 @@ def chunk_payload(rows: NDArray[np.generic], block: int, encoder: Encoder) -> By
         return chunk.data.cast("B")
     from numcodecs import zstd
 
-    compressed: bytes = zstd.compress(chunk, ZSTD_LEVEL)
+    compressed: bytes = zstd.compress(chunk, encoder.zstd_level)
     if not can_hold(len(compressed), chunk.nbytes, encoder):
         raise ValueError(
             f"{chunk.nbytes} bytes of targets became {len(compressed)}: the mentor says the same "
