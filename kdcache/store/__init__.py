@@ -1,16 +1,17 @@
 """The store: layout, manifest, commits, verify. The only code that writes chunks."""
 
+from kdcache.store.checked_files import CheckedFiles
 from kdcache.store.chunk_reading import (
     chunk_reader,
     decode_into,
     read_block,
     require_files,
 )
-from kdcache.store.chunks import ChunkReader, chunk_payload
+from kdcache.store.chunks import ChunkReader, chunk_payload, most_payload
 from kdcache.store.commit_record import CommitRecord
 from kdcache.store.commits import STRANGER, commit_chunk, gather_commits, write_commit_index
 from kdcache.store.healing import healing_command, view_ranges
-from kdcache.store.layout import FORMAT, METADATA, ArrayLocation
+from kdcache.store.layout import FORMAT, METADATA, ArrayLocation, block_size
 from kdcache.store.manifest import (
     Manifest,
     MentorManifest,
@@ -47,6 +48,7 @@ __all__ = [
     "METADATA",
     "STRANGER",
     "ArrayLocation",
+    "CheckedFiles",
     "ChunkReader",
     "CommitRecord",
     "Damage",
@@ -55,6 +57,7 @@ __all__ = [
     "StoredMentor",
     "TargetStore",
     "Verification",
+    "block_size",
     "chunk_bytes",
     "chunk_payload",
     "chunk_reader",
@@ -73,6 +76,7 @@ __all__ = [
     "keep_what_is_there",
     "local_path",
     "mentor_array",
+    "most_payload",
     "new_manifest",
     "open_damaged_store",
     "open_store",

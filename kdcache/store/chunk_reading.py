@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kdcache.encode import LOGITS
 from kdcache.errors import DamagedTargets, MissingTargets
+from kdcache.store.checked_files import CheckedFiles
 from kdcache.store.chunks import CHECKSUM_BYTES, ChunkReader, DamagedChunk, can_hold
 from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.commits import read_record
@@ -90,10 +91,12 @@ def decode_into(
         rows_B[wanted] = stored.encoder.decode(rows).numpy()
 
 
-def chunk_reader(store: "TargetStore", stored: StoredMentor) -> ChunkReader:
-    """A reader of these targets' chunks."""
+def chunk_reader(
+    store: "TargetStore", stored: StoredMentor, checked: CheckedFiles | None = None
+) -> ChunkReader:
+    """A reader of these targets' chunks; `checked`: for training alone (`checked_files`)."""
     raw = chunk_bytes(store.manifest, stored.encoder, stored.row_shape)
-    return ChunkReader(stored.encoder, raw)
+    return ChunkReader(stored.encoder, raw, checked)
 
 
 def damaged_chunk(
