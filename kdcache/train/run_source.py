@@ -86,7 +86,9 @@ def _with_store(
     wanted = range(config.views) if isinstance(config.views, int) else config.views
     given = {"features": needs.mentor_features, "raw_logits": needs.raw_logits}
     # Live mentors give all of it themselves: the store need have no more than their logits.
-    streamed = {**given, "window": config.window} if config.targets == "cache" else {}
+    streamed: dict[str, Any] = {}
+    if config.targets == "cache":
+        streamed = {**given, "window": config.window}
     stream = TargetStream(store, names, device, views=wanted, **streamed)
     chosen = stream.require_dataset(train.select(config.samples), narrow=config.samples is None)
     config = replace(
