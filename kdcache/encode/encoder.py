@@ -37,6 +37,7 @@ class Encoder(ABC):
     fill: ClassVar[float]  # stored where no target is; encode gives it for none
     arithmetic: ClassVar[str]  # how a reader in another language decodes
     zstd_level: ClassVar[int] = 3
+    needs_labels: ClassVar[bool] = False  # to decode resident rows
 
     @property
     @abstractmethod

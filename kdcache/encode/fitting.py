@@ -1,7 +1,7 @@
 """Fitting an encoder to a mentor: the coarsest levels within a fidelity, and the table of labels.
 
-Fidelity is a largest mean KL(exact || decoded) at each of the temperatures 1, 4 and 12. A divergence
-grows with the square of a step, so a few corrections of a first guess find the step.
+Fidelity is a largest mean KL(exact || decoded) at each of the temperatures 1, 4 and 12. A
+divergence grows with the square of a step, so a few corrections of a first guess find the step.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def fit_residual(
 
 def fit_coarse(
     targets_KC: NDArray[np.float32], labels_K: NDArray[np.int64], fidelity: float
-) -> Coarse:
+) -> Residual:
     """The knee and ratio of the fewest bytes are searched for. Raises UnreachableFidelity."""
     some_KC, some_K = targets_KC[:_SEARCHED], labels_K[:_SEARCHED]
     best: tuple[float, Make] | None = None

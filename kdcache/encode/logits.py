@@ -66,9 +66,7 @@ class Logits(TargetKind):
         return sums
 
 
-def mean_divergences(
-    exact: NDArray[np.float32], decoded: NDArray[np.float32]
-) -> dict[int, float]:
+def mean_divergences(exact: NDArray[np.float32], decoded: NDArray[np.float32]) -> dict[int, float]:
     """The mean KL(exact || decoded) of rows (K, C), in nats, by temperature."""
     exact_KC, decoded_KC = (torch.from_numpy(a).to(torch.float64) for a in (exact, decoded))
     return {t: float(_divergences(exact_KC, decoded_KC, t).mean()) for t in TEMPERATURES}

@@ -13,8 +13,8 @@ import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import isfinite
-from typing import Any, ClassVar
+from math import isfinite, sqrt
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +41,6 @@ class Residual(Encoder):
     levels: Levels
     table: bytes = field(repr=False)
     num_classes: int
-    keeps_label: ClassVar[bool] = False
     dtype = "uint8"
     fill = float(NONE)
     zstd_level = 1  # matches between rows are rare, and cost more than they save
@@ -172,7 +171,7 @@ class Coarse(Residual):
     """
 
     name: str = "coarse"
-    keeps_label = True
+    needs_labels = True
     arithmetic = (
         f"{Residual.arithmetic}; then target[c] = target[c] + shift for c other than the label, "
         "target[label] = exact; exact, shift = the two little-endian float32 in stored[C+1..C+8]"
@@ -181,7 +180,7 @@ class Coarse(Residual):
     @property
     def absolute_error(self) -> float:
         """Twice that of a level, and the most a shift can be: that of the lowest level."""
-        steep = self.levels.error[1] * (-self.levels.lowest) ** 0.5
+        steep = self.levels.error[1] * sqrt(-self.levels.lowest)
         return 2 * self.levels.error[0] + steep
 
     def bound(self, targets: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kdcache.encode import LOGITS
 from kdcache.errors import DamagedTargets, MissingTargets
+from kdcache.store.checked_files import CheckedFiles
 from kdcache.store.chunks import CHECKSUM_BYTES, ChunkReader, DamagedChunk, can_hold
 from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.commits import read_record
@@ -90,28 +91,29 @@ def decode_into(
 
 
 class BlockLoader:
-    """Loads blocks of one mentor's targets as resident rows: read, checked and unpacked.
+    """Loads blocks of mentors' targets as resident rows: read, checked and unpacked.
 
-    Keeps its buffers. Not for two threads at once.
+    Of mentors whose stored rows are alike: of the encoder's family and the row's shape of `like`.
+    `checked`: as `ChunkReader` has it. Keeps its buffers. Not for two threads at once.
     """
 
-    def __init__(self, store: "TargetStore", stored: StoredMentor) -> None:
-        self._store, self._stored = store, stored
-        self._reader = chunk_reader(store, stored)
-        self._chunk: NDArray[np.generic] | None = None
+    def __init__(
+        self, store: "TargetStore", like: StoredMentor, checked: CheckedFiles | None = None
+    ) -> None:
+        self._store = store
+        self._reader = chunk_reader(store, like, checked)
+        self._chunk = _empty_chunk(store, like) if like.encoder.unpacks else None
 
-    def load(self, view: int, block: int, rows: NDArray[np.generic]) -> None:
+    def load(self, stored: StoredMentor, view: int, block: int, rows: NDArray[np.generic]) -> None:
         """Fills `rows` (block, *resident row), contiguous; what pads a short block is undefined.
 
         Raises as `read_block`.
         """
-        store, stored = self._store, self._stored
-        if not stored.encoder.unpacks:
-            return read_block(store, stored, view, block, rows.data.cast("B"), self._reader)
         if self._chunk is None:
-            self._chunk = _empty_chunk(store, stored)
-        read_block(store, stored, view, block, self._chunk.data.cast("B"), self._reader)
-        labels = store.labels_N[store.manifest.block_rows(block)]
+            read_block(self._store, stored, view, block, rows.data.cast("B"), self._reader)
+            return
+        read_block(self._store, stored, view, block, self._chunk.data.cast("B"), self._reader)
+        labels = self._store.block_labels(block)
         rows[: len(labels)] = stored.encoder.unpack(self._chunk[: len(labels)], labels)
 
 
@@ -120,10 +122,12 @@ def _empty_chunk(store: "TargetStore", stored: StoredMentor) -> NDArray[np.gener
     return np.empty(shape, dtype=stored.encoder.dtype)
 
 
-def chunk_reader(store: "TargetStore", stored: StoredMentor) -> ChunkReader:
-    """A reader of these targets' chunks."""
+def chunk_reader(
+    store: "TargetStore", stored: StoredMentor, checked: CheckedFiles | None = None
+) -> ChunkReader:
+    """A reader of these targets' chunks; `checked`: for training alone (`checked_files`)."""
     raw = chunk_bytes(store.manifest, stored.encoder, stored.row_shape)
-    return ChunkReader(stored.encoder, raw)
+    return ChunkReader(stored.encoder, raw, checked)
 
 
 def damaged_chunk(

@@ -268,6 +268,18 @@ def read_array(
     return encoder, row_shape, views
 
 
+def read_spare_encoder(
+    array: ArrayLocation, manifest: Manifest, kind: TargetKind
+) -> Encoder | None:
+    """A fitted encoder's second copy; None where there is none, or it is damaged too."""
+    try:
+        described = read_sealed(array.spare_encoder)["encoder"]
+        encoder = encoder_from_description(described, manifest.dataset["num_classes"])
+    except (StoreError, FileNotFoundError, KeyError, TypeError, ValueError):
+        return None
+    return encoder if encoder.name in kind.encoders else None
+
+
 def chunk_bytes(manifest: Manifest, encoder: Encoder, row_shape: tuple[int, ...]) -> int:
     """Bytes of one whole chunk before compression, of targets of a shape."""
     return manifest.block * prod(encoder.stored_row(row_shape)) * np.dtype(encoder.dtype).itemsize
