@@ -62,7 +62,9 @@ def decode_levels(
 
     `fine`, `coarse`: units of s a level, the reciprocals of those of `Levels`.
     """
-    level = levels.to(torch.float32)
-    root = torch.minimum(level, knee).mul_(fine)
-    root += (level - knee).clamp_(min=0).mul_(coarse)
+    beyond = levels.to(torch.float32)
+    root = torch.minimum(beyond, knee)
+    beyond -= root
+    root *= fine
+    root += beyond.mul_(coarse)
     return root.mul_(root).neg_()
