@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kdcache import homes
 from kdcache.datasets import ImageDataset
-from kdcache.encode import Encoder, find_encoder
+from kdcache.encode import Encoder
 from kdcache.errors import UsageError
 from kdcache.mentors import RunShape
 from kdcache.store import (
@@ -54,15 +54,22 @@ def choose_recipe(
     return make_recipe(given or "crop-flip", seed=view_seed, **dataset.view_parameters)
 
 
-def choose_encoder(
-    name: str | None, existing: TargetStore | None, mentors: Sequence[str]
-) -> Encoder:
-    """As named; else as these mentors are stored; else as all the store's are; else float16.
-
-    Raises UsageError for an unknown one.
-    """
+def choose_encoder(name: str | None, existing: TargetStore | None, mentors: Sequence[str]) -> str:
+    """As named; else as these mentors are stored; else as all the store's are; else float16."""
     used = {mentor.encoder.name for mentor in _stored(existing, mentors)}
-    return find_encoder(name or (used.pop() if len(used) == 1 else "float16"))
+    return name or (used.pop() if len(used) == 1 else "float16")
+
+
+def stored_encoders(
+    name: str, existing: TargetStore | None, mentors: Sequence[str]
+) -> dict[str, Encoder]:
+    """Of these mentors the encoders that a store has already fitted, or chosen, as `name` asks."""
+    sound = existing.sound_mentors if existing else []
+    return {
+        stored.manifest.name: stored.encoder
+        for stored in sound
+        if stored.manifest.name in mentors and name in ("auto", stored.encoder.name)
+    }
 
 
 def choose_run_shape(

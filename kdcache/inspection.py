@@ -68,5 +68,5 @@ def _committed(store: TargetStore, stored: StoredMentor) -> dict[str, Any]:
         "complete_views": len(stored.complete_views(store.manifest.num_blocks)),
         "chunks": len(stored.commits),
         "bytes": sum(record.bytes for record in commits),
-        "encoder": {**stored.encoder.describe(), "measured_error": measured},
+        "encoder": {**stored.encoder.summary(), "measured_error": measured},
     }

@@ -9,7 +9,9 @@ for epoch in range(epochs):
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 from typing import Any, Literal
 
@@ -17,12 +19,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdcache import philox
 from kdcache.datasets import ImageDataset, Preprocessing, as_image_dataset
 from kdcache.devices import resolve_device
+from kdcache.epoch_order import Blocks, epoch_order, require_window
 from kdcache.errors import UsageError
-from kdcache.sources import Targets, TargetSource, gather
-from kdcache.store import TargetStore
+from kdcache.sources import Targets, TargetSource, ViewTargets, WindowedSource, gather
+from kdcache.store import TargetStore, block_size
 from kdcache.stream import TargetStream
 
 ROWS_AT_ONCE = 256  # small batches are replayed together: a call costs as much as dozens of rows
@@ -56,6 +58,10 @@ class ReplayLoader:
     `features`, `raw_logits`: of the store, as `TargetStream` has them (a TargetSource gives what it
     gives).
 
+    `window`: where a view does not fit in memory, samples of which targets are held at once; the
+    order is then a sliding shuffle (`kdcache.epoch_order`), another one than without. None: that of
+    a `TargetStream` given as `store`, else whole views.
+
     Before the first batch a stored source is proven to belong to the dataset: StoreMismatch,
     ReplayMismatch or MissingTargets otherwise.
     """
@@ -75,6 +81,7 @@ class ReplayLoader:
         normalize: Preprocessing | Literal["dataset"] | None = "dataset",
         features: bool = False,
         raw_logits: bool = False,
+        window: int | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise UsageError(f"rank must lie in 0 to world_size - 1, got {rank} of {world_size}")
@@ -83,7 +90,12 @@ class ReplayLoader:
         self.device = resolve_device(str(device))
         if isinstance(store, (TargetStore, str, os.PathLike)):
             self.source: TargetSource = TargetStream(
-                store, mentors, self.device, features=features, raw_logits=raw_logits
+                store,
+                mentors,
+                self.device,
+                features=features,
+                raw_logits=raw_logits,
+                window=window,
             )
         elif mentors is None and not (features or raw_logits):
             self.source = store
@@ -92,6 +104,10 @@ class ReplayLoader:
                 f"a target source has its own mentors, {', '.join(store.mentors)}, and decides "
                 "itself whether it gives features and raw logits"
             )
+        self.window = _agreed_window(window, self.source)
+        require_window(self.window, batch_size, world_size)
+        if isinstance(self.source, TargetStream):
+            self.source.require_memory()
         self.dataset: ImageDataset = as_image_dataset(dataset)
         if isinstance(self.source, TargetStream):
             self.dataset = self.source.require_dataset(self.dataset)
@@ -130,8 +146,22 @@ class ReplayLoader:
 
     def epoch_order(self, epoch: int) -> NDArray[np.int64]:
         """This rank's sample indices in the order of an epoch."""
-        order = philox.permutation(self.seed, philox.Purpose.EPOCH_ORDER, epoch, len(self.dataset))
+        order = epoch_order(
+            self.seed, epoch, len(self.dataset), window=self.window, blocks=self._blocks
+        )
         return self.dataset.index_N[order[self.rank :: self.world_size]]
+
+    @cached_property
+    def _blocks(self) -> Blocks | None:
+        """In which blocks the samples are read: the store's, or those that a store would have."""
+        if self.window is None:
+            return None
+        blocks_of = getattr(self.source, "blocks", None)
+        if blocks_of is not None:
+            found: Blocks = blocks_of(self.dataset.index_N)
+            return found
+        rows = block_size(len(self.dataset))
+        return Blocks(rows=rows, block_N=np.arange(len(self.dataset)) // rows)
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self._epoch, self._resume_at
@@ -140,7 +170,7 @@ class ReplayLoader:
         at_once = max(self.source.rows_per_request, ROWS_AT_ONCE)
         group = self.batch_size * ceil(at_once / self.batch_size)
         view = self.source.view_of_epoch(epoch)
-        with self.source.view(view) as targets:
+        with self._targets(view, order[first * self.batch_size :]) as targets:
             for start in range(first * self.batch_size, len(order), group):
                 index_G = order[start : start + group]
                 pixels_G = self.source.recipe(self.dataset.images(index_G), index_G, view)
@@ -150,6 +180,13 @@ class ReplayLoader:
                     self._done += 1
                     yield self._batch(pixels_G[rows], index_G[rows], targets_G, rows)
         self._epoch, self._done = epoch + 1, 0
+
+    def _targets(
+        self, view: int, order_K: NDArray[np.int64]
+    ) -> AbstractContextManager[ViewTargets]:
+        if isinstance(self.source, WindowedSource):
+            return self.source.ordered_view(view, order_K)
+        return self.source.view(view)
 
     def _batch(
         self,
@@ -168,3 +205,14 @@ class ReplayLoader:
             logits=None if logits_GMC is None else logits_GMC[rows],
             features=None if features is None else tuple(each[rows] for each in features),
         )
+
+
+def _agreed_window(window: int | None, source: TargetSource) -> int | None:
+    """The loader's window, else its source's, which must not be smaller. Raises UsageError."""
+    held = source.window if isinstance(source, WindowedSource) else None
+    if window is not None and held is not None and window != held:
+        raise UsageError(
+            f"the loader was given a window of {window} samples, its source has one of {held}; "
+            "give the window to one of them"
+        )
+    return held if window is None else window

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kdcache.datasets import ImageDataset
 from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP, TargetKind, raw_logits
 from kdcache.mentors import Mentor, MentorPool
-from kdcache.sources import Targets, ViewCycle
+from kdcache.sources import BlocksOf, Targets, ViewCycle
 from kdcache.store import TargetStore, require_equal
 from kdcache.views import Recipe
 
@@ -34,7 +34,7 @@ class OnlineTargets:
 
     `views`: the usable views; None: a new one each epoch. `features`: gives the pooled features
     too; `raw_logits`: raw logits, made as from a store of log-probabilities and logsumexps. All
-    come from the same forward passes.
+    come from the same forward passes. `blocks`: of the store that has these targets.
     """
 
     def __init__(
@@ -46,8 +46,9 @@ class OnlineTargets:
         *,
         features: bool = False,
         raw_logits: bool = False,
+        blocks: BlocksOf | None = None,
     ) -> None:
-        self.recipe = recipe
+        self.recipe, self.blocks = recipe, blocks
         self.mentors = pool.names
         self.features, self.raw_logits = features, raw_logits
         self.rows_per_request = pool.run_shape.batch

@@ -31,6 +31,8 @@ class Purpose(IntEnum):
     DROPOUT = 4
     RECOMPUTED_ROWS = 5
     LOSS_WEIGHTS = 6
+    BLOCK_ORDER = 7
+    CALIBRATION = 8
 
 
 def words(seed: int, purpose: Purpose, major: ArrayLike, minor: int = 0) -> NDArray[np.uint32]:

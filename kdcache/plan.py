@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdcache.encode import Encoder
+from kdcache.encode import LOGITS
 from kdcache.errors import UsageError
 from kdcache.store import ChunkReader, Manifest, StoredMentor
 from kdcache.wanted import TargetsKey, Wanted
@@ -30,13 +30,12 @@ class Unit:
 class Plan:
     """What a precompute will do.
 
-    `encoder`: of the logits. `units`: in the order they run. `reused`, `new`: committed and missing
+    `units`: in the order they run. `reused`, `new`: committed and missing
     chunks by what is wanted (`Wanted.title`: a mentor's name, for its logits).
     """
 
     store: Path
     manifest: Manifest
-    encoder: Encoder
     views: int
     wanted: tuple[Wanted, ...]
     units: tuple[Unit, ...]
@@ -53,6 +52,11 @@ class Plan:
         return self.manifest.num_rows(unit.block)
 
     @property
+    def encoders(self) -> tuple[str, ...]:
+        """The names of the logits' encoders."""
+        return tuple(dict.fromkeys(w.encoder.name for w in self.wanted if w.kind is LOGITS))
+
+    @property
     def bytes_to_write(self) -> int:
         """Size of the missing chunks, before compression."""
         return sum(self.new[one.title] * one.chunk_bytes(self.manifest) for one in self.wanted)
@@ -62,7 +66,6 @@ def make_plan(
     root: Path,
     manifest: Manifest,
     wanted: Sequence[Wanted],
-    encoder: Encoder,
     views: int,
     present: Mapping[TargetsKey, StoredMentor],
 ) -> Plan:
@@ -100,7 +103,6 @@ def make_plan(
     return Plan(
         store=root,
         manifest=manifest,
-        encoder=encoder,
         views=views,
         wanted=tuple(wanted),
         units=tuple(units),

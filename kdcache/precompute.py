@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from kdcache.calibration import Calibration, calibrate, needs_calibration, require_fidelity
 from kdcache.datasets import ImageDataset, as_image_dataset
 from kdcache.defaults import (
     choose_encoder,
@@ -25,9 +26,10 @@ from kdcache.defaults import (
     default_store,
     existing_store,
     num_views,
+    stored_encoders,
 )
 from kdcache.devices import resolve_device
-from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP
+from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP, Encoder, find_encoder
 from kdcache.errors import RunFailed, StoreError, UsageError
 from kdcache.mentors import Mentor, MentorPool, load_mentors
 from kdcache.plan import Plan, Unit, make_plan
@@ -45,6 +47,7 @@ from kdcache.store import (
     open_store,
     remove_leftovers,
     withdraw_strays,
+    write_calibration,
     writing,
 )
 from kdcache.views import Recipe
@@ -90,6 +93,11 @@ class PrecomputeJob:
     each row's logsumexp. A kind that the store has of one of these mentors is kept in step,
     whether it is asked for or not: healed, and computed for the views that are added.
 
+    `encoder`: a name, or "auto": for each mentor the smallest whose mean KL divergence stays within
+    `fidelity` at the temperatures 1, 4 and 12 on a calibration part of its targets; `calibrations`
+    says what each cost. A name with a `fidelity` is held to it. What the store has of a mentor
+    stays encoded as it is.
+
     Raises StoreMismatch when the store at that path is for other views or holds one of these
     mentors from another checkpoint, preprocessing, run shape or encoder; ReplayMismatch when its
     views are other pixels here.
@@ -105,6 +113,7 @@ class PrecomputeJob:
         recipe: Recipe | str | None = None,
         view_seed: int | None = None,
         encoder: str | None = None,
+        fidelity: float | None = None,
         device: str | torch.device = "auto",
         precision: str | None = None,
         batch_size: int | None = None,
@@ -113,6 +122,7 @@ class PrecomputeJob:
     ) -> None:
         if not mentors:
             raise UsageError("name at least one mentor")
+        require_fidelity(encoder, fidelity)
         self.dataset: ImageDataset = as_image_dataset(dataset)
         existing = existing_store(local_path(store)) if store is not None else None
         self.recipe = choose_recipe(recipe, view_seed, existing, self.dataset)
@@ -130,14 +140,15 @@ class PrecomputeJob:
                 precision, batch_size, existing, [mentor.name for mentor in mentors]
             ),
         )
-        chosen = choose_encoder(encoder, existing, self.pool.names)
+        self.calibrations: dict[str, Calibration] = {}
+        encoders = self._choose_encoders(encoder, fidelity, existing)
         asked = {LOGITS: True, FEATURES: features, LOGSUMEXP: keep_logsumexp}
         index_1 = self.dataset.index_N[:1]
         wanted = wanted_targets(
             self.pool,
             manifest,
             [kind for kind in asked if asked[kind]],
-            chosen,
+            encoders,
             existing,
             self.recipe(self.dataset.images(index_1), index_1, 0),
         )
@@ -147,8 +158,21 @@ class PrecomputeJob:
             found = [existing.num_views, *(stored.declared_views for stored in present.values())]
             there = max(found)
         self.plan: Plan = make_plan(
-            self.root, manifest, wanted, chosen, num_views(views, self.recipe, there), present
+            self.root, manifest, wanted, num_views(views, self.recipe, there), present
         )
+
+    def _choose_encoders(
+        self, asked: str | None, fidelity: float | None, existing: TargetStore | None
+    ) -> dict[str, Encoder]:
+        """By mentor: as the store has it, else as asked, calibrated where that takes targets."""
+        name = choose_encoder(asked, existing, self.pool.names)
+        encoders = stored_encoders(name, existing, self.pool.names)
+        new = [mentor for mentor in self.pool.names if mentor not in encoders]
+        if new and needs_calibration(name, fidelity):
+            self.calibrations = calibrate(self.pool, new, self.dataset, self.recipe, name, fidelity)
+            chosen = {mentor: one.chosen for mentor, one in self.calibrations.items()}
+            return {**encoders, **chosen}
+        return {**encoders, **{mentor: find_encoder(name) for mentor in new}}
 
     def estimated_seconds(self) -> float:
         """How long `run` will take: each mentor timed on one batch, after a warm-up."""
@@ -264,6 +288,8 @@ class PrecomputeJob:
                 self.root, store.manifest, one.mentor, one.encoder, one.kind, self.plan.views,
                 one.width,
             )  # fmt: skip
+        for calibration in self.calibrations.values():
+            write_calibration(self.root, calibration.mentor, calibration.to_json())
         store = open_store(self.root)
         for one in self.plan.wanted:  # another writer may have been first
             require_same_targets(store, store.mentor(*one.key), one)

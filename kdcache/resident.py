@@ -1,26 +1,31 @@
-"""One view of some mentors in memory: rows still encoded, gathered by sample and then decoded.
+"""Blocks of a view of some mentors in memory: rows still encoded, gathered and then decoded.
 
-Mentors of the same encoder share one allocation, pinned for CUDA, which the next view overwrites.
-Every chunk is checked as it is read.
+Memory is slots of one block each, which later blocks overwrite: as many as a view has blocks, or
+fewer (`windowed`). Mentors of one family of encoders share one allocation, pinned for CUDA. Every
+chunk is checked as it is read, unless this process did and its file is unchanged since.
 
-Shapes: B batch, M mentors, N samples (padded to whole blocks), then the kind's row.
+Shapes: B batch, M mentors, N samples (padded to whole blocks), S rows of all slots, then the kind's
+row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP, Encoder, raw_logits
+from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP, raw_logits
 from kdcache.sources import Targets
-from kdcache.store import StoredMentor, TargetStore, chunk_reader, read_block
+from kdcache.store import BlockLoader, CheckedFiles, StoredMentor, TargetStore
+
+_checked = CheckedFiles()  # of this process
 
 
-class ResidentView:
-    """The encoded rows of one view of some mentors, in memory, by sample.
+class ResidentBlocks:
+    """Blocks of some mentors' encoded rows, one a slot, gathered by the rows of all slots.
 
-    `kinds`: names of the kinds of targets; logits are among them.
+    `kinds`: names of the kinds of targets; logits are among them. Filling a slot and gathering from
+    others may go on at the same time, in one thread each.
     """
 
     def __init__(
@@ -29,127 +34,165 @@ class ResidentView:
         mentors: Sequence[str],
         device: torch.device,
         kinds: Sequence[str] = (LOGITS.name,),
+        *,
+        num_slots: int,
     ) -> None:
-        self._store = store
         stored = {kind: [store.mentor(name, kind) for name in mentors] for kind in kinds}
-        self._logits = _Columns(store, stored[LOGITS.name], device)
+        self._logits = _Columns(store, stored[LOGITS.name], device, num_slots)
         self._logsumexp = self._features = None
         if LOGSUMEXP.name in stored:
-            self._logsumexp = _Columns(store, stored[LOGSUMEXP.name], device)
+            self._logsumexp = _Columns(store, stored[LOGSUMEXP.name], device, num_slots)
         if FEATURES.name in stored:  # as wide as each mentor's own: side by side in no tensor
-            self._features = [_Columns(store, [one], device) for one in stored[FEATURES.name]]
+            self._features = [
+                _Columns(store, [one], device, num_slots) for one in stored[FEATURES.name]
+            ]
 
-    def load(self, view: int) -> "ResidentView":
-        """Replaces what is in memory by another view."""
+    def load_block(self, view: int, block: int, slot: int) -> None:
+        """Replaces what is in a slot. Raises MissingTargets, DamagedTargets."""
         for columns in self._all():
-            columns.load(view)
-        return self
+            columns.load_block(view, block, slot)
 
     @property
     def num_bytes(self) -> int:
         """Memory for the encoded rows."""
         return sum(columns.num_bytes for columns in self._all())
 
-    def __getitem__(self, index_B: NDArray[np.int64]) -> torch.Tensor:
-        """float32 (B, M, C) on the device: the logits of `gather_targets`."""
-        return self._gather_logits(self._positions(index_B))
+    def gather_logits(self, rows_B: torch.Tensor) -> torch.Tensor:
+        """float32 (B, M, C) on the device."""
+        logits_BMC = self._logits.gather(rows_B)
+        if self._logsumexp is None:
+            return logits_BMC
+        return raw_logits(logits_BMC, self._logsumexp.gather(rows_B))
 
-    def gather_targets(self, index_B: NDArray[np.int64]) -> Targets:
-        """Raises MissingTargets for unknown samples."""
-        positions_B = self._positions(index_B)
+    def gather(self, rows_B: torch.Tensor) -> Targets:
+        """All targets there are of these rows of the slots (int64)."""
         features = None
         if self._features is not None:
-            features = tuple(column.gather(positions_B).squeeze(1) for column in self._features)
-        return Targets(logits=self._gather_logits(positions_B), features=features)
+            features = tuple(column.gather(rows_B).squeeze(1) for column in self._features)
+        return Targets(logits=self.gather_logits(rows_B), features=features)
 
     def _all(self) -> list["_Columns"]:
         extra = [] if self._logsumexp is None else [self._logsumexp]
         return [self._logits, *extra, *(self._features or ())]
 
+
+class ResidentView:
+    """A whole view in memory, by sample: block b in slot b, so a sample's position is its row."""
+
+    def __init__(
+        self,
+        store: TargetStore,
+        mentors: Sequence[str],
+        device: torch.device,
+        kinds: Sequence[str] = (LOGITS.name,),
+    ) -> None:
+        self._store, self._num_blocks = store, store.manifest.num_blocks
+        self._blocks = ResidentBlocks(store, mentors, device, kinds, num_slots=self._num_blocks)
+
+    def load(self, view: int) -> "ResidentView":
+        """Replaces what is in memory by another view."""
+        for block in range(self._num_blocks):
+            self._blocks.load_block(view, block, slot=block)
+        return self
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory for the encoded rows."""
+        return self._blocks.num_bytes
+
+    def __getitem__(self, index_B: NDArray[np.int64]) -> torch.Tensor:
+        """float32 (B, M, C) on the device: the logits of `gather_targets`."""
+        return self._blocks.gather_logits(self._positions(index_B))
+
+    def gather_targets(self, index_B: NDArray[np.int64]) -> Targets:
+        """Raises MissingTargets for unknown samples."""
+        return self._blocks.gather(self._positions(index_B))
+
     def _positions(self, index_B: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(self._store.positions(np.asarray(index_B)))
-
-    def _gather_logits(self, positions_B: torch.Tensor) -> torch.Tensor:
-        logits_BMC = self._logits.gather(positions_B)
-        if self._logsumexp is None:
-            return logits_BMC
-        return raw_logits(logits_BMC, self._logsumexp.gather(positions_B))
 
 
 class _Columns:
     """Several mentors' rows of one kind and shape, each in its encoder: together (N, M, *row)."""
 
     def __init__(
-        self, store: TargetStore, stored: Sequence[StoredMentor], device: torch.device
+        self,
+        store: TargetStore,
+        stored: Sequence[StoredMentor],
+        device: torch.device,
+        num_slots: int,
     ) -> None:
-        self._device, self._row_shape = device, stored[0].row_shape
-        self._num_mentors = len(stored)
-        columns: dict[Encoder, list[int]] = {}
+        columns: dict[Hashable, list[int]] = {}
         for column, one in enumerate(stored):
-            columns.setdefault(one.encoder, []).append(column)
+            columns.setdefault(one.encoder.family, []).append(column)
         self._groups = [
-            _EncodedRows(store, [stored[c] for c in members], device)
+            _EncodedRows(store, [stored[c] for c in members], device, num_slots)
             for members in columns.values()
         ]
         # Where each mentor's column lies when the groups' are put side by side.
         together = [column for members in columns.values() for column in members]
         self._order_M = torch.tensor(together).argsort().to(device)
 
-    def load(self, view: int) -> None:
+    def load_block(self, view: int, block: int, slot: int) -> None:
         for group in self._groups:
-            group.load(view)
+            group.load_block(view, block, slot)
 
     @property
     def num_bytes(self) -> int:
         return sum(group.num_bytes for group in self._groups)
 
-    def gather(self, positions_B: torch.Tensor) -> torch.Tensor:
+    def gather(self, rows_B: torch.Tensor) -> torch.Tensor:
         """float32 (B, M, *row) on the device."""
         if len(self._groups) == 1:
-            return self._groups[0].gather(positions_B)
-        together = torch.cat([group.gather(positions_B) for group in self._groups], dim=1)
+            return self._groups[0].gather(rows_B)
+        together = torch.cat([group.gather(rows_B) for group in self._groups], dim=1)
         return together.index_select(1, self._order_M)
 
 
 class _EncodedRows:
-    """The rows of those mentors that share an encoder: (M', N, *row), one allocation."""
+    """The rows of those mentors whose encoders are of one family: (M', S, *row), one allocation."""
 
     def __init__(
         self,
         store: TargetStore,
         stored: Sequence[StoredMentor],
         device: torch.device,
+        num_slots: int,
     ) -> None:
         self._store, self._stored, self._device = store, stored, device
-        self._encoder, self._row_shape = stored[0].encoder, stored[0].row_shape
-        self._reader = chunk_reader(store, stored[0])
-        manifest = store.manifest
-        self._padded_samples = manifest.block * manifest.num_blocks
+        encoder, block = stored[0].encoder, store.manifest.block
+        self._loader = BlockLoader(store, stored[0], _checked)
+        self._decode = encoder.decode_together([one.encoder for one in stored], device)
         self._rows = torch.empty(
-            (len(stored) * self._padded_samples, *self._row_shape),
-            dtype=getattr(torch, self._encoder.dtype),
+            (len(stored) * num_slots * block, *encoder.resident_row(stored[0].row_shape)),
+            dtype=getattr(torch, encoder.dtype),
             pin_memory=device.type == "cuda",
         )
-        self._first_row_M = torch.arange(len(stored)) * self._padded_samples
+        self._slots = self._rows.numpy().reshape(
+            len(stored), num_slots, block, *self._rows.shape[1:]
+        )
+        self._first_row_M = torch.arange(len(stored)) * (num_slots * block)
+        self._labels_S = torch.zeros(
+            num_slots * block if encoder.needs_labels else 0, dtype=torch.int64
+        )
 
-    def load(self, view: int) -> None:
-        bytes_of = self._rows.numpy().data.cast("B")
-        manifest = self._store.manifest
-        chunk = len(bytes_of) // (len(self._stored) * manifest.num_blocks)
-        position = 0
-        for stored in self._stored:
-            for block in range(manifest.num_blocks):
-                rows = bytes_of[position : position + chunk]
-                read_block(self._store, stored, view, block, rows, self._reader)
-                position += chunk
+    def load_block(self, view: int, block: int, slot: int) -> None:
+        for stored, slots in zip(self._stored, self._slots, strict=True):
+            self._loader.load(stored, view, block, slots[slot])
+        if len(self._labels_S):
+            labels = torch.from_numpy(self._store.block_labels(block))
+            start = slot * self._store.manifest.block
+            self._labels_S[start : start + len(labels)] = labels
 
     @property
     def num_bytes(self) -> int:
-        return self._rows.untyped_storage().nbytes()
+        return self._rows.untyped_storage().nbytes() + self._labels_S.untyped_storage().nbytes()
 
-    def gather(self, positions_B: torch.Tensor) -> torch.Tensor:
-        rows_BM = positions_B[:, None] + self._first_row_M
+    def gather(self, rows_B: torch.Tensor) -> torch.Tensor:
+        rows_BM = rows_B[:, None] + self._first_row_M
         encoded = self._rows.index_select(0, rows_BM.view(-1))
+        labels_B = self._labels_S[rows_B] if len(self._labels_S) else rows_B
         if self._device.type != "cpu":
             encoded = encoded.to(self._device, non_blocking=True)
-        return self._encoder.decode(encoded).view(*rows_BM.shape, *self._row_shape)
+            labels_B = labels_B.to(self._device, non_blocking=True)
+        return self._decode(encoded.view(*rows_BM.shape, *encoded.shape[1:]), labels_B)

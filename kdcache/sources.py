@@ -4,7 +4,7 @@ Stored (`stream.TargetStream`), live (`online.OnlineTargets`), none (`LabelsOnly
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -13,7 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kdcache.epoch_order import Blocks
 from kdcache.views import Recipe
+
+BlocksOf = Callable[[NDArray[np.int64]], Blocks]  # of a dataset's samples, index_N
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +59,9 @@ class TargetSource(Protocol):
     """What a loader asks of any source of targets.
 
     One that gives pooled features as well has `feature_widths`, a number for each mentor, and views
-    that are `GatheringViewTargets`.
+    that are `GatheringViewTargets`. One that knows in which blocks the samples of a store lie has
+    `blocks`, a `BlocksOf`: loaders with a window shuffle by them, so that targets of the same store
+    come in the same order from everywhere.
     """
 
     @property
@@ -83,14 +88,39 @@ class TargetSource(Protocol):
         ...
 
 
+@runtime_checkable
+class WindowedSource(TargetSource, Protocol):
+    """A source that can hold a part of a view at a time, and must know then what comes when."""
+
+    @property
+    def window(self) -> int | None:
+        """Samples in memory at once; None: whole views."""
+        ...
+
+    def ordered_view(
+        self, number: int, order_K: NDArray[np.int64]
+    ) -> AbstractContextManager[ViewTargets]:
+        """Holds one view's targets ready for these samples, asked for in this order."""
+        ...
+
+
 class LabelsOnly:
-    """No targets; the same views as everybody else's. `views`: None means a new one each epoch."""
+    """No targets; the same views as everybody else's.
+
+    `views`: None means a new one each epoch. `blocks`: of the store that has the targets.
+    """
 
     mentors: tuple[str, ...] = ()
     rows_per_request = 1
 
-    def __init__(self, recipe: Recipe, views: Sequence[int] | None = None) -> None:
-        self.recipe = recipe
+    def __init__(
+        self,
+        recipe: Recipe,
+        views: Sequence[int] | None = None,
+        *,
+        blocks: BlocksOf | None = None,
+    ) -> None:
+        self.recipe, self.blocks = recipe, blocks
         self._cycle = ViewCycle(recipe, views)
 
     def view_of_epoch(self, epoch: int) -> int:

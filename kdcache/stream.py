@@ -1,31 +1,43 @@
-"""A store's views, streamed: whole views loaded in the background, rows gathered in memory.
+"""A store's views, streamed: loaded in the background, rows gathered in memory.
 
 Zarr is never indexed per batch (250 to 800 times slower). A background thread reads the next view
-into one of two reused `resident.ResidentView`s, where rows are gathered by index.
+into one of two reused `resident.ResidentView`s, where rows are gathered by index; or, where views
+do not fit, the next block of one view into one of the reused slots of a `windowed.WindowedView`.
 """
 
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from math import ceil
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from kdcache.datasets import ImageDataset
 from kdcache.devices import resolve_device
 from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP
+from kdcache.epoch_order import Blocks, require_window
 from kdcache.errors import MissingTargets, UsageError
-from kdcache.resident import ResidentView
+from kdcache.memory import available_memory, gigabytes
+from kdcache.resident import ResidentBlocks, ResidentView
 from kdcache.sources import ViewCycle
 from kdcache.store import (
+    StoredMentor,
     TargetStore,
+    chunk_bytes,
     healing_command,
+    most_payload,
     open_store,
     proven_dataset,
     require_files,
     view_ranges,
 )
+from kdcache.windowed import WindowedView
+
+_SHARE = 0.8  # of the memory available, that a window named in an error takes
 
 
 class TargetStream:
@@ -35,7 +47,9 @@ class TargetStream:
     `views`: which views to cycle through; None: all that are complete for these mentors.
     `features`: gives their pooled features too. `raw_logits`: gives raw logits, log-probabilities
     plus the stored logsumexps. A view is then complete when it has these as well.
-    Memory: two views of what is given, encoded (one, when only one view is usable).
+    `window`: samples to hold in memory at once, rounded up to whole blocks; None: whole views.
+    Memory: two views of what is given, encoded (one, when only one view is usable); with a window
+    of W blocks W + 1 blocks, and never more than the view's. Of compressed chunks, one as stored.
     Raises MissingTargets when no view is complete for these mentors, or the store lacks features
     or logsumexps of one.
     """
@@ -51,7 +65,9 @@ class TargetStream:
         views: Sequence[int] | None = None,
         features: bool = False,
         raw_logits: bool = False,
+        window: int | None = None,
     ) -> None:
+        require_window(window)
         given = {LOGITS.name: True, LOGSUMEXP.name: raw_logits, FEATURES.name: features}
         self.kinds = tuple(kind for kind in given if given[kind])
         self.store = store if isinstance(store, TargetStore) else open_store(store)
@@ -62,7 +78,10 @@ class TargetStream:
         self.recipe = self.store.recipe
         self.views = self._choose_views(views)
         self._cycle = ViewCycle(self.recipe, self.views)
+        self.window = window
         self._slots = [_Slot(), _Slot()]
+        self._window_slots: ResidentBlocks | None = None
+        self._window_reader = 0  # the process that reads through it now
         self._loader: ThreadPoolExecutor | None = None
         self._loader_process = 0
 
@@ -77,16 +96,17 @@ class TargetStream:
 
     @contextmanager
     def view(self, number: int) -> Iterator[ResidentView]:
-        """One view in memory; meanwhile the next one is loaded in the background.
+        """One whole view in memory; meanwhile the next one is loaded in the background.
 
-        Raises MissingTargets for a view that is not complete, DamagedTargets for broken chunks.
+        Raises MissingTargets for a view that is not complete, DamagedTargets for broken chunks,
+        UsageError when the stream has a window.
         """
-        if number not in self.views:
-            raise MissingTargets(
-                f"{self.store.root}: view {number} is not complete for {', '.join(self.mentors)}; "
-                f"usable views: {view_ranges(self.views)}. Compute it with: "
-                f"{healing_command(self.store, self.mentors, self.kinds)}"
+        if self.window is not None:
+            raise UsageError(
+                f"this stream holds a window of {self.window} samples, not whole views; open one "
+                "with ordered_view(number, order), or make the stream without a window"
             )
+        self._require_usable(number)
         slot = self._request(number)
         try:
             resident = slot.wait()
@@ -102,6 +122,96 @@ class TargetStream:
         finally:
             slot.readers -= 1
 
+    @contextmanager
+    def ordered_view(
+        self, number: int, order_K: NDArray[np.int64]
+    ) -> Iterator[ResidentView | WindowedView]:
+        """One view for these samples; with a window, they must be asked for in this order.
+
+        Raises MissingTargets for a view that is not complete; DamagedTargets for broken chunks,
+        with a window when their rows are asked for. UsageError for an order that needs more blocks
+        at once than the window has, or while another windowed view is open.
+        """
+        if self.window is None:
+            with self.view(number) as resident:
+                yield resident
+            return
+        self._require_usable(number)
+        if self._window_reader == os.getpid():
+            raise UsageError("a windowed view is open already; leave it before entering another")
+        if self._window_slots is None:
+            self._window_slots = ResidentBlocks(
+                self.store, self.mentors, self.device, self.kinds, num_slots=self.num_slots
+            )
+        slots, num_slots = self._window_slots, self.num_slots
+        self._window_reader = os.getpid()
+        try:
+            targets = WindowedView(self.store, number, order_K, slots, num_slots, self.executor())
+            try:
+                yield targets
+            finally:
+                targets.close()
+        finally:
+            self._window_reader = 0
+
+    def blocks(self, index_N: NDArray[np.int64]) -> Blocks:
+        """In which of the store's blocks these samples lie. Raises MissingTargets."""
+        rows = self.store.manifest.block
+        return Blocks(rows=rows, block_N=self.store.positions(index_N) // rows)
+
+    @property
+    def num_slots(self) -> int:
+        """Blocks in memory at once."""
+        blocks = self.store.manifest.num_blocks
+        if self.window is None:
+            return blocks * min(2, len(self.views))
+        return min(blocks, ceil(self.window / self.store.manifest.block) + 1)
+
+    @property
+    def num_bytes(self) -> int:
+        """The most memory that it takes."""
+        manifest = self.store.manifest
+        chosen = [(s.encoder, s.row_shape) for s in self._chosen()]
+        sizes = [chunk_bytes(manifest, encoder, shape) for encoder, shape in chosen]
+        packed = {e: n for n, (e, _) in zip(sizes, chosen, strict=True) if e.compression}
+        return self.num_slots * sum(sizes) + sum(map(most_payload, packed.values()))
+
+    def require_memory(self) -> None:
+        """Raises UsageError when that is more than this machine has left, naming what fits."""
+        available = available_memory()
+        held = self._window_slots is not None or any(slot.is_made for slot in self._slots)
+        if available is None or held or self.num_bytes <= available:
+            return
+        block_bytes = self.num_bytes / self.num_slots
+        rows, blocks = self.store.manifest.block, self.store.manifest.num_blocks
+        fits = min(int(_SHARE * available / block_bytes), blocks) - 1
+        what = f"a window of {self.window} samples"
+        if self.window is None:
+            what = "two views" if len(self.views) > 1 else "a view"
+        advice = (
+            f"Train through a window: --window {fits * rows} (window={fits * rows}) takes "
+            f"{gigabytes((fits + 1) * block_bytes)}"
+            if fits > 0
+            else f"Not even two blocks of {rows} samples fit, {gigabytes(2 * block_bytes)}: choose "
+            "fewer mentors with --mentors"
+        )
+        raise UsageError(
+            f"{self.store.root}: {what} of {len(self.mentors)} mentors ({', '.join(self.kinds)}) "
+            f"needs {gigabytes(self.num_bytes)} of memory, {gigabytes(available)} are available "
+            f"here. {advice}, or free memory"
+        )
+
+    def _chosen(self) -> list[StoredMentor]:
+        return [self.store.mentor(name, kind) for name in self.mentors for kind in self.kinds]
+
+    def _require_usable(self, number: int) -> None:
+        if number not in self.views:
+            raise MissingTargets(
+                f"{self.store.root}: view {number} is not complete for {', '.join(self.mentors)}; "
+                f"usable views: {view_ranges(self.views)}. Compute it with: "
+                f"{healing_command(self.store, self.mentors, self.kinds)}"
+            )
+
     def _choose_views(self, wanted: Sequence[int] | None) -> tuple[int, ...]:
         usable = tuple(self.store.usable_views(self.mentors, wanted, self.kinds))
         lacking = [view for view in wanted or () if view not in usable]
@@ -112,8 +222,7 @@ class TargetStream:
                 "with --views, or compute the others with `kdcache precompute --views`"
             )
         views = usable if wanted is None else tuple(wanted)
-        chosen = [self.store.mentor(name, kind) for name in self.mentors for kind in self.kinds]
-        require_files(self.store, chosen, views[0])
+        require_files(self.store, self._chosen(), views[0])
         return views
 
     def require_dataset(self, dataset: ImageDataset, *, narrow: bool = True) -> ImageDataset:
@@ -140,7 +249,8 @@ class TargetStream:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickled (for a spawned process) without thread and buffers; the child makes its own."""
-        return {**self.__dict__, "_loader": None, "_slots": [_Slot(), _Slot()]}
+        fresh = {"_loader": None, "_slots": [_Slot(), _Slot()]}
+        return {**self.__dict__, **fresh, "_window_slots": None, "_window_reader": 0}
 
     def executor(self) -> ThreadPoolExecutor:
         """The loading thread; a forked child gets its own."""
@@ -159,6 +269,10 @@ class _Slot:
         self._resident: ResidentView | None = None
         self._loading: Future[ResidentView] | None = None
         self._process = 0
+
+    @property
+    def is_made(self) -> bool:
+        return self._resident is not None
 
     def load(self, number: int, stream: TargetStream) -> None:
         if self._loading is not None and self._process == os.getpid():

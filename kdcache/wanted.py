@@ -1,6 +1,6 @@
 """What a precompute wants of a store, and what of exactly that is there."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -22,6 +22,7 @@ from kdcache.store import (
     mentor_array,
     read_array,
     read_mentor_manifest,
+    read_spare_encoder,
     require_equal,
     require_replay,
     stored_as,
@@ -65,14 +66,14 @@ def wanted_targets(
     pool: MentorPool,
     manifest: Manifest,
     asked: Collection[TargetKind],
-    logits: Encoder,
+    logits: Mapping[str, Encoder],
     existing: TargetStore | None,
     pixels_1CHW: NDArray[np.uint8],
 ) -> list[Wanted]:
     """Of each mentor the kinds that are asked for, and those that the store has of it.
 
     So a mentor's kinds are kept in step: whoever heals one, or adds views, does it for all. Logits
-    come first. `logits`: their encoder. `pixels_1CHW`: any view of one sample.
+    come first. `logits`: their encoder, by mentor. `pixels_1CHW`: any view of one sample.
 
     Raises UsageError for a network that has no features where they are wanted.
     """
@@ -86,10 +87,16 @@ def wanted_targets(
         present = existing.kinds(mentor.name) if existing is not None else ()
         for kind in KINDS.values():
             if kind in asked or kind.name in present:
-                encoder = find_encoder(kind.encoder_beside(logits))
+                encoder = _encoder(kind, logits[mentor.name])
                 width = pool.feature_width(mentor.name, pixels_1CHW) if kind.from_features else None
                 wanted.append(Wanted(mentor=described, kind=kind, encoder=encoder, width=width))
     return wanted
+
+
+def _encoder(kind: TargetKind, logits: Encoder) -> Encoder:
+    """Of a kind, beside logits that are encoded so."""
+    name = kind.encoder_beside(logits)
+    return logits if name == logits.name else find_encoder(name)
 
 
 def present_targets(store: TargetStore, wanted: Sequence[Wanted]) -> dict[TargetsKey, StoredMentor]:
@@ -136,8 +143,10 @@ def _despite_damage(store: TargetStore, wanted: Wanted) -> StoredMentor:
     mentor, kind = wanted.mentor, wanted.kind
     array = mentor_array(store.root, mentor, kind)
     views, row_shape = 0, wanted.row_shape(store.manifest)
-    others = (ENCODERS[name] for name in kind.encoders if name != wanted.encoder.name)
-    encoders = [wanted.encoder, *others]
+    others = (ENCODERS[name] for name in kind.encoders if name in ENCODERS)
+    encoders = [wanted.encoder, *(encoder for encoder in others if encoder != wanted.encoder)]
+    if (spare := read_spare_encoder(array, store.manifest, kind)) is not None:
+        encoders.insert(0, spare)
     if (array.group / METADATA).exists():  # it comes after the folder; a kill may come in between
         with suppress(DamagedTargets):
             mentor = read_mentor_manifest(array.group / METADATA)

@@ -16,11 +16,12 @@ ROOT = Path(kdcache.__file__).parent
 LAYERS = (
     ("errors", "versions"),
     ("canonical", "philox", "homes", "durable", "untrusted"),
-    ("config", "devices", "factories"),
+    ("config", "devices", "epoch_order", "factories", "memory"),
     ("datasets", "views", "models", "encode", "classroom", "checkpoints"),
     ("mentor_library", "store"),
     ("mentors", "sources"),
     ("resident", "wanted"),
+    ("windowed",),
     ("stream", "online", "plan", "defaults"),
     ("loader", "precompute"),
     ("train",),

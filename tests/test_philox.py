@@ -90,6 +90,7 @@ def test_purposes_are_part_of_the_format() -> None:
         "DROPOUT": 4,
         "RECOMPUTED_ROWS": 5,
         "LOSS_WEIGHTS": 6,
+        "BLOCK_ORDER": 7,
     }
 
 

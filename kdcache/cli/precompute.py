@@ -30,7 +30,15 @@ from kdcache.cli.stores import print_mentors
 @click.option("--recipe", help="crop-flip or none.  [default: the store's, else crop-flip]")
 @click.option("--view-seed", type=int, help="Of the views.  [default: the store's, else 0]")
 @click.option(
-    "--encoder", help="float16, float32, sqrt8 or sqrt8-zstd.  [default: the store's, else float16]"
+    "--encoder",
+    help="float16, float32, sqrt8, sqrt8-zstd, residual, coarse, or auto: the smallest within "
+    "--fidelity.  [default: the store's, else float16]",
+)
+@click.option(
+    "--fidelity",
+    type=float,
+    help="Largest mean KL divergence that encoding may cost, at temperatures 1, 4 and 12.  "
+    "[default: 1e-4; coarse 1e-3]",
 )
 @click.option(
     "--store", type=click.Path(), help="The store's folder.  [default: under $KDCACHE_HOME/stores]"
@@ -106,6 +114,7 @@ def _make_job(options: dict[str, Any]) -> Any:
         recipe=options["recipe"],
         view_seed=options["view_seed"],
         encoder=options["encoder"],
+        fidelity=options["fidelity"],
         device=options["device"],
         precision=options["precision"],
         batch_size=options["batch_size"],
@@ -126,14 +135,34 @@ def _dataset_of(store: str | None) -> str:
     return DEFAULT_DATASET
 
 
+def _print_calibration(calibration: Any) -> None:
+    """What each encoder cost a mentor's targets, and which one it has now."""
+    tell(
+        f"{calibration.mentor} on {calibration.rows:,} targets, mean KL at T = 1, 4, 12 at most "
+        f"{calibration.fidelity:g}: {calibration.chosen.name}"
+    )
+    for one in calibration.measured:
+        costs = [one.errors[key] for key in one.errors if key.startswith("kl_")] or [0.0] * 3
+        if one.encoder is None:
+            tell(f"  {one.name:<11}{one.reason}")
+            continue
+        tell(
+            f"  {one.name:<11}{one.bytes_a_row:>8.1f} bytes a row, KL "
+            + ", ".join(f"{cost:.1e}" for cost in costs)
+            + ("" if one.reason is None else "; too much")
+        )
+
+
 def _print_plan(job: Any) -> None:
     plan = job.plan
+    for calibration in job.calibrations.values():
+        _print_calibration(calibration)
     dataset = plan.manifest.dataset
     tell(
         f"store {plan.store}\n"
         f"{plan.views} views of {dataset['num_samples']:,} samples of {dataset['name']} "
         f"({dataset['split']}), recipe {plan.manifest.recipe['name']}, view seed "
-        f"{plan.manifest.view_seed}, encoder {plan.encoder.name}, on {job.pool.device}"
+        f"{plan.manifest.view_seed}, encoder {', '.join(plan.encoders)}, on {job.pool.device}"
     )
     for name in plan.reused:
         tell(f"  {name}: {plan.reused[name]} chunks reused, {plan.new[name]} to compute")

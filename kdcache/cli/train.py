@@ -53,6 +53,13 @@ if TYPE_CHECKING:
     help="cache: from the store; online: run the mentors at every step, on the same views.",
 )
 @checkpoint_option
+@click.option(
+    "--window",
+    type=int,
+    metavar="SAMPLES",
+    help="Hold targets of about so many samples in memory instead of whole views; it decides the "
+    "order of the samples.  [default: whole views]",
+)
 @loop_options
 @switch_options
 @click.option(

@@ -1,11 +1,20 @@
 """Encoders: target <-> stored rows, each with its stated error; and the kinds of target."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from kdcache.encode.encoder import Encoder
 from kdcache.encode.features import Features
+from kdcache.encode.fitting import UnreachableFidelity, fit_coarse, fit_residual
 from kdcache.encode.float16 import Float16
 from kdcache.encode.float32 import Float32
 from kdcache.encode.logits import Logits
 from kdcache.encode.logsumexp import LogSumExp, raw_logits
+from kdcache.encode.residual import Coarse, Residual
 from kdcache.encode.sqrt8 import Sqrt8
 from kdcache.encode.target_kind import TargetKind
 from kdcache.errors import unknown_name
@@ -19,15 +28,50 @@ ENCODERS: dict[str, Encoder] = {
         Sqrt8(name="sqrt8-zstd", compression="zstd"),
     )
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """An encoder that is fitted to each mentor's targets (K, C) and their labels (K,).
+
+    `fit`: to targets, labels and a fidelity; raises UnreachableFidelity. `fidelity`: where none is
+    asked for. `read`: from a description and the number of classes; raises ValueError.
+    """
+
+    fit: Callable[[NDArray[np.float32], NDArray[np.int64], float], Encoder]
+    fidelity: float
+    read: Callable[[Mapping[str, Any], int], Encoder]
+
+
+FITTED: dict[str, Fitted] = {
+    "residual": Fitted(fit=fit_residual, fidelity=1e-4, read=Residual.from_description),
+    "coarse": Fitted(fit=fit_coarse, fidelity=1e-3, read=Coarse.from_description),
+}
 KINDS: dict[str, TargetKind] = {kind.name: kind for kind in (Logits(), Features(), LogSumExp())}
 LOGITS, FEATURES, LOGSUMEXP = KINDS["logits"], KINDS["features"], KINDS["logsumexp"]
 
 
 def find_encoder(name: str) -> Encoder:
-    """The encoder of that name. Raises UsageError for an unknown one."""
+    """The encoder of that name, which is the same for every mentor. Raises UsageError."""
     if name not in ENCODERS:
         raise unknown_name("encoder", name, ENCODERS)
     return ENCODERS[name]
+
+
+def encoder_from_description(described: Mapping[str, Any], num_classes: int) -> Encoder:
+    """The encoder that has exactly this description, as a store's array states it.
+
+    Raises ValueError for one that no version up to this one writes.
+    """
+    name = described["name"]
+    encoder = ENCODERS.get(name)
+    if encoder is None:
+        if name not in FITTED:
+            raise ValueError(f"no encoder is called {str(name)[:40]!r}")
+        encoder = FITTED[name].read(described, num_classes)
+    if encoder.describe() != described:
+        raise ValueError(f"its arithmetic is not that of {name}")
+    return encoder
 
 
 def find_kind(name: str) -> TargetKind:
@@ -40,17 +84,23 @@ def find_kind(name: str) -> TargetKind:
 __all__ = [
     "ENCODERS",
     "FEATURES",
+    "FITTED",
     "KINDS",
     "LOGITS",
     "LOGSUMEXP",
+    "Coarse",
     "Encoder",
     "Features",
+    "Fitted",
     "Float16",
     "Float32",
     "LogSumExp",
     "Logits",
+    "Residual",
     "Sqrt8",
     "TargetKind",
+    "UnreachableFidelity",
+    "encoder_from_description",
     "find_encoder",
     "find_kind",
     "raw_logits",

@@ -26,7 +26,9 @@ class Float16(Encoder):
     absolute_error = 2.0**-25
     arithmetic = "target = float32(stored)"
 
-    def encode(self, targets: NDArray[np.float32]) -> NDArray[np.generic]:
+    def encode(
+        self, targets: NDArray[np.float32], labels_B: NDArray[np.int64] | None = None
+    ) -> NDArray[np.generic]:
         largest = float(np.abs(targets).max(initial=0.0))
         if not largest <= LARGEST:  # NaN compares false
             raise ValueError(
@@ -35,5 +37,5 @@ class Float16(Encoder):
             )
         return targets.astype(np.float16)
 
-    def decode(self, stored: torch.Tensor) -> torch.Tensor:
-        return stored.to(torch.float32)
+    def decode(self, rows: torch.Tensor, labels_B: torch.Tensor | None = None) -> torch.Tensor:
+        return rows.to(torch.float32)

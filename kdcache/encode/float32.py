@@ -20,8 +20,10 @@ class Float32(Encoder):
     absolute_error = 0.0
     arithmetic = "target = stored"
 
-    def encode(self, targets: NDArray[np.float32]) -> NDArray[np.generic]:
+    def encode(
+        self, targets: NDArray[np.float32], labels_B: NDArray[np.int64] | None = None
+    ) -> NDArray[np.generic]:
         return targets
 
-    def decode(self, stored: torch.Tensor) -> torch.Tensor:
-        return stored
+    def decode(self, rows: torch.Tensor, labels_B: torch.Tensor | None = None) -> torch.Tensor:
+        return rows

@@ -19,7 +19,7 @@ class Logits(TargetKind):
     name = "logits"
     dimension_names = ("class",)
     values = "outputs"
-    encoders = ("float32", "float16", "sqrt8", "sqrt8-zstd")
+    encoders = ("float32", "float16", "sqrt8", "sqrt8-zstd", "residual", "coarse")
 
     def row_shape(
         self, dataset_identity: Mapping[str, Any], width: int | None = None
@@ -53,11 +53,7 @@ class Logits(TargetKind):
         )
         sums = {"measured_rows": float(len(rows))}
         for temperature in TEMPERATURES:
-            lp_KC, lq_KC = (
-                torch.log_softmax(z / temperature, dim=-1) for z in (exact_KC, decoded_KC)
-            )
-            # The exact KL is a sum of terms far larger than itself; clamp rounding below zero.
-            kl_K = (lp_KC.exp() * (lp_KC - lq_KC)).sum(-1).clamp(min=0)
+            kl_K = _divergences(exact_KC, decoded_KC, temperature)
             sums[f"kl_t{temperature}"] = float(kl_K.sum())
         true_K = torch.from_numpy(labels_B[rows])[:, None]
         p_true_K, q_true_K = (
@@ -68,3 +64,17 @@ class Logits(TargetKind):
         sums["max_p_true"] = float(p_change_K.max())
         sums["max_log_prob"] = float(np.abs(exact - decoded).max())
         return sums
+
+
+def mean_divergences(exact: NDArray[np.float32], decoded: NDArray[np.float32]) -> dict[int, float]:
+    """The mean KL(exact || decoded) of rows (K, C), in nats, by temperature."""
+    exact_KC, decoded_KC = (torch.from_numpy(a).to(torch.float64) for a in (exact, decoded))
+    return {t: float(_divergences(exact_KC, decoded_KC, t).mean()) for t in TEMPERATURES}
+
+
+def _divergences(
+    exact_KC: torch.Tensor, decoded_KC: torch.Tensor, temperature: int
+) -> torch.Tensor:
+    lp_KC, lq_KC = (torch.log_softmax(z / temperature, dim=-1) for z in (exact_KC, decoded_KC))
+    # The exact KL is a sum of terms far larger than itself; clamp rounding below zero.
+    return (lp_KC.exp() * (lp_KC - lq_KC)).sum(-1).clamp(min=0)

@@ -35,7 +35,9 @@ class Sqrt8(Encoder):
     root_error = 2.0**-5 * (1 + 2.0**-13)
     arithmetic = "target = -(stored / 32)^2, computed in float32 (exact); 255: no target"
 
-    def encode(self, targets: NDArray[np.float32]) -> NDArray[np.generic]:
+    def encode(
+        self, targets: NDArray[np.float32], labels_B: NDArray[np.int64] | None = None
+    ) -> NDArray[np.generic]:
         lowest, highest = targets.min(initial=0.0), targets.max(initial=SMALLEST_TARGET)
         if not (lowest >= SMALLEST_TARGET and highest <= 0):  # NaN compares false
             remedy = "float16" if max(-lowest, highest) <= LARGEST_FLOAT16 else "float32"
@@ -46,6 +48,6 @@ class Sqrt8(Encoder):
         root = np.sqrt(-targets, dtype=np.float32)
         return np.rint(root * np.float32(STEPS)).astype(np.uint8)
 
-    def decode(self, stored: torch.Tensor) -> torch.Tensor:
-        levels = stored.to(torch.float32)
+    def decode(self, rows: torch.Tensor, labels_B: torch.Tensor | None = None) -> torch.Tensor:
+        levels = rows.to(torch.float32)
         return levels.mul_(levels).mul_(-1 / STEPS**2)

@@ -1,16 +1,18 @@
 """The store: layout, manifest, commits, verify. The only code that writes chunks."""
 
+from kdcache.store.checked_files import CheckedFiles
 from kdcache.store.chunk_reading import (
+    BlockLoader,
     chunk_reader,
     decode_into,
     read_block,
     require_files,
 )
-from kdcache.store.chunks import ChunkReader, chunk_payload
+from kdcache.store.chunks import ChunkReader, chunk_payload, most_payload
 from kdcache.store.commit_record import CommitRecord
 from kdcache.store.commits import STRANGER, commit_chunk, gather_commits, write_commit_index
 from kdcache.store.healing import healing_command, view_ranges
-from kdcache.store.layout import FORMAT, METADATA, ArrayLocation
+from kdcache.store.layout import FORMAT, METADATA, ArrayLocation, block_size
 from kdcache.store.manifest import (
     Manifest,
     MentorManifest,
@@ -27,16 +29,18 @@ from kdcache.store.store_writer import (
     new_manifest,
     open_damaged_store,
     stored_names,
+    write_calibration,
 )
 from kdcache.store.stored_mentor import (
     StoredMentor,
     chunk_bytes,
     mentor_array,
     read_array,
+    read_spare_encoder,
     stored_as,
     title,
 )
-from kdcache.store.target_commits import commit_targets
+from kdcache.store.target_commits import commit_targets, require_finite
 from kdcache.store.target_store import TargetStore, local_path, open_store
 from kdcache.store.tidying import forget_unused, keep_what_is_there, withdraw_strays
 from kdcache.store.verify import Damage, Verification, verify_store
@@ -47,6 +51,8 @@ __all__ = [
     "METADATA",
     "STRANGER",
     "ArrayLocation",
+    "BlockLoader",
+    "CheckedFiles",
     "ChunkReader",
     "CommitRecord",
     "Damage",
@@ -55,6 +61,7 @@ __all__ = [
     "StoredMentor",
     "TargetStore",
     "Verification",
+    "block_size",
     "chunk_bytes",
     "chunk_payload",
     "chunk_reader",
@@ -73,6 +80,7 @@ __all__ = [
     "keep_what_is_there",
     "local_path",
     "mentor_array",
+    "most_payload",
     "new_manifest",
     "open_damaged_store",
     "open_store",
@@ -81,9 +89,11 @@ __all__ = [
     "read_block",
     "read_manifest",
     "read_mentor_manifest",
+    "read_spare_encoder",
     "remove_leftovers",
     "require_equal",
     "require_files",
+    "require_finite",
     "require_replay",
     "stored_as",
     "stored_names",
@@ -93,4 +103,5 @@ __all__ = [
     "withdraw_strays",
     "write_commit_index",
     "writing",
+    "write_calibration",
 ]

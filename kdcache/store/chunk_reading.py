@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from kdcache.encode import LOGITS
 from kdcache.errors import DamagedTargets, MissingTargets
+from kdcache.store.checked_files import CheckedFiles
 from kdcache.store.chunks import CHECKSUM_BYTES, ChunkReader, DamagedChunk, can_hold
 from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.commits import read_record
@@ -82,18 +82,52 @@ def decode_into(
     block_rows = store.manifest.block
     block_B = positions_B // block_rows
     reader = chunk_reader(store, stored)
-    chunk = np.empty((block_rows, *stored.row_shape), dtype=stored.encoder.dtype)
+    chunk = _empty_chunk(store, stored)
     for block in np.unique(block_B).tolist():
         read_block(store, stored, view, block, chunk.data.cast("B"), reader)
         wanted = block_B == block
-        rows = torch.from_numpy(chunk[positions_B[wanted] - block * block_rows])
-        rows_B[wanted] = stored.encoder.decode(rows).numpy()
+        rows = chunk[positions_B[wanted] - block * block_rows]
+        rows_B[wanted] = stored.encoder.round_trip(rows, store.labels_N[positions_B[wanted]])
 
 
-def chunk_reader(store: "TargetStore", stored: StoredMentor) -> ChunkReader:
-    """A reader of these targets' chunks."""
+class BlockLoader:
+    """Loads blocks of mentors' targets as resident rows: read, checked and unpacked.
+
+    Of mentors whose stored rows are alike: of the encoder's family and the row's shape of `like`.
+    `checked`: as `ChunkReader` has it. Keeps its buffers. Not for two threads at once.
+    """
+
+    def __init__(
+        self, store: "TargetStore", like: StoredMentor, checked: CheckedFiles | None = None
+    ) -> None:
+        self._store = store
+        self._reader = chunk_reader(store, like, checked)
+        self._chunk = _empty_chunk(store, like) if like.encoder.unpacks else None
+
+    def load(self, stored: StoredMentor, view: int, block: int, rows: NDArray[np.generic]) -> None:
+        """Fills `rows` (block, *resident row), contiguous; what pads a short block is undefined.
+
+        Raises as `read_block`.
+        """
+        if self._chunk is None:
+            read_block(self._store, stored, view, block, rows.data.cast("B"), self._reader)
+            return
+        read_block(self._store, stored, view, block, self._chunk.data.cast("B"), self._reader)
+        labels = self._store.block_labels(block)
+        rows[: len(labels)] = stored.encoder.unpack(self._chunk[: len(labels)], labels)
+
+
+def _empty_chunk(store: "TargetStore", stored: StoredMentor) -> NDArray[np.generic]:
+    shape = (store.manifest.block, *stored.encoder.stored_row(stored.row_shape))
+    return np.empty(shape, dtype=stored.encoder.dtype)
+
+
+def chunk_reader(
+    store: "TargetStore", stored: StoredMentor, checked: CheckedFiles | None = None
+) -> ChunkReader:
+    """A reader of these targets' chunks; `checked`: for training alone (`checked_files`)."""
     raw = chunk_bytes(store.manifest, stored.encoder, stored.row_shape)
-    return ChunkReader(stored.encoder, raw)
+    return ChunkReader(stored.encoder, raw, checked)
 
 
 def damaged_chunk(

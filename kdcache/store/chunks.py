@@ -4,22 +4,21 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-import google_crc32c
+import crc32c as crc32c_library
 import numpy as np
 from numpy.typing import NDArray
 
 from kdcache import untrusted
 from kdcache.durable import Bytes
 from kdcache.encode import Encoder
-from kdcache.store.zarr_metadata import ZSTD_LEVEL
+from kdcache.store.checked_files import CheckedFiles, FileState
 
 CHECKSUM_BYTES = 4
 
 
 def crc32c(payload: Bytes) -> int:
-    """CRC32C (Castagnoli), in hardware."""
-    # The library takes numpy arrays but not memoryviews; this is a view, nothing is copied.
-    return int(google_crc32c.value(np.frombuffer(payload, dtype=np.uint8)))
+    """CRC32C (Castagnoli), in hardware, without holding the interpreter."""
+    return crc32c_library.crc32c(payload)
 
 
 def chunk_payload(rows: NDArray[np.generic], block: int, encoder: Encoder) -> Bytes:
@@ -30,7 +29,7 @@ def chunk_payload(rows: NDArray[np.generic], block: int, encoder: Encoder) -> By
         return chunk.data.cast("B")
     from numcodecs import zstd
 
-    compressed: bytes = zstd.compress(chunk, ZSTD_LEVEL)
+    compressed: bytes = zstd.compress(chunk, encoder.zstd_level)
     if not can_hold(len(compressed), chunk.nbytes, encoder):
         raise ValueError(
             f"{chunk.nbytes} bytes of targets became {len(compressed)}: the mentor says the same "
@@ -47,8 +46,12 @@ def can_hold(payload_bytes: int, raw_bytes: int, encoder: Encoder) -> bool:
     """
     if encoder.compression is None:
         return payload_bytes == raw_bytes
-    most_payload = raw_bytes + raw_bytes // 128 + 1024  # above Zstandard's own worst case
-    return payload_bytes <= most_payload and raw_bytes <= 2**16 + 1000 * payload_bytes
+    return payload_bytes <= most_payload(raw_bytes) and raw_bytes <= 2**16 + 1000 * payload_bytes
+
+
+def most_payload(raw_bytes: int) -> int:
+    """What a chunk of `raw_bytes` may take compressed: above Zstandard's own worst case."""
+    return raw_bytes + raw_bytes // 128 + 1024
 
 
 def raw_size(payload: Bytes, encoder: Encoder) -> int:
@@ -60,12 +63,17 @@ def raw_size(payload: Bytes, encoder: Encoder) -> int:
 class ChunkReader:
     """Reads chunk files of one encoder, each checked; keeps its buffers for what is compressed.
 
-    `raw_bytes`: of one whole chunk before compression. Not for two threads at once.
+    `raw_bytes`: of one whole chunk before compression. `checked`: files that need not be checked
+    again while they stay unchanged, and where those go that are; None: every byte is checked at
+    every reading. Not for two threads at once.
     """
 
-    def __init__(self, encoder: Encoder, raw_bytes: int) -> None:
+    def __init__(
+        self, encoder: Encoder, raw_bytes: int, checked: CheckedFiles | None = None
+    ) -> None:
         self._compression = encoder.compression
         self._raw_bytes = raw_bytes
+        self._checked = checked
         self._payload = bytearray()
         self._raw = bytearray()
 
@@ -78,13 +86,13 @@ class ChunkReader:
         if self._compression is None:
             if payload_bytes != len(buffer):
                 raise DamagedChunk(f"{payload_bytes} bytes committed, a chunk has {len(buffer)}")
-            read_payload(buffer, path, checksum)
+            read_payload(buffer, path, checksum, self._checked)
             return
         if payload_bytes > len(self._payload):
             _require_size(path, payload_bytes)  # before memory is taken for it
             self._payload = bytearray(payload_bytes)
         payload = memoryview(self._payload)[:payload_bytes]
-        read_payload(payload, path, checksum)
+        read_payload(payload, path, checksum, self._checked)
         _decompress(payload, buffer)
 
     def check(self, path: Path, payload_bytes: int, checksum: int) -> None:
@@ -95,17 +103,24 @@ class ChunkReader:
         self.read_into(memoryview(self._raw), path, payload_bytes, checksum)
 
 
-def read_payload(buffer: memoryview, path: Path, checksum: int) -> None:
+def read_payload(
+    buffer: memoryview, path: Path, checksum: int, checked: CheckedFiles | None = None
+) -> None:
     """Reads a whole chunk file: the payload into `buffer`, then its CRC32C.
 
-    Raises DamagedChunk; OSError where this process may not or cannot read it now.
+    `checked`: as `ChunkReader` has it. Raises DamagedChunk; OSError where this process may not or
+    cannot read it now.
     """
     try:
         with untrusted.open_file(path, follow_links=False) as file:
+            state = None if checked is None else FileState(file.fileno())
             got = 0
             while got < len(buffer) and (more := file.readinto(buffer[got:])):
                 got += more
             trailer = file.read(CHECKSUM_BYTES + 1)
+            if got == len(buffer) and len(trailer) == CHECKSUM_BYTES:
+                _require_checksum(buffer, trailer, checksum, checked, state)
+                return
     except (FileNotFoundError, NotADirectoryError):
         raise DamagedChunk("the file is gone") from None
     except ValueError as error:
@@ -114,11 +129,24 @@ def read_payload(buffer: memoryview, path: Path, checksum: int) -> None:
         if error.errno not in untrusted.UNREADABLE:
             raise
         raise DamagedChunk(f"it cannot be read ({error.strerror})") from None
-    if got != len(buffer) or len(trailer) != CHECKSUM_BYTES:
-        _require_size(path, len(buffer))
-        raise DamagedChunk("it changed while it was read")
-    if not crc32c(buffer) == struct.unpack("<I", trailer)[0] == checksum:
+    _require_size(path, len(buffer))
+    raise DamagedChunk("it changed while it was read")
+
+
+def _require_checksum(
+    buffer: memoryview,
+    trailer: bytes,
+    checksum: int,
+    checked: CheckedFiles | None,
+    state: FileState | None,
+) -> None:
+    """While the file is open: `state` is how it stood before it was read."""
+    known = checked is not None and state is not None and checked.knows(state, checksum)
+    stated = struct.unpack("<I", trailer)[0]
+    if stated != checksum or not (known or crc32c(buffer) == checksum):
         raise DamagedChunk("its CRC32C differs from the committed one")
+    if checked is not None and state is not None and not known:
+        checked.remember(state, checksum)
 
 
 class DamagedChunk(Exception):

@@ -5,6 +5,7 @@ STORE/index/, labels/                        int64 (N,): the samples' permanent 
 STORE/mentors/zarr.json                      group
 STORE/mentors/<m>/zarr.json                  group; attributes.kdcache: the mentor's identity
 STORE/mentors/<m>/<kind>/zarr.json           array (views, N, *row); attributes: the encoder
+STORE/mentors/<m>/<kind>/encoder.json        a fitted encoder again; calibration.json: its price
 STORE/mentors/<m>/<kind>/c/<v>/<b>[/0..]     chunks, one a (view, block of samples)
 STORE/mentors/<m>/<kind>/commits/<v>.<b>.<crc>.json   what exists, and its checksums
 STORE/mentors/<m>/<kind>/commits.json        the commit records gathered; may lag, can be rebuilt
@@ -90,6 +91,16 @@ class ArrayLocation:
     @property
     def metadata(self) -> Path:
         return self.folder / METADATA
+
+    @property
+    def spare_encoder(self) -> Path:
+        """A second copy of a fitted encoder: without its table no chunk can be decoded."""
+        return self.folder / "encoder.json"
+
+    @property
+    def calibration(self) -> Path:
+        """What encoders cost this mentor's targets when one was chosen; information only."""
+        return self.folder / "calibration.json"
 
     @property
     def commits(self) -> Path:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kdcache import durable, untrusted
 from kdcache.datasets import ImageDataset
-from kdcache.encode import Encoder, TargetKind
+from kdcache.encode import FITTED, LOGITS, Encoder, TargetKind
 from kdcache.errors import DamagedTargets, StoreError, StoreMismatch
 from kdcache.store.chunks import crc32c
 from kdcache.store.commits import store_lock
@@ -150,6 +150,14 @@ def ensure_mentor(
     return healed
 
 
+def write_calibration(root: Path, mentor: str, calibration: dict[str, Any]) -> None:
+    """Records what encoders cost a mentor's logits when its own was chosen, for people."""
+    array = ArrayLocation(root=root, mentor=mentor, kind=LOGITS.name)
+    with store_lock(root):
+        if not array.calibration.exists():
+            _write_document(root, array.calibration, {**calibration, SEAL: BLANK})
+
+
 def _write_array(
     array: ArrayLocation,
     manifest: Manifest,
@@ -159,8 +167,11 @@ def _write_array(
 ) -> None:
     """`size`: views, and the shape of a row."""
     views, row = size
+    if encoder.name in FITTED:  # before any array says that it is encoded so
+        spare = {"encoder": encoder.describe(), SEAL: BLANK}
+        _write_document(array.root, array.spare_encoder, spare)
     attributes = {"kind": kind.name, "encoder": encoder.describe(), SEAL: BLANK}
-    shape = (views, manifest.num_samples, *row)
+    shape = (views, manifest.num_samples, *encoder.stored_row(row))
     document = targets_metadata(encoder, kind, shape, manifest.block, attributes)
     _write_document(array.root, array.metadata, document)
 

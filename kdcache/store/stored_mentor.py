@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcache.encode import ENCODERS, KINDS, LOGITS, Encoder, TargetKind
+from kdcache.encode import KINDS, LOGITS, Encoder, TargetKind, encoder_from_description
 from kdcache.errors import StoreError
 from kdcache.store.chunks import ChunkReader, DamagedChunk, can_hold
 from kdcache.store.commit_record import ChunkKey, CommitRecord
@@ -236,24 +236,27 @@ def read_array(
         described = document["attributes"]["kdcache"]["encoder"]
         views, _, *row = document["shape"]
         document["attributes"]["kdcache"][SEAL] = BLANK
-        encoder = ENCODERS.get(described["name"])
+        name = described["name"]
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{array.metadata} is not an array of targets ({error})") from error
-    known = encoder is not None and encoder.name in kind.encoders
-    if encoder is None or not known or encoder.describe() != described:
+    try:
+        if name not in kind.encoders:
+            raise ValueError(f"{kind.name} are not encoded so")
+        encoder = encoder_from_description(described, manifest.dataset["num_classes"])
+    except (TypeError, ValueError):
         raise StoreError(
             f"{array.metadata}: targets were encoded by {str(described)[:200]}, which this version "
             f"of kdcache cannot decode (it knows {', '.join(sorted(kind.encoders))}); use the "
             "version that wrote it"
-        )
+        ) from None
     if type(views) is not int or not 1 <= views < 2**40:
         raise StoreError(f"{array.metadata} states {str(views)[:80]} views")
     try:
         row_shape = kind.row_shape(manifest.dataset, *row[:1])
     except ValueError as error:
         raise StoreError(f"{array.metadata} is not an array of {kind.name}: {error}") from None
-    shape = (views, manifest.num_samples, *row_shape)
-    attributes = {"kind": kind.name, "encoder": encoder.describe(), SEAL: BLANK}
+    shape = (views, manifest.num_samples, *encoder.stored_row(row_shape))
+    attributes = {"kind": kind.name, "encoder": described, SEAL: BLANK}
     expected = targets_metadata(encoder, kind, shape, manifest.block, attributes)
     different = [key for key in {*expected, *document} if expected.get(key) != document.get(key)]
     if different:
@@ -265,9 +268,21 @@ def read_array(
     return encoder, row_shape, views
 
 
+def read_spare_encoder(
+    array: ArrayLocation, manifest: Manifest, kind: TargetKind
+) -> Encoder | None:
+    """A fitted encoder's second copy; None where there is none, or it is damaged too."""
+    try:
+        described = read_sealed(array.spare_encoder)["encoder"]
+        encoder = encoder_from_description(described, manifest.dataset["num_classes"])
+    except (StoreError, FileNotFoundError, KeyError, TypeError, ValueError):
+        return None
+    return encoder if encoder.name in kind.encoders else None
+
+
 def chunk_bytes(manifest: Manifest, encoder: Encoder, row_shape: tuple[int, ...]) -> int:
-    """Bytes of one whole chunk before compression."""
-    return manifest.block * prod(row_shape) * np.dtype(encoder.dtype).itemsize
+    """Bytes of one whole chunk before compression, of targets of a shape."""
+    return manifest.block * prod(encoder.stored_row(row_shape)) * np.dtype(encoder.dtype).itemsize
 
 
 def _fit_to_array(

@@ -1,7 +1,6 @@
 """From a mentor's targets to a committed chunk: encode, measure what that cost, commit."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from kdcache.encode import LOGITS, TargetKind
@@ -27,7 +26,7 @@ def commit_targets(
     name, encoder, kind = stored.manifest.name, stored.encoder, stored.kind
     require_finite(targets, name, key[0], kind)
     try:
-        encoded = encoder.encode(targets)
+        encoded = encoder.encode(targets, labels_B)
         payload = chunk_payload(encoded, block, encoder)
     except ValueError as error:
         where = f"mentor {name!r}, view {key[0]}"
@@ -37,7 +36,7 @@ def commit_targets(
             f"{where}, {kind.values}: {error}, for a mentor whose logits are stored already into "
             f"another --store; or leave {kind.option} out"
         ) from error
-    decoded = encoder.decode(torch.from_numpy(encoded)).numpy()
+    decoded = encoder.round_trip(encoded, labels_B)
     return commit_chunk(
         stored.array,
         key,

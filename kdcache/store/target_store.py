@@ -103,6 +103,10 @@ class TargetStore:
     def labels_N(self) -> NDArray[np.int64]:
         return read_list(self.root, LISTS[1], self.manifest)
 
+    def block_labels(self, block: int) -> NDArray[np.int64]:
+        """The labels of a block's samples."""
+        return self.labels_N[self.manifest.block_rows(block)]
+
     @cached_property
     def _is_range(self) -> bool:
         """Whether the samples are 0 to N - 1, so that an index is its own position."""

@@ -12,8 +12,6 @@ import numpy as np
 
 from kdcache.encode import Encoder, TargetKind
 
-ZSTD_LEVEL = 3
-
 
 def group_metadata(attributes: dict[str, Any]) -> dict[str, Any]:
     """The zarr.json of a Zarr v3 group."""
@@ -34,13 +32,17 @@ def targets_metadata(
     block: int,
     attributes: dict[str, Any],
 ) -> dict[str, Any]:
-    """The zarr.json of a mentor's array; `shape` is (views, N, *row)."""
+    """The zarr.json of a mentor's array; `shape` is (views, N, *stored row)."""
+    compressor = None
+    if encoder.compression == "zstd":
+        level = {"level": encoder.zstd_level, "checksum": False}
+        compressor = {"name": "zstd", "configuration": level}
     return _array_metadata(
         shape,
         (1, block, *shape[2:]),
         encoder.dtype,
         "NaN" if isnan(encoder.fill) else int(encoder.fill),
-        encoder.compression,
+        compressor,
         ("view", "sample", *kind.dimension_names),
         attributes,
     )
@@ -51,7 +53,7 @@ def _array_metadata(
     chunk_shape: Sequence[int],
     dtype: str,
     fill: int | str,
-    compression: str | None,
+    compressor: dict[str, Any] | None,
     dimension_names: Sequence[str],
     attributes: dict[str, Any],
 ) -> dict[str, Any]:
@@ -59,7 +61,6 @@ def _array_metadata(
     as_bytes: dict[str, Any] = {"name": "bytes"}
     if np.dtype(dtype).itemsize > 1:
         as_bytes["configuration"] = {"endian": "little"}
-    zstd = {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}}
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -68,7 +69,7 @@ def _array_metadata(
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk_shape)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": fill,
-        "codecs": [as_bytes, *([zstd] if compression == "zstd" else []), {"name": "crc32c"}],
+        "codecs": [as_bytes, *([] if compressor is None else [compressor]), {"name": "crc32c"}],
         "dimension_names": list(dimension_names),
         "attributes": {"kdcache": attributes},
     }

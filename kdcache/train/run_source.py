@@ -86,7 +86,9 @@ def _with_store(
     wanted = range(config.views) if isinstance(config.views, int) else config.views
     given = {"features": needs.mentor_features, "raw_logits": needs.raw_logits}
     # Live mentors give all of it themselves: the store need have no more than their logits.
-    streamed = given if config.targets == "cache" else {}
+    streamed: dict[str, Any] = {}
+    if config.targets == "cache":
+        streamed = {**given, "window": config.window}
     stream = TargetStream(store, names, device, views=wanted, **streamed)
     chosen = stream.require_dataset(train.select(config.samples), narrow=config.samples is None)
     config = replace(
@@ -100,11 +102,13 @@ def _with_store(
     source: TargetSource = stream
     taught_by = describe_store(store, names, stream.kinds)
     if config.method == "ce":
-        source = LabelsOnly(stream.recipe, stream.views)
+        source = LabelsOnly(stream.recipe, stream.views, blocks=stream.blocks)
         taught_by = describe_store(store, ())
     elif config.targets == "online":
         pool = _live_mentors(config, chosen, device, store)
-        source = OnlineTargets(chosen, pool, stream.recipe, stream.views, **given)
+        source = OnlineTargets(
+            chosen, pool, stream.recipe, stream.views, blocks=stream.blocks, **given
+        )
     warnings = [store.mentor(name).near_chance() for name in source.mentors]
     return Chosen(
         config=config,

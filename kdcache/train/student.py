@@ -59,7 +59,9 @@ def train_student(
     chosen = choose_source(config, device, needs)
     config, train, source = chosen.config, chosen.train, chosen.source
     test = open_dataset(train.name, "test", data_dir=config.data_dir)
-    loader = ReplayLoader(train, source, config.batch_size, seed=config.seed, device=device)
+    loader = ReplayLoader(
+        train, source, config.batch_size, seed=config.seed, device=device, window=config.window
+    )
     network = build_network(config.student, train.num_classes, seed=config.seed)
     loss = _suitable_loss(network, config, needs, chosen)
 

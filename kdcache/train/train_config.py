@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdcache.devices import PRECISIONS
+from kdcache.epoch_order import require_window
 from kdcache.errors import UsageError, unknown_name
 from kdcache.train.schedule import SCHEDULES
 
@@ -20,7 +21,9 @@ class TrainConfig:
     view every epoch, every sample. `views`: the first so many views, or a list of them. `switches`:
     the method's own options. `checkpoint_every`: steps between checkpoints within an epoch; None:
     only after each. `per_class`: records tell of every class, too. `checkpoints`: mentor name ->
-    file, for `targets="online"`. `out`: the run folder; None: runs/<student>-<method>-s<seed>.
+    file, for `targets="online"`. `window`: samples of which targets are in memory at once, which
+    decides their order; None: whole views. `out`: the run folder; None:
+    runs/<student>-<method>-s<seed>.
     """
 
     student: str = "r20"
@@ -36,6 +39,7 @@ class TrainConfig:
     recipe: str | None = None
     view_seed: int | None = None
     views: int | tuple[int, ...] | None = None
+    window: int | None = None
     epochs: int = 240
     batch_size: int = 64
     lr: float = 0.05
@@ -62,6 +66,7 @@ class TrainConfig:
         for name, lowest in (("epochs", 1), ("batch_size", 1), ("eval_every", 1), ("seed", 0)):
             if getattr(self, name) < lowest:
                 raise UsageError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
+        require_window(self.window, self.batch_size)
         if self.checkpoint_every is not None and self.checkpoint_every < 1:
             raise UsageError(
                 f"checkpoint_every must be at least 1 step, got {self.checkpoint_every}; leave it "

@@ -116,9 +116,9 @@ def test_a_plan_that_nobody_finishes_is_refused(good: Good) -> None:
     r8 = store.mentor("r8")
     wanted = [Wanted(mentor=r8.manifest, kind=r8.kind, encoder=r8.encoder)]
     with pytest.raises(UsageError, match=r"2,147,483,648 views in 2 blocks .* say with --views"):
-        make_plan(good.root, store.manifest, wanted, r8.encoder, 2**31, {})
+        make_plan(good.root, store.manifest, wanted, 2**31, {})
     most = MOST_CHUNKS // 2
-    plan = make_plan(good.root, store.manifest, wanted, r8.encoder, most, {})
+    plan = make_plan(good.root, store.manifest, wanted, most, {})
     assert plan.new == {"r8": MOST_CHUNKS}
 
 

@@ -1,0 +1,142 @@
+"""Fitting an encoder to a mentor: the coarsest levels within a fidelity, and the table of labels.
+
+Fidelity is a largest mean KL(exact || decoded) at each of the temperatures 1, 4 and 12. A
+divergence grows with the square of a step, so a few corrections of a first guess find the step.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdcache.encode.levels import HIGHEST, Levels
+from kdcache.encode.logits import mean_divergences
+from kdcache.encode.residual import Coarse, Residual
+
+AIM = 0.95  # of the fidelity: other samples and views differ a little
+MOST_TABLE = 2**20  # bytes; above it a row for all labels
+_SHRINK = 2.0  # samples' worth of belief in the mean over all labels
+_LEAST_REACH = -400.0  # log-probabilities that must have a level, whatever was seen
+_TAIL = 31  # levels beyond a residual's knee
+_KNEES = (4.0, 7.0, 10.0, 14.0)  # -log p from which coarse levels suffice
+_RATIOS = (1.0, 2.0, 3.0, 4.0)  # how much coarser
+_SEARCHED = 512  # rows to choose among these by
+_CORRECTIONS = 12
+
+Make = Callable[[float], Levels]  # by fineness
+
+
+class UnreachableFidelity(ValueError):
+    """An encoder cannot hold these targets within the fidelity; the message has the numbers."""
+
+
+def fit_residual(
+    targets_KC: NDArray[np.float32], labels_K: NDArray[np.int64], fidelity: float
+) -> Residual:
+    """Raises UnreachableFidelity."""
+    reach = min(_LEAST_REACH, 2 * float(targets_KC.min(initial=0.0)))
+
+    def make(fine: float) -> Levels:
+        knee = HIGHEST - _TAIL
+        beyond = sqrt(-reach) - knee / fine
+        coarse = fine if beyond <= 0 else min(fine, _TAIL / beyond)
+        return Levels(fine=fine, coarse=coarse, knee=knee)
+
+    levels = _coarsest(make, Residual, targets_KC, labels_K, fidelity)
+    return _with_table(Residual, levels, targets_KC, labels_K)
+
+
+def fit_coarse(
+    targets_KC: NDArray[np.float32], labels_K: NDArray[np.int64], fidelity: float
+) -> Residual:
+    """The knee and ratio of the fewest bytes are searched for. Raises UnreachableFidelity."""
+    some_KC, some_K = targets_KC[:_SEARCHED], labels_K[:_SEARCHED]
+    best: tuple[float, Make] | None = None
+    reason = UnreachableFidelity("no levels were tried")
+    for at in _KNEES:
+        for ratio in _RATIOS:
+            make = _kinked(at, ratio)
+            try:
+                levels = _coarsest(make, Coarse, some_KC, some_K, fidelity)
+            except UnreachableFidelity as error:
+                reason = error
+                continue
+            size = _entropy(_with_table(Coarse, levels, targets_KC, labels_K), some_KC, some_K)
+            if best is None or size < best[0]:
+                best = size, make
+    if best is None:
+        raise reason
+    levels = _coarsest(best[1], Coarse, targets_KC, labels_K, fidelity)
+    return _with_table(Coarse, levels, targets_KC, labels_K)
+
+
+def _kinked(at: float, ratio: float) -> Make:
+    def make(fine: float) -> Levels:
+        return Levels(fine=fine, coarse=fine / ratio, knee=min(HIGHEST, round(fine * sqrt(at))))
+
+    return make
+
+
+def _coarsest(
+    make: Make,
+    kind: type[Residual],
+    targets_KC: NDArray[np.float32],
+    labels_K: NDArray[np.int64],
+    fidelity: float,
+) -> Levels:
+    """The coarsest levels whose divergences stay within the fidelity."""
+    classes = targets_KC.shape[1]
+    unpredicted = kind(levels=make(32.0), table=bytes(classes), num_classes=classes)
+    fine, found, worst = 32.0, None, float("inf")
+    for _ in range(_CORRECTIONS):
+        encoder = replace(unpredicted, levels=make(fine))
+        try:
+            decoded = encoder.round_trip(encoder.encode(targets_KC, labels_K), labels_K)
+        except ValueError:  # too fine to reach the lowest target
+            fine /= 1.5
+            continue
+        worst = max(mean_divergences(targets_KC, decoded).values())
+        if AIM * 0.97 * fidelity <= worst <= AIM * fidelity:
+            found = encoder.levels
+            break
+        if worst <= AIM * fidelity:
+            found = encoder.levels
+        fine *= sqrt(max(worst, 1e-12) / (AIM * 0.985 * fidelity)) if worst else 0.5
+    if found is None:
+        raise UnreachableFidelity(
+            f"{unpredicted.name} has no levels within a mean KL of {fidelity:g} for these targets "
+            f"(down to {targets_KC.min(initial=0.0):.1f}); the last it tried has {worst:.2g}"
+        )
+    return found
+
+
+def _with_table(
+    kind: type[Residual],
+    levels: Levels,
+    targets_KC: NDArray[np.float32],
+    labels_K: NDArray[np.int64],
+) -> Residual:
+    """The encoder with mean levels by label and class, drawn towards the mean over all labels."""
+    classes = targets_KC.shape[1]
+    levels_KC = levels.of(targets_KC).astype(np.float64)
+    mean_C = levels_KC.mean(axis=0)
+    table = mean_C[None]
+    if classes**2 <= MOST_TABLE:
+        sums = np.zeros((classes, classes))
+        np.add.at(sums, labels_K, levels_KC)
+        counts = np.bincount(labels_K, minlength=classes)[:, None]
+        table = (sums + _SHRINK * mean_C) / (counts + _SHRINK)
+    rounded = np.rint(table).clip(0, HIGHEST).astype(np.uint8)
+    return kind(levels=levels, table=rounded.tobytes(), num_classes=classes)
+
+
+def _entropy(
+    encoder: Residual, targets_KC: NDArray[np.float32], labels_K: NDArray[np.int64]
+) -> float:
+    """Bits a stored residual, of order 0: what a Huffman coder can come near."""
+    stored = encoder.encode(targets_KC, labels_K)[:, : encoder.num_classes]
+    counts = np.bincount(stored.ravel(), minlength=256)
+    share = counts[counts > 0] / stored.size
+    return float(-(share * np.log2(share)).sum())
