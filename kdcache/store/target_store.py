@@ -20,6 +20,9 @@ from kdcache.store.stored_mentor import StoredMentor, chunk_bytes, is_made, open
 from kdcache.views import Recipe, recipe_from_description
 
 
+_MOST_SPREAD = 64  # sample integers a sample, up to which a table of positions is held
+
+
 class TargetStore:
     """A store opened for reading; a snapshot of what was committed at that moment.
 
@@ -112,6 +115,16 @@ class TargetStore:
         """Whether the samples are 0 to N - 1, so that an index is its own position."""
         return bool(self.index_N[-1] == self.num_samples - 1)
 
+    @cached_property
+    def _position_of(self) -> NDArray[np.int64]:
+        """By sample integer: its position, -1 for none; empty where the integers lie far apart."""
+        count = int(self.index_N[-1]) + 1
+        if count > _MOST_SPREAD * self.num_samples:
+            return np.empty(0, dtype=np.int64)
+        positions = np.full(count, -1, dtype=np.int64)
+        positions[self.index_N] = np.arange(self.num_samples)
+        return positions
+
     def mentor(self, name: str, kind: str = LOGITS.name) -> StoredMentor:
         """One mentor's targets of one kind.
 
@@ -180,12 +193,11 @@ class TargetStore:
     def positions(self, index_B: NDArray[np.int64]) -> NDArray[np.int64]:
         """Row positions of permanent sample integers. Raises MissingTargets for an unknown one."""
         index_B = np.asarray(index_B, dtype=np.int64)
-        if (
-            self._is_range
-            and index_B.size
-            and 0 <= index_B.min() <= index_B.max() < self.num_samples
-        ):
-            return index_B
+        # As unsigned numbers negative ones are the largest: one look tells whether all are inside.
+        if index_B.size and index_B.view(np.uint64).max() < len(self._position_of):
+            positions_B = index_B if self._is_range else self._position_of[index_B]
+            if self._is_range or positions_B.min() >= 0:
+                return positions_B
         positions_B = np.searchsorted(self.index_N, index_B).clip(max=self.num_samples - 1)
         unknown = index_B[self.index_N[positions_B] != index_B]
         if unknown.size:
