@@ -20,7 +20,7 @@ from kdcache.store.stored_mentor import StoredMentor, chunk_bytes, is_made, open
 from kdcache.views import Recipe, recipe_from_description
 
 
-_MOST_SPREAD = 64  # sample integers a sample, up to which a table of positions is held
+_MOST_SPREAD = 16  # sample integers a sample, up to which a table of positions is held
 
 
 class TargetStore:
@@ -116,12 +116,12 @@ class TargetStore:
         return bool(self.index_N[-1] == self.num_samples - 1)
 
     @cached_property
-    def _position_of(self) -> NDArray[np.int64]:
+    def _position_of(self) -> NDArray[np.int32]:
         """By sample integer: its position, -1 for none; empty where the integers lie far apart."""
         count = int(self.index_N[-1]) + 1
-        if count > _MOST_SPREAD * self.num_samples:
-            return np.empty(0, dtype=np.int64)
-        positions = np.full(count, -1, dtype=np.int64)
+        if count > min(_MOST_SPREAD * self.num_samples, 2**31 - 1):
+            return np.empty(0, dtype=np.int32)
+        positions = np.full(count, -1, dtype=np.int32)
         positions[self.index_N] = np.arange(self.num_samples)
         return positions
 
@@ -195,9 +195,11 @@ class TargetStore:
         index_B = np.asarray(index_B, dtype=np.int64)
         # As unsigned numbers negative ones are the largest: one look tells whether all are inside.
         if index_B.size and index_B.view(np.uint64).max() < len(self._position_of):
-            positions_B = index_B if self._is_range else self._position_of[index_B]
-            if self._is_range or positions_B.min() >= 0:
-                return positions_B
+            if self._is_range:
+                return index_B
+            found_B = self._position_of[index_B]
+            if found_B.min() >= 0:
+                return found_B.astype(np.int64)
         positions_B = np.searchsorted(self.index_N, index_B).clip(max=self.num_samples - 1)
         unknown = index_B[self.index_N[positions_B] != index_B]
         if unknown.size:
