@@ -25,7 +25,7 @@ from kdcache.store import (
     read_block,
 )
 
-_checked = CheckedFiles()  # of this process
+checked_files = CheckedFiles()  # of this process, for all its streams
 
 
 class ResidentBlocks:
@@ -168,7 +168,7 @@ class _EncodedRows:
     ) -> None:
         self._store, self._stored, self._device = store, stored, device
         self._encoder, self._row_shape = stored[0].encoder, stored[0].row_shape
-        self._reader = chunk_reader(store, stored[0], _checked)
+        self._reader = chunk_reader(store, stored[0], checked_files)
         self._chunk_bytes = chunk_bytes(store.manifest, self._encoder, self._row_shape)
         self._num_slots = num_slots
         slot_rows = num_slots * store.manifest.block

@@ -37,9 +37,7 @@ def store(
     return made
 
 
-def test_cached_equals_online_and_both_see_what_labels_only_sees(
-    train: Run, tmp_path: Path
-) -> None:
+def test_cached_equals_online_in_an_order_of_its_own(train: Run, tmp_path: Path) -> None:
     checkpoints = {n: str(tmp_path / f"checkpoints/{n}-0.safetensors") for n in ("r14", "r8")}
     options: dict[str, Any] = {"window": WINDOW, "epochs": 2}
     cached = list(train("cached", **options))
@@ -47,7 +45,6 @@ def test_cached_equals_online_and_both_see_what_labels_only_sees(
     assert timeless(cached) == timeless(online)
     assert same_weights(tmp_path / "cached", tmp_path / "online")
     assert read_toml(tmp_path / "cached/config.toml")["window"] == WINDOW
-    # Mentors of no weight change nothing but what is recorded of them: the order is the same.
     list(train("whole", epochs=2))
     assert not same_weights(tmp_path / "cached", tmp_path / "whole")
 
