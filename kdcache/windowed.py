@@ -46,7 +46,7 @@ class WindowedView:
         self._order_K = order_K
         self._positions_K = store.positions(order_K)
         self._block_rows = store.manifest.block
-        self._passage = passage(self._positions_K // self._block_rows)
+        self._passage = passage((self._positions_K // self._block_rows).astype(np.int32))
         if self._passage.most_live > num_slots:
             raise UsageError(
                 f"these rows in this order need {self._passage.most_live} blocks of "
