@@ -4,9 +4,11 @@ slots than stated, damage noticed where it is needed, nothing left running."""
 import os
 import pickle
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import kdcache
 import kdcache.store
 from kdcache.datasets import ImageDataset
 from kdcache.encode import ENCODERS
-from kdcache.epoch_order import epoch_order
+from kdcache.epoch_order import epoch_order, passage
 from kdcache.errors import DamagedTargets, MissingTargets, UsageError
 from kdcache.loader import ReplayLoader
 from kdcache.mentors import Mentor, MentorPool, RunShape, load_mentor
@@ -464,3 +466,41 @@ def test_a_used_stream_can_be_sent_to_another_process(small: SmallStore) -> None
         copied = pickle.loads(pickle.dumps(stream))
     with copied.ordered_view(1, order) as targets:
         np.testing.assert_array_equal(targets[order].numpy(), store.targets(1, order))
+
+
+def test_rows_wait_for_their_own_blocks_only_and_one_more_is_read_ahead(
+    small: SmallStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    go_on = threading.Semaphore(0)
+    read = kdcache.store.read_block
+
+    def held_back(store: Any, stored: Any, view: int, block: int, *rest: Any) -> None:
+        if stored.manifest.name == "a":  # the first of a block's chunks
+            assert go_on.acquire(timeout=60)
+            begun.append(block)
+        read(store, stored, view, block, *rest)
+
+    monkeypatch.setattr("kdcache.resident.read_block", held_back)
+    store = small.open()
+    stream = TargetStream(store, device="cpu", window=WINDOW)
+    order = order_of(store, WINDOW)
+    found = passage(order // ROWS)
+    first = [*found.first.tolist(), SAMPLES]
+    with stream.ordered_view(0, order) as targets:
+        for count, (start, stop) in enumerate(pairwise(first), start=1):
+            go_on.release()  # one more block, and no other, can come
+            expected = store.targets(0, order[start:stop])
+            np.testing.assert_array_equal(targets[order[start:stop]].numpy(), expected)
+            assert begun == found.arriving[:count].tolist()
+
+    begun.clear()
+    for _ in range(2 * BLOCKS):
+        go_on.release()
+    with stream.ordered_view(1, order) as targets:
+        targets[order[:1]]
+        deadline = time.monotonic() + 60
+        while len(begun) < 4 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.05)
+        assert begun == found.arriving[:4].tolist()  # the window's three and the spare one
