@@ -50,6 +50,7 @@ class TargetStream:
     `window`: samples to hold in memory at once, rounded up to whole blocks; None: whole views.
     Memory: two views of what is given, encoded (one, when only one view is usable); with a window
     of W blocks W + 1 blocks, and never more than the view's. Of compressed chunks, one as stored.
+    Beside these, with a window, 4 bytes a sample, and the batches that are under way.
     Raises MissingTargets when no view is complete for these mentors, or the store lacks features
     or logsumexps of one.
     """
