@@ -19,6 +19,7 @@ from benchmarks import (
     streamed,
     training,
     views,
+    windows,
 )
 from benchmarks.material import Settings, default_data_dir
 from benchmarks.table import Row, Skipped, heading, markdown
@@ -29,6 +30,7 @@ GROUPS: dict[str, Callable[[Settings], Iterator[Row | Skipped]]] = {
     "streamed": streamed.measure,
     "cold": cold.measure,
     "readers": readers.measure,
+    "windows": windows.measure,
     "training": training.measure,
     "precompute": precompute.measure,
     "storing": storing.measure,

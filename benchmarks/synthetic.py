@@ -16,6 +16,7 @@ from kdcache.store import (
     MentorManifest,
     StoredMentor,
     TargetStore,
+    chunk_payload,
     commit_chunk,
     ensure_mentor,
     ensure_store,
@@ -52,18 +53,48 @@ def dataset(num_samples: int, size: int = 8) -> ImageDataset:
     )
 
 
+def generated_dataset(num_samples: int, num_classes: int, size: int = 8) -> ImageDataset:
+    """Images made from their index when they are asked for; labels in turn."""
+    pixels = np.arange(3 * size * size, dtype=np.uint32).reshape(3, size, size)
+
+    def fetch(index_B: NDArray[np.int64]) -> NDArray[np.uint8]:
+        seeds_B111 = index_B.astype(np.uint32)[:, None, None, None] * np.uint32(2654435761)
+        return ((seeds_B111 + pixels * np.uint32(2246822519)) >> np.uint32(24)).astype(np.uint8)
+
+    return ImageDataset(
+        name="generated",
+        split="train",
+        fetch=fetch,
+        labels_N=np.arange(num_samples, dtype=np.int64) % num_classes,
+        num_classes=num_classes,
+        preprocessing=Preprocessing(mean=(0.5,) * 3, std=(0.25,) * 3),
+        view_parameters={"size": size, "padding": 1, "flip": True},
+    )
+
+
 def make_store(
-    root: Path, num_samples: int, *, mentors: int, views: int, blocks: int, same_chunks: bool
+    root: Path,
+    num_samples: int,
+    *,
+    mentors: int,
+    views: int,
+    blocks: int,
+    same_chunks: bool,
+    encoder_name: str = "float16",
+    samples: ImageDataset | None = None,
+    rolled: bool = False,
 ) -> TargetStore:
-    """A complete float16 store, `blocks` blocks a view.
+    """A complete store, `blocks` blocks a view; of `samples`, else of noise.
 
     `same_chunks`: one chunk is committed everywhere for the first mentor, and its files are copied
-    for the others; else every chunk has values of its own.
+    for the others; else every chunk has values of its own. `rolled`: these are one chunk's, with
+    its rows rolled, which takes a tenth of the time.
     """
-    encoder = find_encoder("float16")
-    samples = dataset(num_samples)
+    encoder = find_encoder(encoder_name)
+    samples = dataset(num_samples) if samples is None else samples
     manifest = new_manifest(samples, CropFlip(size=8, padding=1))
     manifest = replace(manifest, block=-(-num_samples // blocks))
+    classes = samples.num_classes
     ensure_store(root, manifest, samples)
     names = [f"mentor{number}" for number in range(mentors)]
     for name in names:
@@ -71,7 +102,7 @@ def make_store(
             fingerprint=manifest.fingerprint,
             name=name,
             architecture="synthetic",
-            num_classes=NUM_CLASSES,
+            num_classes=classes,
             checkpoint_sha256="0" * 64,
             preprocessing=samples.preprocessing.describe(),
             run_shape={},
@@ -79,7 +110,7 @@ def make_store(
         ensure_mentor(root, manifest, mentor, encoder, LOGITS, views)
     store = open_store(root)
     first = store.mentor(names[0])
-    chunk = _log_probs(manifest.block, 0)
+    one = chunk = encoder.encode(_log_probs(manifest.block, classes, 0))
     for number, name in enumerate(names):
         stored = store.mentor(name)
         records: list[CommitRecord] = []
@@ -88,12 +119,15 @@ def make_store(
             continue
         for view in range(views):
             for block in range(blocks):
-                if not same_chunks:
-                    chunk = _log_probs(manifest.block, hash((number, view, block)) % 2**32)
+                seed = hash((number, view, block)) % 2**32
+                if rolled:
+                    chunk = np.roll(one, seed % manifest.block, axis=0)
+                elif not same_chunks:
+                    chunk = encoder.encode(_log_probs(manifest.block, classes, seed))
                 record = commit_chunk(
                     stored.array,
                     (view, block),
-                    chunk.data.cast("B"),
+                    chunk_payload(chunk, manifest.block, encoder),
                     rows=manifest.num_rows(block),
                     correct=0,
                     error_sums=ERROR_SUMS,
@@ -118,7 +152,7 @@ def _copy_chunks(source: StoredMentor, target: StoredMentor) -> None:
     write_commit_index(target.array, records)
 
 
-def _log_probs(rows: int, seed: int) -> NDArray[np.float16]:
-    logits = np.random.default_rng(seed).standard_normal((rows, NUM_CLASSES), dtype=np.float32)
+def _log_probs(rows: int, classes: int, seed: int) -> NDArray[np.float32]:
+    logits = np.random.default_rng(seed).standard_normal((rows, classes), dtype=np.float32)
     logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
-    return logits.astype(np.float16)
+    return logits

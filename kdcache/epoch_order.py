@@ -35,6 +35,8 @@ from numpy.typing import NDArray
 from kdcache import philox
 from kdcache.errors import UsageError
 
+Integers = NDArray[np.signedinteger]
+
 _PLACE_BITS = 40  # of a uint64: 24 remain for the line's whole numbers
 _MOST_BLOCKS = 2**22
 
@@ -119,15 +121,15 @@ def _stretches(count: int, width: int) -> tuple[NDArray[np.uint64], NDArray[np.u
 class Passage:
     """When each block of a sequence of rows is first and last needed.
 
-    `block_K`: each row's block. `arriving`: blocks by their first row; `first`: those rows.
-    `leaving`: blocks by their last row; `last`: those rows.
+    `block_K`: each row's block, as given. `arriving`: blocks by their first row; `first`: those
+    rows. `leaving`: blocks by their last row; `last`: those rows.
     """
 
-    block_K: NDArray[np.int64]
-    arriving: NDArray[np.int64]
-    first: NDArray[np.int64]
-    leaving: NDArray[np.int64]
-    last: NDArray[np.int64]
+    block_K: Integers
+    arriving: Integers
+    first: Integers
+    leaving: Integers
+    last: Integers
 
     @property
     def most_live(self) -> int:
@@ -139,7 +141,7 @@ class Passage:
         return int((np.arange(1, len(self.first) + 1) - gone).max())
 
 
-def passage(block_K: NDArray[np.int64]) -> Passage:
+def passage(block_K: Integers) -> Passage:
     """The passage of blocks through rows that need them."""
     arriving, first = np.unique(block_K, return_index=True)
     by_first = np.argsort(first)

@@ -18,7 +18,7 @@ from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP, raw_logits
 from kdcache.sources import Targets
 from kdcache.store import BlockLoader, CheckedFiles, StoredMentor, TargetStore
 
-_checked = CheckedFiles()  # of this process
+checked_files = CheckedFiles()  # of this process, for all its streams
 
 
 class ResidentBlocks:
@@ -161,7 +161,7 @@ class _EncodedRows:
     ) -> None:
         self._store, self._stored, self._device = store, stored, device
         encoder, block = stored[0].encoder, store.manifest.block
-        self._loader = BlockLoader(store, stored[0], _checked)
+        self._loader = BlockLoader(store, stored[0], checked_files)
         self._decode = encoder.decode_together([one.encoder for one in stored], device)
         self._rows = torch.empty(
             (len(stored) * num_slots * block, *encoder.resident_row(stored[0].row_shape)),

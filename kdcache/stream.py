@@ -50,6 +50,7 @@ class TargetStream:
     `window`: samples to hold in memory at once, rounded up to whole blocks; None: whole views.
     Memory: two views of what is given, encoded (one, when only one view is usable); with a window
     of W blocks W + 1 blocks, and never more than the view's. Of compressed chunks, one as stored.
+    Beside these, with a window, 4 bytes a sample, and the batches that are under way.
     Raises MissingTargets when no view is complete for these mentors, or the store lacks features
     or logsumexps of one.
     """
@@ -81,7 +82,7 @@ class TargetStream:
         self.window = window
         self._slots = [_Slot(), _Slot()]
         self._window_slots: ResidentBlocks | None = None
-        self._window_reader = 0  # the process that reads through it now
+        self._windowed: WindowedView | None = None  # the last one opened
         self._loader: ThreadPoolExecutor | None = None
         self._loader_process = 0
 
@@ -130,29 +131,26 @@ class TargetStream:
 
         Raises MissingTargets for a view that is not complete; DamagedTargets for broken chunks,
         with a window when their rows are asked for. UsageError for an order that needs more blocks
-        at once than the window has, or while another windowed view is open.
+        at once than the window has. A windowed view that is open still can be read no further.
         """
         if self.window is None:
             with self.view(number) as resident:
                 yield resident
             return
         self._require_usable(number)
-        if self._window_reader == os.getpid():
-            raise UsageError("a windowed view is open already; leave it before entering another")
+        if self._windowed is not None:  # in a loop that was left by an error, for example
+            self._windowed.close()
         if self._window_slots is None:
             self._window_slots = ResidentBlocks(
                 self.store, self.mentors, self.device, self.kinds, num_slots=self.num_slots
             )
-        slots, num_slots = self._window_slots, self.num_slots
-        self._window_reader = os.getpid()
+        targets = self._windowed = WindowedView(
+            self.store, number, order_K, self._window_slots, self.num_slots, self.executor()
+        )
         try:
-            targets = WindowedView(self.store, number, order_K, slots, num_slots, self.executor())
-            try:
-                yield targets
-            finally:
-                targets.close()
+            yield targets
         finally:
-            self._window_reader = 0
+            targets.close()
 
     def blocks(self, index_N: NDArray[np.int64]) -> Blocks:
         """In which of the store's blocks these samples lie. Raises MissingTargets."""
@@ -250,7 +248,7 @@ class TargetStream:
     def __getstate__(self) -> dict[str, Any]:
         """Pickled (for a spawned process) without thread and buffers; the child makes its own."""
         fresh = {"_loader": None, "_slots": [_Slot(), _Slot()]}
-        return {**self.__dict__, **fresh, "_window_slots": None, "_window_reader": 0}
+        return {**self.__dict__, **fresh, "_window_slots": None, "_windowed": None}
 
     def executor(self) -> ThreadPoolExecutor:
         """The loading thread; a forked child gets its own."""

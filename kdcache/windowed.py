@@ -46,14 +46,14 @@ class WindowedView:
         self._order_K = order_K
         self._positions_K = store.positions(order_K)
         self._block_rows = store.manifest.block
-        self._passage = passage(self._positions_K // self._block_rows)
+        self._passage = passage((self._positions_K // self._block_rows).astype(np.int32))
         if self._passage.most_live > num_slots:
             raise UsageError(
                 f"these rows in this order need {self._passage.most_live} blocks of "
                 f"{self._block_rows} samples at once, the window has {num_slots}; take the order "
                 "of kdcache.ReplayLoader, or a larger window"
             )
-        self._process = os.getpid()
+        self._process, self._is_closed = os.getpid(), False
         self._done = 0  # rows gathered
         self._requested = self._ready = self._left = 0  # of the passage's blocks
         self._free = list(range(num_slots))[::-1]
@@ -84,7 +84,8 @@ class WindowedView:
         return Targets(logits=torch.cat(logits), features=features)
 
     def close(self) -> None:
-        """Nothing fills the slots after this."""
+        """Nothing fills the slots after this, and nothing can be gathered."""
+        self._is_closed = True
         if self._process == os.getpid():
             for loading in self._loading.values():
                 loading.cancel()
@@ -97,6 +98,11 @@ class WindowedView:
         self, index_B: NDArray[np.int64], gather: Callable[[torch.Tensor], Rows]
     ) -> list[Rows]:
         """The next rows, in parts: a request may need more blocks than there are slots."""
+        if self._is_closed:
+            raise UsageError(
+                "this windowed view was left, or another one of its stream was opened since; a "
+                "stream with a window reads one view at a time"
+            )
         start, end = self._done, self._done + len(index_B)
         if not np.array_equal(np.asarray(index_B), self._order_K[start:end]):
             raise UsageError(

@@ -31,6 +31,10 @@ class CheckedFiles:
     def __init__(self) -> None:
         self._states: dict[_Identity, _State] = {}
 
+    def clear(self) -> None:
+        """Forgets them all: every file is checked at its next reading."""
+        self._states.clear()
+
     def knows(self, state: "FileState", checksum: int) -> bool:
         """Whether it was found to have this checksum, unchanged to the end of this reading."""
         known = self._states.get(state.identity)
