@@ -70,7 +70,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
         found.append((stored.manifest.name, view, block))
         read(store, stored, view, block, *rest)
 
-    monkeypatch.setattr("kdcache.resident.read_block", noting)
+    monkeypatch.setattr("kdcache.store.chunk_reading.read_block", noting)
     return found
 
 
@@ -385,7 +385,7 @@ def slow_loads(patch: pytest.MonkeyPatch, seconds: float) -> list[int]:
         time.sleep(seconds)
         read(store, stored, view, block, *rest)
 
-    patch.setattr("kdcache.resident.read_block", slowly)
+    patch.setattr("kdcache.store.chunk_reading.read_block", slowly)
     return begun
 
 
@@ -481,7 +481,7 @@ def test_rows_wait_for_their_own_blocks_only_and_one_more_is_read_ahead(
             begun.append(block)
         read(store, stored, view, block, *rest)
 
-    monkeypatch.setattr("kdcache.resident.read_block", held_back)
+    monkeypatch.setattr("kdcache.store.chunk_reading.read_block", held_back)
     store = small.open()
     stream = TargetStream(store, device="cpu", window=WINDOW)
     order = order_of(store, WINDOW)

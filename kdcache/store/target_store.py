@@ -19,7 +19,6 @@ from kdcache.store.sample_lists import read_list
 from kdcache.store.stored_mentor import StoredMentor, chunk_bytes, is_made, open_mentor
 from kdcache.views import Recipe, recipe_from_description
 
-
 _MOST_SPREAD = 16  # sample integers a sample, up to which a table of positions is held
 
 
