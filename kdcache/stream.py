@@ -19,6 +19,7 @@ from kdcache.errors import MissingTargets, UsageError
 from kdcache.resident import ResidentView
 from kdcache.sources import ViewCycle
 from kdcache.store import (
+    StoredMentor,
     TargetStore,
     healing_command,
     open_store,
@@ -31,8 +32,8 @@ from kdcache.store import (
 class TargetStream:
     """The stored TargetSource.
 
-    `store`: an open store or its path. `mentors`: names, in the order of the M axis; None: all.
-    `views`: which views to cycle through; None: all that are complete for these mentors.
+    `store`: an open store, its path or URL. `mentors`: names, in the order of the M axis; None:
+    all. `views`: which views to cycle through; None: all that are complete for these mentors.
     `features`: gives their pooled features too. `raw_logits`: gives raw logits, log-probabilities
     plus the stored logsumexps. A view is then complete when it has these as well.
     Memory: two views of what is given, encoded (one, when only one view is usable).
@@ -83,8 +84,9 @@ class TargetStream:
         """
         if number not in self.views:
             raise MissingTargets(
-                f"{self.store.root}: view {number} is not complete for {', '.join(self.mentors)}; "
-                f"usable views: {view_ranges(self.views)}. Compute it with: "
+                f"{self.store.address}: view {number} is not complete for "
+                f"{', '.join(self.mentors)}; usable views: {view_ranges(self.views)}. "
+                "Compute it with: "
                 f"{healing_command(self.store, self.mentors, self.kinds)}"
             )
         slot = self._request(number)
@@ -107,14 +109,26 @@ class TargetStream:
         lacking = [view for view in wanted or () if view not in usable]
         if lacking or (wanted is not None and not wanted):
             raise MissingTargets(
-                f"{self.store.root}: the views asked for are {view_ranges(tuple(wanted or ()))}; "
-                f"complete for {', '.join(self.mentors)} are {view_ranges(usable)}. Ask for fewer "
-                "with --views, or compute the others with `kdcache precompute --views`"
+                f"{self.store.address}: the views asked for are "
+                f"{view_ranges(tuple(wanted or ()))}; complete for {', '.join(self.mentors)} are "
+                f"{view_ranges(usable)}. Ask for fewer with --views, or compute the others with `kdcache precompute --views`"
             )
         views = usable if wanted is None else tuple(wanted)
-        chosen = [self.store.mentor(name, kind) for name in self.mentors for kind in self.kinds]
-        require_files(self.store, chosen, views[0])
+        require_files(self.store, self._stored(), views[0])
         return views
+
+    def _stored(self) -> list[StoredMentor]:
+        """What is streamed, in the order in which it is read."""
+        return [self.store.mentor(name, kind) for kind in self.kinds for name in self.mentors]
+
+    def _expect(self, number: int) -> None:
+        """A view is read now, then the one after it."""
+        views = dict.fromkeys((number, self._cycle.after(number)))
+        blocks = range(self.store.manifest.num_blocks)
+        stored = self._stored()
+        self.store.expect(
+            (one, view, block) for view in views for one in stored for block in blocks
+        )
 
     def require_dataset(self, dataset: ImageDataset, *, narrow: bool = True) -> ImageDataset:
         """The store's part of `dataset`, proven to be what the mentors saw.
@@ -135,6 +149,7 @@ class TargetStream:
         free = next((slot for slot in self._slots if slot.readers == 0), None)
         if free is None:
             raise UsageError("two views are held open already; leave one before entering a third")
+        self._expect(number)
         free.load(number, self)
         return free
 

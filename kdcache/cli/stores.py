@@ -59,7 +59,7 @@ def inspect(store: str, as_json: bool, against: str | None, **options: Any) -> N
         return
     dataset, recipe = found["dataset"], found["recipe"]
     tell(
-        f"store        {opened.root}\n"
+        f"store        {opened.address}\n"
         f"format       {found['format']}\n"
         f"fingerprint  {found['fingerprint']}\n"
         f"dataset      {dataset['name']} ({dataset['split']}), {dataset['num_samples']:,} samples, "
