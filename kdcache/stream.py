@@ -111,7 +111,8 @@ class TargetStream:
             raise MissingTargets(
                 f"{self.store.address}: the views asked for are "
                 f"{view_ranges(tuple(wanted or ()))}; complete for {', '.join(self.mentors)} are "
-                f"{view_ranges(usable)}. Ask for fewer with --views, or compute the others with `kdcache precompute --views`"
+                f"{view_ranges(usable)}. Ask for fewer with --views, or compute the others "
+                "with `kdcache precompute --views`"
             )
         views = usable if wanted is None else tuple(wanted)
         require_files(self.store, self._stored(), views[0])

@@ -1,0 +1,116 @@
+"""Training and the command line from a URL: what they are from the folder, bit for bit."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import kdcache
+from kdcache.cli import main
+from kdcache.config import read_toml
+from kdcache.datasets import ImageDataset
+from kdcache.errors import Unreachable
+from kdcache.mentors import Mentor
+from tests.remote.serving import serving
+from tests.train.comparing import same_run
+
+
+@pytest.fixture
+def folder(
+    tmp_path: Path,
+    digits: ImageDataset,
+    digits_mentors: list[Mentor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A folder with a store of 100 digits: three views of two mentors in four blocks."""
+    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 32)
+    root = tmp_path / "served" / "store"
+    kdcache.precompute_targets(
+        digits, digits_mentors, store=root, views=3, features=True, raw_logits=True
+    )
+    return root.parent
+
+
+OPTIONS = ("train-student", "--student", "r8", "--dataset", "digits", "--samples", "100",
+           "--epochs", "4", "--batch-size", "16", "--views", "3")  # fmt: skip
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.filterwarnings("ignore:epoch 3 uses view 0 again")
+@pytest.mark.parametrize("method", ["classroom", "ca-mkd"])
+def test_a_student_from_a_url_is_the_one_from_the_folder(
+    folder: Path, tmp_path: Path, method: str
+) -> None:
+    with serving(folder) as server:
+        url = f"{server.url}/store"
+        for name, store in (("path", folder / "store"), ("url", url)):
+            run(*OPTIONS, "--method", method, "--store", store, "--out", tmp_path / name)
+        assert len(server.chunks) == len(set(server.chunks))
+        assert same_run(tmp_path / "path", tmp_path / "url")
+        assert read_toml(tmp_path / "url" / "config.toml")["store"] == url
+
+
+@pytest.mark.filterwarnings("ignore:epoch 3 uses view 0 again")
+def test_a_run_whose_server_died_goes_on_where_it_was(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdcache.remote.fetching.MOST_AHEAD", 1)
+    options: dict[str, Any] = {
+        "student": "r8",
+        "dataset": "digits",
+        "samples": 100,
+        "epochs": 4,
+        "views": 3,
+    }
+    with serving(folder) as server:
+        url = f"{server.url}/store"
+        list(kdcache.train_student(store=url, out=str(tmp_path / "undisturbed"), **options))
+        monkeypatch.setenv("KDCACHE_HOME", str(tmp_path / "another home"))
+        server.fail("/c/2/", *[503] * 10_000)
+        dies = kdcache.train_student(store=url, out=str(tmp_path / "dies"), **options)
+        with pytest.raises(Unreachable, match="run the same command again to go on"):
+            list(dies)
+        server.faults.clear()
+        told: list[str] = []
+        list(
+            kdcache.train_student(
+                store=url, out=str(tmp_path / "dies"), notify=told.append, **options
+            )
+        )
+        assert any("going on in" in line for line in told)
+    assert same_run(tmp_path / "undisturbed", tmp_path / "dies")
+
+
+def test_inspect_and_verify_take_a_url(
+    folder: Path, digits_checkpoint: Callable[[str], Path]
+) -> None:
+    with serving(folder) as server:
+        url = f"{server.url}/store"
+        local, remote = (
+            json.loads(run("inspect", place, "--json")) for place in (folder / "store", url)
+        )
+        assert local == remote
+        assert f"store        {url}\n" in run("inspect", url)
+        checkpoints = [
+            word
+            for name in ("r8", "r14")
+            for word in ("--checkpoint", f"{name}={digits_checkpoint(name)}")
+        ]
+        found = run("verify", url, "--recompute", 5, *checkpoints)
+        assert "every byte read" in found
+        assert "30 rows of mentors computed again" in found
+        assert f"{url} is sound" in found
+        chunk = next((folder / "store").glob("mentors/*/logits/c/1/2/0"))
+        chunk.write_bytes(chunk.read_bytes()[:-1])
+        result = CliRunner().invoke(main, ["verify", url])
+        assert result.exit_code == 1
+        assert f"{url}/{chunk.relative_to(folder / 'store')}" in result.output
+        assert "--store STORE" in result.output
