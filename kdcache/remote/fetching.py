@@ -62,11 +62,11 @@ class ChunkFetcher:
         What was expected before and is not among them is no longer. A failure ends reading ahead;
         who then needs a chunk fetches it, and meets the failure.
         """
-        missing = [one for one in wanted if not one.is_there()]
         with self._changed():
             self._expected = {one.path: one for one in wanted}
             self._ahead = {p: n for p, n in self._ahead.items() if p in self._expected}
-            self._queue = deque(one for one in missing if one.path not in self._on_way)
+            new = (one for one in wanted if one.path not in self._on_way)
+            self._queue = deque(one for one in new if not one.is_there())
             self._has_room = True
 
     @contextmanager
@@ -117,6 +117,8 @@ class ChunkFetcher:
         with self._changed():
             fetch = self._on_way.get(wanted.path)
             if fetch is None:
+                if wanted.is_there():  # it has just come
+                    return
                 if wanted in self._queue:
                     self._queue.remove(wanted)
                 fetch = self._on_way[wanted.path] = _Fetch(wanted, urgent=True)
@@ -129,16 +131,21 @@ class ChunkFetcher:
 
     def _work(self) -> None:
         while (fetch := self._next()) is not None:
+            room = True
             try:
-                self._fetch(fetch)
+                room = self._fetch(fetch)
             except BaseException as error:
                 fetch.error = error
-                with self._condition:
+            with self._changed():
+                del self._on_way[fetch.wanted.path]
+                if fetch.error is not None:
                     self._queue.clear()
-            finally:
-                with self._changed():
-                    del self._on_way[fetch.wanted.path]
-                fetch.done.set()
+                elif not room:
+                    self._has_room = False  # until something has been read
+                    self._ahead.pop(fetch.wanted.path, None)
+                    if fetch.wanted.path in self._expected:
+                        self._queue.appendleft(fetch.wanted)
+            fetch.done.set()
 
     def _next(self) -> "_Fetch | None":
         with self._condition:
@@ -156,11 +163,12 @@ class ChunkFetcher:
                 self._resting += 1
                 woken = self._condition.wait(_IDLE)
                 self._resting -= 1
-                if not woken:
+                if not (woken or self._urgent or self._queue):
                     self._threads -= 1
                     return None
 
-    def _fetch(self, fetch: "_Fetch") -> None:
+    def _fetch(self, fetch: "_Fetch") -> bool:
+        """Fetches it; or gives False, where it can wait and there is no room."""
         wanted = fetch.wanted
         with self._condition:
             expected = list(self._expected)
@@ -170,14 +178,10 @@ class ChunkFetcher:
         kept = False
         room = self._space.reserve(wanted.bytes, keep, expected)
         try:
-            if not (room or fetch.urgent):
-                with self._condition:  # until something has been read
-                    self._has_room = False
-                    self._ahead.pop(wanted.path, None)
-                    self._queue.appendleft(wanted)
-                return
-            fetch_chunk(self._connection, wanted)
-            kept = True
+            if room or fetch.urgent:
+                fetch_chunk(self._connection, wanted)
+                kept = True
+            return kept
         finally:
             self._space.settle(wanted.bytes, kept=kept)
 

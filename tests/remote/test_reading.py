@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import kdcache
 from kdcache import homes
 from kdcache.encode import ENCODERS
-from kdcache.errors import DamagedTargets, MissingTargets, StoreError, Unreachable, UsageError
+from kdcache.errors import DamagedTargets, MissingTargets, Unreachable, UsageError
 from kdcache.store import TargetStore, write_commit_index
 from kdcache.stream import TargetStream
 from tests.remote.conftest import VIEWS
@@ -352,8 +352,3 @@ def test_an_open_stream_can_be_pickled_and_forked(small: SmallStore, url: str) -
 
 def _send_rows(pipe: Connection, store: TargetStore, view: int) -> None:
     pipe.send(store.targets(view, store.index_N))
-
-
-def test_writing_to_a_url_is_refused(small: SmallStore, url: str) -> None:
-    with pytest.raises(StoreError, match="can be read, not written"):
-        kdcache.precompute_targets(small.dataset, ["r8"], store=url)

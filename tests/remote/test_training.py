@@ -63,7 +63,7 @@ def test_a_run_whose_server_died_goes_on_where_it_was(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kdcache.remote.fetching.MOST_AHEAD", 1)
-    options: dict[str, Any] = {
+    options: dict[str, Any] = {  # the store has three views
         "student": "r8",
         "dataset": "digits",
         "samples": 100,
