@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks import checks, hardware, precompute, reading, storing, training, views
+from benchmarks import checks, hardware, precompute, reading, remote, storing, training, views
 from benchmarks.material import Settings, default_data_dir
 from benchmarks.table import Row, Skipped, heading
 
 GROUPS: dict[str, Callable[[Settings], Iterator[Row | Skipped]]] = {
     "views": views.measure,
     "reading": reading.measure,
+    "remote": remote.measure,
     "training": training.measure,
     "precompute": precompute.measure,
     "storing": storing.measure,

@@ -81,7 +81,7 @@ def test_a_server_that_lists_nothing_is_told_what_is_needed(server: Server, url:
 )
 def test_a_page_is_not_taken_for_a_document(server: Server, url: str, document: str) -> None:
     server.fail(document, *["page"] * 100)
-    with pytest.raises(StoreError, match=r"a web page of 57 bytes arrived .*DOCTYPE.*logging in"):
+    with pytest.raises(StoreError, match=r"a web page of 54 bytes arrived .*DOCTYPE.*logging in"):
         kdcache.open_store(url)
 
 

@@ -29,7 +29,7 @@ def folder(
     monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 32)
     root = tmp_path / "served" / "store"
     kdcache.precompute_targets(
-        digits, digits_mentors, store=root, views=3, features=True, raw_logits=True
+        digits, digits_mentors, store=root, views=3, features=True, keep_logsumexp=True
     )
     return root.parent
 
