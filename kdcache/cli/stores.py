@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("store")
+@click.argument("store", metavar="STORE|URL")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 @click.option(
     "--against",
@@ -76,7 +76,7 @@ def inspect(store: str, as_json: bool, against: str | None, **options: Any) -> N
 
 
 @click.command()
-@click.argument("store")
+@click.argument("store", metavar="STORE|URL")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 @click.option(
     "--recompute",

@@ -58,7 +58,7 @@ class ArrivingChunk:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._temporary = durable.aside(path)
-            self._file = open(self._temporary, "xb")  # noqa: SIM115  (closed by publish, remove)
+            self._file = open(self._temporary, "xb", buffering=0)  # noqa: SIM115  (closed by publish, remove)
         except OSError as error:
             raise LocalFailure from error
 
@@ -71,7 +71,9 @@ class ArrivingChunk:
         self._crc = google_crc32c.extend(self._crc, payload)
         self._trailer += part[len(payload) :]
         try:
-            self._file.write(part)
+            rest = memoryview(part)
+            while rest:
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise LocalFailure from error
         self.got += len(part)

@@ -1,20 +1,24 @@
 """Reading the folder at a URL: files and names in it, tried again where the network fails."""
 
+import asyncio
+import concurrent.futures
 import os
 import re
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urljoin
 
-from kdcache.errors import KdcacheError, StoreError, Unreachable
+from kdcache.errors import KdcacheError, Stopped, StoreError, Unreachable
 from kdcache.remote.address import shown_url
 from kdcache.remote.arriving import ArrivingChunk, ArrivingDocument, LocalFailure, TooLarge
 
 CONNECTIONS = 8
 WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds between attempts
 PROGRESS = 2**16  # bytes: an attempt that brought as many is no failed one
+PIECES = 2**20  # bytes that wait in a connection until they are taken
 PIECE = 2**24  # bytes asked for at once where answers are not streamed
 MOST_LISTING = 2**25  # bytes of a listing over HTTP
 MOST_NAMES = 2**20
@@ -106,9 +110,7 @@ class Connection:
         filesystem, root = self._filesystem()
         path = f"{root}/{name}"
         if _is_http(filesystem):
-            from fsspec.asyn import sync
-
-            sync(filesystem.loop, _stream, filesystem, path, arriving)
+            _get(filesystem, path, arriving)
             return
         while True:
             most = arriving.most + 1 - arriving.got
@@ -124,11 +126,9 @@ class Connection:
         if not _is_http(filesystem):
             entries: Iterable[str] = filesystem.ls(path, detail=False)
             return [str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries]
-        from fsspec.asyn import sync
-
         page = ArrivingDocument(MOST_LISTING)
         try:
-            sync(filesystem.loop, _stream, filesystem, f"{path}/", page)
+            _get(filesystem, f"{path}/", page)
         except (StoreError, PermissionError) as error:
             raise NotListed(_told(error)) from error
         except TooLarge as error:
@@ -149,6 +149,7 @@ def _connect(url: str, shown: str) -> tuple[Any, str]:
             options["client_kwargs"] = {
                 "timeout": ClientTimeout(total=None, sock_connect=30, sock_read=_SILENCE),
                 "auto_decompress": False,
+                "read_bufsize": PIECES,
                 "headers": {"Accept-Encoding": "identity"},
                 "trust_env": True,  # proxies and .netrc, as other programs have them
             }
@@ -169,6 +170,25 @@ def _connect(url: str, shown: str) -> tuple[Any, str]:
 def _is_http(filesystem: Any) -> bool:
     protocol = filesystem.protocol
     return "http" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+
+def _get(filesystem: Any, url: str, arriving: Arriving) -> None:
+    """A GET on fsspec's own thread; given up when the program ends, whatever the server does."""
+    getting = asyncio.run_coroutine_threadsafe(_stream(filesystem, url, arriving), filesystem.loop)
+    while not concurrent.futures.wait([getting], timeout=0.2).done:
+        if is_ending():
+            getting.cancel()
+            raise Stopped("stopped while a file was fetched")
+    getting.result()
+
+
+def is_ending() -> bool:
+    """Whether the program has ended, and Python only waits for threads that are still at work.
+
+    There is no public way to ask: the main thread counts as alive until pools' threads are joined.
+    """
+    ending = getattr(threading, "_SHUTTING_DOWN", False)
+    return bool(ending) or not threading.main_thread().is_alive()
 
 
 async def _stream(filesystem: Any, url: str, arriving: Arriving) -> None:

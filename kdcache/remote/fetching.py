@@ -12,7 +12,7 @@ from typing import Any
 
 from kdcache.errors import Stopped
 from kdcache.remote.arriving import ArrivingChunk, LocalFailure, TooLarge, sounds_like_a_page
-from kdcache.remote.connection import CONNECTIONS, Connection, NotThere
+from kdcache.remote.connection import CONNECTIONS, Connection, NotThere, is_ending
 from kdcache.remote.mirror_space import MirrorSpace
 
 MOST_AHEAD = 2**28  # bytes fetched, or on their way, that nobody has read yet
@@ -111,7 +111,8 @@ class ChunkFetcher:
                 self._threads += 1
                 # Daemons: a process that ends does not wait for the network.
                 threading.Thread(target=self._work, name="kdcache-fetch", daemon=True).start()
-            self._condition.notify_all()
+            if work:  # waking threads costs as much as reading a small chunk
+                self._condition.notify(work)
 
     def _fetch_now(self, wanted: WantedChunk) -> None:
         with self._changed():
@@ -124,7 +125,7 @@ class ChunkFetcher:
                 fetch = self._on_way[wanted.path] = _Fetch(wanted, urgent=True)
                 self._urgent.append(fetch)
         while not fetch.done.wait(0.2):
-            if not threading.main_thread().is_alive():
+            if is_ending():
                 raise Stopped("stopped while a chunk was fetched")
         if fetch.error is not None:
             raise fetch.error

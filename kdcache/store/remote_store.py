@@ -81,8 +81,16 @@ class RemoteStore:
         self.root.mkdir(parents=True, exist_ok=True)
         self._allowance = MOST_DOCUMENTS
         with FileLock(self.root / ".lock"), self.explained():
-            with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="kdcache-open") as pool:
+            pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="kdcache-open")
+            waits = False  # an interruption does not wait for the network
+            try:
                 self._fetch_documents(pool)
+                waits = True
+            except Exception:
+                waits = True
+                raise
+            finally:
+                pool.shutdown(wait=waits, cancel_futures=True)
             yield
 
     def _fetch_documents(self, pool: ThreadPoolExecutor) -> None:

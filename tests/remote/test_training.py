@@ -1,6 +1,12 @@
 """Training and the command line from a URL: what they are from the folder, bit for bit."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +20,7 @@ from kdcache.config import read_toml
 from kdcache.datasets import ImageDataset
 from kdcache.errors import Unreachable
 from kdcache.mentors import Mentor
-from tests.remote.serving import serving
+from tests.remote.serving import Handler, serving
 from tests.train.comparing import same_run
 
 
@@ -114,3 +120,39 @@ def test_inspect_and_verify_take_a_url(
         assert result.exit_code == 1
         assert f"{url}/{chunk.relative_to(folder / 'store')}" in result.output
         assert "--store STORE" in result.output
+
+
+@pytest.mark.parametrize("part", ["/store/mentors/", "/c/0/", "/c/1/"])
+def test_an_interruption_does_not_wait_for_the_network(
+    folder: Path, tmp_path: Path, part: str
+) -> None:
+    asleep = threading.Event()
+
+    def sleep(handler: Handler) -> None:
+        asleep.wait(60)
+
+    with serving(folder) as server:
+        server.fail(part, *[sleep] * 100)
+        command = [sys.executable, "-m", "kdcache", *OPTIONS, "--store", f"{server.url}/store"]
+        environment = {**os.environ, "KDCACHE_HOME": str(tmp_path / "home")}
+        training = subprocess.Popen(
+            [*command, "--out", str(tmp_path / "run")],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not any(part in path for path in server.asked):
+            assert training.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.5)
+        started = time.monotonic()
+        training.send_signal(signal.SIGINT)
+        if part == "/c/1/":  # between two epochs nobody asks whether to stop: "at once" is meant
+            time.sleep(1)
+            training.send_signal(signal.SIGINT)
+        _, told = training.communicate(timeout=50)
+        assert time.monotonic() - started < 15
+        assert training.returncode == 130, told
+        assert "Run the same command again to go on" in told
+        assert "Traceback" not in told
+        asleep.set()
