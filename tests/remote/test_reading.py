@@ -350,5 +350,33 @@ def test_an_open_stream_can_be_pickled_and_forked(small: SmallStore, url: str) -
     np.testing.assert_array_equal(rows, small.open().targets(1, index))
 
 
+def test_several_processes_share_a_mirror_that_is_too_small(
+    small: SmallStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = small.open().chunk_bytes("r8") + 4
+    monkeypatch.setenv("KDCACHE_MIRROR_GB", str(5 * size / 1e9))
+    context = multiprocessing.get_context("fork")
+    pipes = [context.Pipe() for _ in range(3)]
+    readers = [context.Process(target=_send_all_rows, args=(child, url)) for _, child in pipes]
+    for reader in readers:
+        reader.start()
+    expected = small.decoded
+    for parent, _ in pipes:
+        assert parent.poll(100)
+        rows_VNMC = parent.recv()
+        np.testing.assert_array_equal(rows_VNMC[:, :, 0], expected["r20"])
+        np.testing.assert_array_equal(rows_VNMC[:, :, 1], expected["r8"])
+    for reader in readers:
+        reader.join()
+        assert reader.exitcode == 0
+
+
+def _send_all_rows(pipe: Connection, url: str) -> None:
+    store = kdcache.open_store(url)
+    for _ in range(3):
+        rows = [store.targets(view, store.index_N, ["r20", "r8"]) for view in range(VIEWS)]
+    pipe.send(np.stack(rows))
+
+
 def _send_rows(pipe: Connection, store: TargetStore, view: int) -> None:
     pipe.send(store.targets(view, store.index_N))
