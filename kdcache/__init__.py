@@ -5,7 +5,7 @@ The public names, each loaded when first used (importing kdcache does not import
     kdcache.open_dataset("cifar100")                  datasets: index -> (pixels, label)
     kdcache.views.CropFlip(size=32, padding=4)        replayable views
     kdcache.precompute_targets(dataset, ["r56"])      run the mentors once
-    kdcache.open_store(path)                          what they said: .targets(view, index)
+    kdcache.open_store(path_or_url)                   what they said: .targets(view, index)
     kdcache.TargetStream(store)                       the same, whole views in the background
     kdcache.ReplayLoader(dataset, store)              batches of views with their targets
     kdcache.ClassroomLoss()                           knowledge filter and mentoring

@@ -222,6 +222,6 @@ def _require_same_dataset(file: TrainedFile, images: ImageDataset, store: Target
     theirs = file.stated.get("dataset")
     if theirs is not None and theirs not in (images.name, store.manifest.dataset["name"]):
         raise UsageError(
-            f"{file.path} was trained on {theirs!r:.100}, the store {store.root} is of "
+            f"{file.path} was trained on {theirs!r:.100}, the store {store.address} is of "
             f"{store.manifest.dataset['name']!r:.100}; give a student of the store's dataset"
         )

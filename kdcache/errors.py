@@ -53,6 +53,12 @@ class DamagedTargets(StoreError):
     exit_code = 1
 
 
+class Unreachable(StoreError):
+    """A store at a URL cannot be read now: the network or the server failed, again and again."""
+
+    exit_code = 1
+
+
 class ReplayMismatch(KdcacheError):
     """Replayed views differ from the views the mentors saw."""
 

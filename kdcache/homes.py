@@ -1,4 +1,4 @@
-"""Where things live: `$KDCACHE_HOME` (stores, mentor library, data) and `$KDCACHE_DATA`."""
+"""Where things live: `$KDCACHE_HOME` (stores, mentors, mirrors, data) and `$KDCACHE_DATA`."""
 
 import os
 from pathlib import Path
@@ -15,6 +15,11 @@ def home() -> Path:
 def stores() -> Path:
     """Stores made without `--store`; searched by `train-student` without `--store`."""
     return home() / "stores"
+
+
+def mirrors() -> Path:
+    """What was fetched of stores at URLs, a folder for each; it may be removed at any time."""
+    return home() / "mirrors"
 
 
 def data_dir(given: str | os.PathLike[str] | None = None) -> Path:

@@ -22,7 +22,7 @@ def require_stored_mentor(store: TargetStore, mentor: Mentor) -> None:
     here = mentor.identity()
     require_equal(
         f"mentor {mentor.name!r}",
-        (f"store {store.root}", {key: getattr(stored, key) for key in here}),
+        (f"store {store.address}", {key: getattr(stored, key) for key in here}),
         ("loaded here", here),
         f"Give the checkpoint the store was made with, and the JSON with its preprocessing beside "
         f"it: --checkpoint {mentor.name}=FILE",

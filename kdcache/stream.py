@@ -27,12 +27,12 @@ from kdcache.sources import ViewCycle
 from kdcache.store import (
     StoredMentor,
     TargetStore,
-    chunk_bytes,
     healing_command,
-    most_payload,
+    loading_bytes,
     open_store,
     proven_dataset,
     require_files,
+    resident_bytes,
     view_ranges,
 )
 from kdcache.windowed import WindowedView
@@ -43,8 +43,8 @@ _SHARE = 0.8  # of the memory available, that a window named in an error takes
 class TargetStream:
     """The stored TargetSource.
 
-    `store`: an open store or its path. `mentors`: names, in the order of the M axis; None: all.
-    `views`: which views to cycle through; None: all that are complete for these mentors.
+    `store`: an open store, its path or URL. `mentors`: names, in the order of the M axis; None:
+    all. `views`: which views to cycle through; None: all that are complete for these mentors.
     `features`: gives their pooled features too. `raw_logits`: gives raw logits, log-probabilities
     plus the stored logsumexps. A view is then complete when it has these as well.
     `window`: samples to hold in memory at once, rounded up to whole blocks; None: whole views.
@@ -77,9 +77,9 @@ class TargetStream:
             raise UsageError(f"a mentor is named twice: {', '.join(self.mentors)}")
         self.device = resolve_device(str(device))
         self.recipe = self.store.recipe
+        self.window = window
         self.views = self._choose_views(views)
         self._cycle = ViewCycle(self.recipe, self.views)
-        self.window = window
         self._slots = [_Slot(), _Slot()]
         self._window_slots: ResidentBlocks | None = None
         self._windowed: WindowedView | None = None  # the last one opened
@@ -147,6 +147,9 @@ class TargetStream:
         targets = self._windowed = WindowedView(
             self.store, number, order_K, self._window_slots, self.num_slots, self.executor()
         )
+        self.store.expect(
+            (one, number, block) for block in targets.arriving for one in self._stored()
+        )
         try:
             yield targets
         finally:
@@ -168,11 +171,13 @@ class TargetStream:
     @property
     def num_bytes(self) -> int:
         """The most memory that it takes."""
-        manifest = self.store.manifest
-        chosen = [(s.encoder, s.row_shape) for s in self._chosen()]
-        sizes = [chunk_bytes(manifest, encoder, shape) for encoder, shape in chosen]
-        packed = {e: n for n, (e, _) in zip(sizes, chosen, strict=True) if e.compression}
-        return self.num_slots * sum(sizes) + sum(map(most_payload, packed.values()))
+        stored, manifest = self._stored(), self.store.manifest
+        blocks = sum(resident_bytes(manifest, one.encoder, one.row_shape) for one in stored)
+        buffers = {  # for what is compressed, and what is unpacked
+            (one.encoder.family, one.row_shape): loading_bytes(manifest, one.encoder, one.row_shape)
+            for one in stored
+        }
+        return self.num_slots * blocks + sum(buffers.values())
 
     def require_memory(self) -> None:
         """Raises UsageError when that is more than this machine has left, naming what fits."""
@@ -194,19 +199,17 @@ class TargetStream:
             "fewer mentors with --mentors"
         )
         raise UsageError(
-            f"{self.store.root}: {what} of {len(self.mentors)} mentors ({', '.join(self.kinds)}) "
-            f"needs {gigabytes(self.num_bytes)} of memory, {gigabytes(available)} are available "
-            f"here. {advice}, or free memory"
+            f"{self.store.address}: {what} of {len(self.mentors)} mentors "
+            f"({', '.join(self.kinds)}) needs {gigabytes(self.num_bytes)} of memory, "
+            f"{gigabytes(available)} are available here. {advice}, or free memory"
         )
-
-    def _chosen(self) -> list[StoredMentor]:
-        return [self.store.mentor(name, kind) for name in self.mentors for kind in self.kinds]
 
     def _require_usable(self, number: int) -> None:
         if number not in self.views:
             raise MissingTargets(
-                f"{self.store.root}: view {number} is not complete for {', '.join(self.mentors)}; "
-                f"usable views: {view_ranges(self.views)}. Compute it with: "
+                f"{self.store.address}: view {number} is not complete for "
+                f"{', '.join(self.mentors)}; usable views: {view_ranges(self.views)}. "
+                "Compute it with: "
                 f"{healing_command(self.store, self.mentors, self.kinds)}"
             )
 
@@ -215,13 +218,30 @@ class TargetStream:
         lacking = [view for view in wanted or () if view not in usable]
         if lacking or (wanted is not None and not wanted):
             raise MissingTargets(
-                f"{self.store.root}: the views asked for are {view_ranges(tuple(wanted or ()))}; "
-                f"complete for {', '.join(self.mentors)} are {view_ranges(usable)}. Ask for fewer "
-                "with --views, or compute the others with `kdcache precompute --views`"
+                f"{self.store.address}: the views asked for are "
+                f"{view_ranges(tuple(wanted or ()))}; complete for {', '.join(self.mentors)} are "
+                f"{view_ranges(usable)}. Ask for fewer with --views, or compute the others "
+                "with `kdcache precompute --views`"
             )
         views = usable if wanted is None else tuple(wanted)
-        require_files(self.store, self._chosen(), views[0])
+        # Of a store at a URL this fetches them: with a window, no more than it holds.
+        blocks = self.store.manifest.num_blocks
+        held = blocks if self.window is None else min(blocks, self.num_slots)
+        require_files(self.store, self._stored(), views[0], range(held))
         return views
+
+    def _stored(self) -> list[StoredMentor]:
+        """What is streamed, in the order in which it is read."""
+        return [self.store.mentor(name, kind) for kind in self.kinds for name in self.mentors]
+
+    def _expect(self, number: int) -> None:
+        """A view is read now, then the one after it."""
+        views = dict.fromkeys((number, self._cycle.after(number)))
+        blocks = range(self.store.manifest.num_blocks)
+        stored = self._stored()
+        self.store.expect(
+            (one, view, block) for view in views for block in blocks for one in stored
+        )
 
     def require_dataset(self, dataset: ImageDataset, *, narrow: bool = True) -> ImageDataset:
         """The store's part of `dataset`, proven to be what the mentors saw.
@@ -242,6 +262,7 @@ class TargetStream:
         free = next((slot for slot in self._slots if slot.readers == 0), None)
         if free is None:
             raise UsageError("two views are held open already; leave one before entering a third")
+        self._expect(number)
         free.load(number, self)
         return free
 

@@ -28,6 +28,7 @@ from kdcache.errors import (
 from kdcache.factories import require_named
 from kdcache.mentors import MentorPool, RunShape, load_mentor
 from kdcache.online import require_stored_mentor
+from kdcache.remote import is_url
 from kdcache.store import (
     METADATA,
     Damage,
@@ -107,6 +108,8 @@ def _healing(root: str | Path, found: Verification) -> str | None:
     try:
         store = open_store(root)
     except StoreError:
+        if is_url(root):
+            return None
         names = ",".join(stored_names(Path(root))) or "MENTORS"
         command = shlex.join(["kdcache", "precompute", "--store", str(root), "--mentors", names])
         return f"{command}  # and --dataset, --samples, --recipe, --view-seed as it was made with"
@@ -124,7 +127,7 @@ def _with_replay(found: Verification, store: TargetStore, images: ImageDataset) 
     try:
         proven_dataset(store, images)
     except ReplayMismatch as error:
-        damage = Damage(path=str(store.root / METADATA), reason=str(error))
+        damage = Damage(path=store.shown(store.root / METADATA), reason=str(error))
         return replace(found, damaged=(*found.damaged, damage))
     return replace(found, replayed=len(store.manifest.replay_proof))
 
@@ -142,7 +145,7 @@ def _with_rows(
     of_it = [stored for stored in store.sound_targets if stored.manifest.name == name]
     try:
         if name not in checkpoints:
-            require_named(name, option="--checkpoint", origin=f"store {store.root}")
+            require_named(name, option="--checkpoint", origin=f"store {store.address}")
         mentor = load_mentor(name, images, checkpoints.get(name))
         require_stored_mentor(store, mentor)
     except (CheckpointError, UsageError, StoreMismatch) as error:

@@ -63,6 +63,12 @@ class WindowedView:
         self._shift_B = np.zeros(store.manifest.num_blocks, dtype=np.int64)
         self._request()
 
+    @property
+    def arriving(self) -> list[int]:
+        """The blocks in the order in which they are loaded."""
+        blocks: list[int] = self._passage.arriving.tolist()
+        return blocks
+
     def __getitem__(self, index_B: NDArray[np.int64]) -> torch.Tensor:
         """float32 (B, M, C) on the device: the logits of `gather_targets`."""
         parts = self._take(index_B, self._memory.gather_logits)

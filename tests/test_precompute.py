@@ -339,7 +339,7 @@ def test_a_store_of_another_machine_needs_no_write_to_be_found_complete(
 def test_a_url_is_not_taken_for_a_folder(
     digits: ImageDataset, digits_mentors: list[Mentor]
 ) -> None:
-    with pytest.raises(StoreError, match="by path only"):
+    with pytest.raises(StoreError, match="read, not written"):
         PrecomputeJob(digits, digits_mentors, store="s3://bucket/x")
 
 

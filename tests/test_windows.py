@@ -64,13 +64,13 @@ def small_store(root: Path, patch: pytest.MonkeyPatch, encoder: str, views: int 
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     """Mentor, view and block of each chunk that is read into a slot, as they come."""
     found: list[tuple[str, int, int]] = []
-    read = kdcache.store.read_block
+    load = kdcache.store.BlockLoader.load
 
-    def noting(store: Any, stored: Any, view: int, block: int, *rest: Any) -> None:
+    def noting(own: Any, stored: Any, view: int, block: int, rows: Any) -> None:
         found.append((stored.manifest.name, view, block))
-        read(store, stored, view, block, *rest)
+        load(own, stored, view, block, rows)
 
-    monkeypatch.setattr("kdcache.store.chunk_reading.read_block", noting)
+    monkeypatch.setattr("kdcache.store.BlockLoader.load", noting)
     return found
 
 
@@ -378,14 +378,14 @@ def test_what_does_not_fit_in_memory_is_refused_and_told_what_does(
 def slow_loads(patch: pytest.MonkeyPatch, seconds: float) -> list[int]:
     """Makes reading take its time; the blocks that were begun."""
     begun: list[int] = []
-    read = kdcache.store.read_block
+    load = kdcache.store.BlockLoader.load
 
-    def slowly(store: Any, stored: Any, view: int, block: int, *rest: Any) -> None:
+    def slowly(own: Any, stored: Any, view: int, block: int, rows: Any) -> None:
         begun.append(block)
         time.sleep(seconds)
-        read(store, stored, view, block, *rest)
+        load(own, stored, view, block, rows)
 
-    patch.setattr("kdcache.store.chunk_reading.read_block", slowly)
+    patch.setattr("kdcache.store.BlockLoader.load", slowly)
     return begun
 
 
@@ -473,15 +473,15 @@ def test_rows_wait_for_their_own_blocks_only_and_one_more_is_read_ahead(
 ) -> None:
     begun: list[int] = []
     go_on = threading.Semaphore(0)
-    read = kdcache.store.read_block
+    load = kdcache.store.BlockLoader.load
 
-    def held_back(store: Any, stored: Any, view: int, block: int, *rest: Any) -> None:
+    def held_back(own: Any, stored: Any, view: int, block: int, rows: Any) -> None:
         if stored.manifest.name == "a":  # the first of a block's chunks
             assert go_on.acquire(timeout=60)
             begun.append(block)
-        read(store, stored, view, block, *rest)
+        load(own, stored, view, block, rows)
 
-    monkeypatch.setattr("kdcache.store.chunk_reading.read_block", held_back)
+    monkeypatch.setattr("kdcache.store.BlockLoader.load", held_back)
     store = small.open()
     stream = TargetStream(store, device="cpu", window=WINDOW)
     order = order_of(store, WINDOW)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("store")
+@click.argument("store", metavar="STORE|URL")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 @click.option(
     "--against",
@@ -59,7 +59,7 @@ def inspect(store: str, as_json: bool, against: str | None, **options: Any) -> N
         return
     dataset, recipe = found["dataset"], found["recipe"]
     tell(
-        f"store        {opened.root}\n"
+        f"store        {opened.address}\n"
         f"format       {found['format']}\n"
         f"fingerprint  {found['fingerprint']}\n"
         f"dataset      {dataset['name']} ({dataset['split']}), {dataset['num_samples']:,} samples, "
@@ -76,7 +76,7 @@ def inspect(store: str, as_json: bool, against: str | None, **options: Any) -> N
 
 
 @click.command()
-@click.argument("store")
+@click.argument("store", metavar="STORE|URL")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 @click.option(
     "--recompute",

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 @click.option(
     "--store",
     type=click.Path(),
-    help="The store to train from.  [default: the one under $KDCACHE_HOME/stores that fits]",
+    help="The store to train from: a folder, or a URL (http, https, s3, gs, sftp).  [default: the "
+    "one under $KDCACHE_HOME/stores that fits]",
 )
 @click.option("--mentors", type=NameList(), help="Which mentors teach.  [default: the store's]")
 @click.option(

@@ -34,9 +34,11 @@ from kdcache.store.store_writer import (
 from kdcache.store.stored_mentor import (
     StoredMentor,
     chunk_bytes,
+    loading_bytes,
     mentor_array,
     read_array,
     read_spare_encoder,
+    resident_bytes,
     stored_as,
     title,
 )
@@ -78,6 +80,7 @@ __all__ = [
     "is_damaged_store",
     "is_store",
     "keep_what_is_there",
+    "loading_bytes",
     "local_path",
     "mentor_array",
     "most_payload",
@@ -95,6 +98,7 @@ __all__ = [
     "require_files",
     "require_finite",
     "require_replay",
+    "resident_bytes",
     "stored_as",
     "stored_names",
     "title",

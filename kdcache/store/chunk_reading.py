@@ -1,7 +1,8 @@
 """Reading committed chunks: each checked, and once more where somebody healed it in between."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,10 +33,15 @@ def require_files(
     Called before memory is taken for a view, so that none is taken for what is only claimed.
     """
     wanted = range(store.manifest.num_blocks) if blocks is None else list(blocks)
+    chosen = list(chosen)
+    store.expect((stored, view, block) for stored in chosen for block in wanted)
     for stored in chosen:
         for block in wanted:
             record = _record(store, stored, (view, block))
             path = stored.array.chunk(view, block)
+            if store.remote is not None:  # its bytes are proven by fetching them
+                _fetch(store, stored, path, record)
+                continue
             try:
                 size = path.lstat().st_size
             except OSError:
@@ -63,12 +69,23 @@ def read_block(
     record = _record(store, stored, (view, block))
     path = stored.array.chunk(view, block)
     try:
-        reader.read_into(buffer, path, record.bytes, record.checksum)
+        _read(store, path, record, partial(reader.read_into, buffer))
     except DamagedChunk as error:
         if healed := _healed(store, stored, record):
             with suppress(DamagedChunk):
-                return reader.read_into(buffer, path, healed.bytes, healed.checksum)
+                return _read(store, path, healed, partial(reader.read_into, buffer))
         raise damaged_chunk(store, stored, record.key, path, str(error)) from error
+
+
+def check_block(
+    store: "TargetStore", stored: StoredMentor, key: ChunkKey, reader: ChunkReader
+) -> str | None:
+    """Why a committed chunk is not what was committed (every byte is read); None if it is."""
+    try:
+        _read(store, stored.array.chunk(*key), stored.commits[key], reader.check)
+    except DamagedChunk as error:
+        return str(error)
+    return None
 
 
 def decode_into(
@@ -130,13 +147,44 @@ def chunk_reader(
     return ChunkReader(stored.encoder, raw, checked)
 
 
+def _read(
+    store: "TargetStore", path: Path, record: CommitRecord, read: Callable[[Path, int, int], None]
+) -> None:
+    """Reads a chunk, which of a store at a URL is fetched first.
+
+    What an earlier run fetched may be older than its record, or have suffered: it is fetched again.
+    """
+    while store.remote is not None:
+        with store.remote.holding(path, record) as fresh:
+            try:
+                return read(path, record.bytes, record.checksum)
+            except DamagedChunk:
+                if fresh and path.exists():  # else another process has just made room
+                    raise
+                path.unlink(missing_ok=True)
+    read(path, record.bytes, record.checksum)
+
+
+def _fetch(store: "TargetStore", stored: StoredMentor, path: Path, record: CommitRecord) -> None:
+    assert store.remote is not None
+    try:
+        with store.remote.holding(path, record):
+            return
+    except DamagedChunk as error:
+        if healed := _healed(store, stored, record):
+            with suppress(DamagedChunk), store.remote.holding(path, healed):
+                return
+        raise damaged_chunk(store, stored, record.key, path, str(error)) from error
+
+
 def damaged_chunk(
     store: "TargetStore", stored: StoredMentor, key: ChunkKey, path: Path, reason: str
 ) -> DamagedTargets:
     """The error that tells what is wrong with a chunk, and how to heal it."""
     return DamagedTargets(
-        f"{_called(stored)}, view {key[0]}, block {key[1]} are damaged: {reason} ({path}). Compute "
-        f"exactly what is missing or damaged again with: {_healing(store, stored)}"
+        f"{_called(stored)}, view {key[0]}, block {key[1]} are damaged: {reason} "
+        f"({store.shown(path)}). Compute exactly what is missing or damaged again with: "
+        f"{_healing(store, stored)}"
     )
 
 
@@ -147,7 +195,7 @@ def _record(store: "TargetStore", stored: StoredMentor, key: ChunkKey) -> Commit
         if wrong.key == key:
             raise damaged_chunk(store, stored, key, wrong.path, wrong.reason)
     raise MissingTargets(
-        f"{store.root} has no {_called(stored)} for view {key[0]}, block {key[1]} "
+        f"{store.address} has no {_called(stored)} for view {key[0]}, block {key[1]} "
         f"({len(stored.commits)} chunks are committed); compute them with: "
         f"{_healing(store, stored)}"
     )
@@ -157,6 +205,8 @@ def _healed(
     store: "TargetStore", stored: StoredMentor, record: CommitRecord
 ) -> CommitRecord | None:
     """The record that now stands in this one's place, if somebody healed its chunk."""
+    if store.remote is not None:
+        store.remote.fetch_record(stored.array, record.key)
     found = read_record(stored.array, record.key)
     if found is None or found == record or found.identity != record.identity:
         return None

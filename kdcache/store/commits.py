@@ -133,7 +133,7 @@ def read_commits(array: ArrayLocation, identity: str, *, use_index: bool = True)
     listed = _listed_records(array)
     folder = array.commits
     there = {key for _, key in listed}
-    gathered, index_damage = _read_index(array.commit_index) if use_index else ({}, None)
+    gathered, index_damage = read_index(array.commit_index) if use_index else ({}, None)
     records: dict[ChunkKey, CommitRecord] = {}
     broken = [
         BrokenRecord(key=record.key, path=folder / name, reason=GONE)
@@ -142,7 +142,7 @@ def read_commits(array: ArrayLocation, identity: str, *, use_index: bool = True)
     ]
     for name, key in listed:
         try:
-            record = gathered.get(name) or _read_record(folder / name)
+            record = gathered.get(name) or read_record_file(folder / name)
             if record.identity != identity:
                 raise ValueError(STRANGER)
             if key in records:
@@ -162,7 +162,7 @@ def gather_commits(array: ArrayLocation, identity: str) -> None:
 
     It may also know of records that are gone; it is left to say so until these are there again.
     """
-    gathered, damage = _read_index(array.commit_index)
+    gathered, damage = read_index(array.commit_index)
     on_disk = read_commits(array, identity, use_index=False).records
     knows_more = any(record.key not in on_disk for record in gathered.values())
     says_it = gathered == {record.file_name: record for record in on_disk.values()}
@@ -174,7 +174,7 @@ def read_record(array: ArrayLocation, key: ChunkKey) -> CommitRecord | None:
     """The record of one chunk, read anew; None where there is none to be believed."""
     for name, _ in _listed_records(array, key):
         with suppress(ValueError, FileNotFoundError):
-            return _read_record(array.commits / name)
+            return read_record_file(array.commits / name)
     return None
 
 
@@ -193,8 +193,13 @@ def _listed_records(
     """The names of an array's record files, or of one of its chunks', in order."""
     start = "" if key is None else f"{key[0]:06d}.{key[1]:06d}."
     names = [name for name in listed(array.commits) if name.startswith(start)]
-    matches = [match for name in names if (match := _RECORD_NAME.fullmatch(name))]
-    return [(match[0], (int(match[1]), int(match[2]))) for match in matches]
+    return [(name, key) for name in names if (key := record_key(name)) is not None]
+
+
+def record_key(name: str) -> ChunkKey | None:
+    """The chunk whose record has that file name; None for a name that is no record's."""
+    match = _RECORD_NAME.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _intact_record(
@@ -204,7 +209,7 @@ def _intact_record(
     if len(present) != 1:
         return None
     try:
-        record = _read_record(present[0])
+        record = read_record_file(present[0])
         reader.check(array.chunk(*record.key), record.bytes, record.checksum)
     except (ValueError, FileNotFoundError, DamagedChunk):
         return None
@@ -220,7 +225,7 @@ def withdraw(array: ArrayLocation, records: Iterable[Path]) -> None:
         durable.fsync_folder(array.commits)
 
 
-def _read_record(path: Path) -> CommitRecord:
+def read_record_file(path: Path) -> CommitRecord:
     """One record file. Raises ValueError for one that is not what was written."""
     try:
         document = read_sealed(path, most_bytes=MOST_RECORD_BYTES)
@@ -230,8 +235,8 @@ def _read_record(path: Path) -> CommitRecord:
     return CommitRecord.from_json(path.name, document)
 
 
-def _read_index(path: Path) -> tuple[dict[str, CommitRecord], str | None]:
-    """The gathered records, and why they cannot be used."""
+def read_index(path: Path) -> tuple[dict[str, CommitRecord], str | None]:
+    """The gathered records by file name, and why they cannot be used."""
     try:
         gathered = read_sealed(path, most_bytes=MOST_INDEX_BYTES).get("records")
         if not isinstance(gathered, dict):

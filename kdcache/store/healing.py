@@ -17,7 +17,8 @@ def healing_command(store: "TargetStore", mentors: Iterable[str], kinds: Iterabl
 
     `kinds`: names of kinds of targets that it is to add, to those that a mentor has. Mentors that
     were made in different ways need one command each way, joined by `&&`. A module:factory is
-    not spelt out: who copies the command would run code that only a store names.
+    not spelt out: who copies the command would run code that only a store names. A store at a
+    URL is healed where it lies.
     """
     dataset = store.manifest.dataset
     ways: dict[tuple[str, ...], list[str]] = {}
@@ -27,12 +28,14 @@ def healing_command(store: "TargetStore", mentors: Iterable[str], kinds: Iterabl
         added = [k.option for k in KINDS.values() if k.option is not None and k.name in wanted]
         ways.setdefault((*_options(sound.get(name)), *added), []).append(_named(name))
     commands = []
+    root = str(store.root) if store.remote is None else "STORE"
     for options, named in ways.items():
-        words = ["kdcache", "precompute", "--store", str(store.root), "--mentors", ",".join(named)]
+        words = ["kdcache", "precompute", "--store", root, "--mentors", ",".join(named)]
         words += ["--dataset", _named(dataset["name"]), "--split", dataset["split"]]
         words += ["--samples", str(dataset["num_samples"]), *options]
         commands.append(shlex.join(words))
-    return " && ".join(commands)
+    where = "" if store.remote is None else f"  # STORE: the folder behind {store.address}"
+    return " && ".join(commands) + where
 
 
 def view_ranges(views: Sequence[int]) -> str:

@@ -45,7 +45,7 @@ def dataset_at_hand(
     Whether it is what the mentors saw, `proven_dataset` says. Raises DatasetError, UsageError.
     """
     described = store.manifest.dataset
-    origin = f"store {store.root}"
+    origin = f"store {store.address}"
     name = name or require_named(described["name"], option="--dataset", origin=origin)
     return open_dataset(name, described["split"], data_dir=data_dir, download=False)
 
@@ -62,7 +62,7 @@ def proven_dataset(store: "TargetStore", dataset: ImageDataset) -> ImageDataset:
         stored_part = dataset.subset(store.index_N)
     except UsageError as error:
         raise StoreMismatch(
-            f"the dataset is not the one of the store {store.root}, which holds "
+            f"the dataset is not the one of the store {store.address}, which holds "
             f"{manifest.num_samples} samples of {manifest.dataset['name']} "
             f"({manifest.dataset['split']}): {error}. {remedy}"
         ) from error
@@ -71,7 +71,7 @@ def proven_dataset(store: "TargetStore", dataset: ImageDataset) -> ImageDataset:
     if any(here[key] != manifest.dataset.get(key) for key in content):
         require_equal(
             "the dataset",
-            (f"store {store.root}", manifest.dataset),
+            (f"store {store.address}", manifest.dataset),
             ("dataset here", here),
             remedy,
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from kdcache.encode import KINDS, LOGITS, Encoder, TargetKind, encoder_from_description
 from kdcache.errors import StoreError
-from kdcache.store.chunks import ChunkReader, DamagedChunk, can_hold
+from kdcache.store.chunks import ChunkReader, DamagedChunk, can_hold, most_payload
 from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.commits import BrokenRecord, Commits, read_commits
 from kdcache.store.layout import METADATA, ArrayLocation, member_name, require_inside
@@ -283,6 +283,19 @@ def read_spare_encoder(
 def chunk_bytes(manifest: Manifest, encoder: Encoder, row_shape: tuple[int, ...]) -> int:
     """Bytes of one whole chunk before compression, of targets of a shape."""
     return manifest.block * prod(encoder.stored_row(row_shape)) * np.dtype(encoder.dtype).itemsize
+
+
+def resident_bytes(manifest: Manifest, encoder: Encoder, row_shape: tuple[int, ...]) -> int:
+    """Bytes of one block in memory, ready to be gathered from."""
+    row = prod(encoder.resident_row(row_shape)) * np.dtype(encoder.dtype).itemsize
+    labels = np.dtype(np.int64).itemsize if encoder.needs_labels else 0
+    return manifest.block * (row + labels)
+
+
+def loading_bytes(manifest: Manifest, encoder: Encoder, row_shape: tuple[int, ...]) -> int:
+    """Bytes of the buffers that loading blocks takes beside these, at most."""
+    raw = chunk_bytes(manifest, encoder, row_shape)
+    return (most_payload(raw) if encoder.compression else 0) + (raw if encoder.unpacks else 0)
 
 
 def _fit_to_array(

@@ -1,7 +1,7 @@
 """Opening a store and reading from it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, overload
@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from kdcache.encode import LOGITS, find_kind
 from kdcache.errors import MissingTargets, StoreError
+from kdcache.remote import folder_of, is_url
 from kdcache.store.chunk_reading import damaged_chunk, decode_into, require_files
 from kdcache.store.healing import healing_command, view_ranges
 from kdcache.store.layout import LISTS, listed
 from kdcache.store.manifest import Manifest, read_manifest
+from kdcache.store.remote_store import RemoteStore
 from kdcache.store.sample_lists import read_list
 from kdcache.store.stored_mentor import StoredMentor, chunk_bytes, is_made, open_mentor
 from kdcache.views import Recipe, recipe_from_description
@@ -30,15 +32,31 @@ class TargetStore:
     ascending). A mentor has targets of one or more kinds, always "logits", maybe "features" and
     "logsumexp"; where a kind is not said, logits are meant.
 
-    `manifest`: given where the store's own is damaged and this one is to take its place.
+    `manifest`: given where the store's own is damaged and this one is to take its place. `remote`:
+    the store at a URL whose mirror `root` is; its chunks are fetched when they are read. `address`:
+    what the store is called, its path or URL.
     """
 
-    def __init__(self, root: Path, manifest: Manifest | None = None) -> None:
+    def __init__(
+        self, root: Path, manifest: Manifest | None = None, remote: RemoteStore | None = None
+    ) -> None:
         self.root = root
+        self.remote = remote
         self.manifest: Manifest = manifest or read_manifest(root)
         self._targets: dict[str, dict[str, StoredMentor | StoreError]] = dict(
             open_mentor(group, self.manifest) for group in _mentor_folders(root)
         )
+
+        for error in self.target_errors.values() if remote is not None else ():
+            remote.explain(error)  # type: ignore[union-attr]  # it is one where the loop runs
+
+    @property
+    def address(self) -> str:
+        return str(self.root) if self.remote is None else self.remote.address
+
+    def shown(self, path: Path) -> str:
+        """A path of the store as it is told: for a store at a URL, the URL."""
+        return str(path) if self.remote is None else self.remote.shown(path)
 
     @property
     def fingerprint(self) -> str:
@@ -99,11 +117,23 @@ class TargetStore:
 
     @cached_property
     def index_N(self) -> NDArray[np.int64]:
-        return read_list(self.root, LISTS[0], self.manifest)
+        return self._read_list(LISTS[0])
 
     @cached_property
     def labels_N(self) -> NDArray[np.int64]:
-        return read_list(self.root, LISTS[1], self.manifest)
+        return self._read_list(LISTS[1])
+
+    def _read_list(self, name: str) -> NDArray[np.int64]:
+        if self.remote is None:
+            return read_list(self.root, name, self.manifest)
+        try:
+            return read_list(
+                self.root, name, self.manifest
+            )  # it is what the manifest has a hash of
+        except StoreError:
+            self.remote.fetch_list(name, self.manifest)
+        with self.remote.explained():
+            return read_list(self.root, name, self.manifest)
 
     def block_labels(self, block: int) -> NDArray[np.int64]:
         """The labels of a block's samples."""
@@ -132,8 +162,9 @@ class TargetStore:
         kinds = self._find(name)
         if kinds is None:
             raise MissingTargets(
-                f"{self.root} has no mentor {name!r}; it has {', '.join(self.mentors) or 'none'}. "
-                f"Add it with: {healing_command(self, [name], [kind])}"
+                f"{self.address} has no mentor {name!r}; it has "
+                f"{', '.join(self.mentors) or 'none'}. Add it with: "
+                f"{healing_command(self, [name], [kind])}"
             )
         self._require_kinds([name], [kind])
         found = kinds[kind]
@@ -155,7 +186,7 @@ class TargetStore:
             names = [name for name in mentors if any(name in those for those in lacking.values())]
             what = " and ".join(f"no {kind} of {', '.join(lacking[kind])}" for kind in lacking)
             raise MissingTargets(
-                f"{self.root} has {what} in any of its views, "
+                f"{self.address} has {what} in any of its views, "
                 f"{view_ranges(range(self.num_views))}. Add them with: "
                 f"{healing_command(self, names, lacking)}"
             )
@@ -184,7 +215,7 @@ class TargetStore:
         if not usable:
             what = ", ".join(stored.title for stored in chosen)
             raise MissingTargets(
-                f"{self.root} has no view complete for {what or 'no mentor'}; "
+                f"{self.address} has no view complete for {what or 'no mentor'}; "
                 f"finish it with: {healing_command(self, mentors, kinds)}"
             )
         return usable
@@ -203,12 +234,25 @@ class TargetStore:
         unknown = index_B[self.index_N[positions_B] != index_B]
         if unknown.size:
             raise MissingTargets(
-                f"{self.root} holds no targets for {unknown.size} of the samples asked for (first: "
-                f"{unknown[0]}); it holds {self.num_samples} samples of "
+                f"{self.address} holds no targets for {unknown.size} of the samples asked for "
+                f"(first: {unknown[0]}); it holds {self.num_samples} samples of "
                 f"{self.manifest.dataset['name']} ({self.manifest.dataset['split']}). Ask for "
                 "these only (--samples), or precompute another store"
             )
         return positions_B
+
+    def expect(self, chunks: Iterable[tuple[StoredMentor, int, int]]) -> None:
+        """A hint: these (targets, view, block) will be read next, in this order.
+
+        Those of a store at a URL are fetched ahead; of any other nothing is done. What was expected
+        before and is not among them is expected no longer.
+        """
+        if self.remote is not None:
+            self.remote.expect(
+                (stored.array.chunk(view, block), stored.commits[view, block])
+                for stored, view, block in chunks
+                if (view, block) in stored.commits
+            )
 
     def chunk_bytes(self, mentor: str, kind: str = LOGITS.name) -> int:
         """Bytes of one of a mentor's chunks in memory, still encoded."""
@@ -264,22 +308,35 @@ class TargetStore:
         return rows_BM
 
 
-def open_store(path: str | os.PathLike[str]) -> TargetStore:
-    """Opens the store at a path for reading. Raises StoreError when it is none."""
+def open_store(path: str | os.PathLike[str], *, mirrors: Path | None = None) -> TargetStore:
+    """Opens the store at a path or URL for reading. Raises StoreError when it is none.
+
+    At a URL (http, https, s3, gs, sftp, memory: any that fsspec knows) documents are read now, and
+    chunks when they are needed, through a mirror in the user's cache folder (`mirrors`: another)
+    that later runs find again. Raises Unreachable when the network or the server fails for long.
+    """
+    if is_url(path):
+        return open_remote(RemoteStore(str(path), mirrors))
     root = local_path(path)
     if not root.exists():
         raise StoreError(f"{root} does not exist. Make a store with `kdcache precompute --store`")
     return TargetStore(root)
 
 
+def open_remote(remote: RemoteStore) -> TargetStore:
+    """The store at a URL, its documents fetched now."""
+    with remote.opened():
+        return TargetStore(remote.root, remote=remote)
+
+
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """A store's folder. Raises StoreError for a URL."""
-    if "://" in str(path):
+    """A store's folder, for those who write. Raises StoreError for a URL."""
+    if is_url(path):
         raise StoreError(
-            f"{path}: this version uses stores by path only; copy the store to a local or mounted "
-            "folder"
+            f"{path}: a store at a URL can be read, not written. Give --store a local or mounted "
+            "folder, and copy that to where the others fetch it"
         )
-    return Path(path).expanduser()
+    return folder_of(path)
 
 
 def _mentor_folders(root: Path) -> list[Path]:

@@ -4,21 +4,27 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from kdcache import homes
 from kdcache.encode import LOGITS
 from kdcache.errors import StoreError
-from kdcache.store.chunk_reading import chunk_reader
+from kdcache.remote import is_url
+from kdcache.store.chunk_reading import check_block, chunk_reader
 from kdcache.store.commits import BrokenRecord, read_commits
 from kdcache.store.layout import LISTS, METADATA
 from kdcache.store.manifest import read_attributes
+from kdcache.store.remote_store import RemoteStore
 from kdcache.store.sample_lists import list_damage
 from kdcache.store.sealed import DamagedDocument
 from kdcache.store.store_writer import is_damaged_store
 from kdcache.store.stored_mentor import StoredMentor
-from kdcache.store.target_store import TargetStore, local_path, open_store
+from kdcache.store.target_store import TargetStore, local_path, open_remote, open_store
 
 Progress = Callable[[int, int], None]  # (bytes read, bytes in all)
+
+MOST_KEPT = 2**30  # bytes of chunks of a store at a URL, fetched and not yet checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +81,16 @@ class Verification:
 def verify_store(root: str | Path, progress: Progress = lambda done, total: None) -> Verification:
     """Reads every document, record and chunk of a store and checks it. Writes nothing.
 
-    Chunks that were never committed are no damage. Raises StoreError for a folder that is no
-    store, or one of another format.
+    Of a store at a URL all is fetched anew, none kept. Chunks that were never committed are no
+    damage. Raises StoreError for a folder that is no store, or one of another format; Unreachable.
     """
+    if is_url(root):
+        homes.mirrors().mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix="verify-", dir=homes.mirrors()) as fresh:
+            remote = RemoteStore(str(root), Path(fresh), most=MOST_KEPT)
+            store = open_remote(remote)
+            remote.fetch_all_documents()
+            return _verify(store, progress)
     try:
         store = open_store(root)
     except StoreError as error:
@@ -85,18 +98,26 @@ def verify_store(root: str | Path, progress: Progress = lambda done, total: None
         if not (isinstance(error, DamagedDocument) or is_damaged_store(local_path(root))):
             raise
         unread = ("all lists, records and chunks: the manifest is damaged",)
-        return Verification(damaged=(_damage(error, metadata),), not_checked=unread)
+        return Verification(damaged=(_damage(error, metadata, str),), not_checked=unread)
+    return _verify(store, progress)
+
+
+def _verify(store: TargetStore, progress: Progress) -> Verification:
+    if store.remote is not None:
+        for name in LISTS:
+            store.remote.fetch_list(name, store.manifest)
     damaged = list(_damaged_documents(store))
     total = sum(r.bytes for stored in store.sound_targets for r in stored.commits.values())
     chunks = done = 0
     for stored in store.sound_targets:
-        damaged += _damaged_records(stored)
+        damaged += _damaged_records(store, stored)
         reader = chunk_reader(store, stored)
         of_this = partial(Damage, mentor=stored.manifest.name, kind=stored.kind.name)
+        store.expect((stored, *key) for key in sorted(stored.commits))
         for (view, block), record in sorted(stored.commits.items()):
-            reason = stored.damage((view, block), reader)
+            reason = check_block(store, stored, (view, block), reader)
             if reason is not None:
-                path = str(stored.array.chunk(view, block))
+                path = store.shown(stored.array.chunk(view, block))
                 damaged.append(of_this(view=view, block=block, path=path, reason=reason))
             chunks, done = chunks + 1, done + record.bytes
             progress(done, total)
@@ -122,31 +143,35 @@ def _damaged_documents(store: TargetStore) -> Iterator[Damage]:
     for name in LISTS:
         damage = list_damage(store.root, name, store.manifest)
         if damage is not None:
-            yield _damage(damage, store.root / name)
+            yield _damage(damage, store.root / name, store.shown)
     try:
         read_attributes(store.root / "mentors" / METADATA)
     except StoreError as error:
-        yield _damage(error, store.root / "mentors" / METADATA)
+        yield _damage(error, store.root / "mentors" / METADATA, store.shown)
     told = set()
     for (name, kind), reason in store.target_errors.items():
         if reason not in told:  # a mentor's own document is told once, not for each kind
             folder = store.root / "mentors" / name.replace(":", ".")
-            yield _damage(reason, folder, mentor=name, kind=kind)
+            yield _damage(reason, folder, store.shown, mentor=name, kind=kind)
         told.add(reason)
 
 
 def _damage(
-    error: StoreError, path: Path, mentor: str | None = None, kind: str | None = None
+    error: StoreError,
+    path: Path,
+    shown: Callable[[Path], str],
+    mentor: str | None = None,
+    kind: str | None = None,
 ) -> Damage:
     reason = str(error)
     if path.name == METADATA and not path.exists():
         reason = "the file is gone"
     elif isinstance(error, DamagedDocument):
         path, reason = error.path, error.reason
-    return Damage(mentor=mentor, kind=kind, path=str(path), reason=reason)
+    return Damage(mentor=mentor, kind=kind, path=shown(path), reason=reason)
 
 
-def _damaged_records(stored: StoredMentor) -> Iterator[Damage]:
+def _damaged_records(store: TargetStore, stored: StoredMentor) -> Iterator[Damage]:
     """Commit records that are gone or cannot be believed, and an index that cannot be used."""
     of_this = partial(Damage, mentor=stored.manifest.name, kind=stored.kind.name)
     on_disk = read_commits(stored.array, stored.identity, use_index=False)
@@ -158,7 +183,7 @@ def _damaged_records(stored: StoredMentor) -> Iterator[Damage]:
             broken[path] = BrokenRecord(key=key, path=path, reason=differs)
     for wrong in broken.values():
         view, block = wrong.key
-        yield of_this(view=view, block=block, path=str(wrong.path), reason=wrong.reason)
+        yield of_this(view=view, block=block, path=store.shown(wrong.path), reason=wrong.reason)
     if stored.index_damage is not None:
-        index = str(stored.array.commit_index)
+        index = store.shown(stored.array.commit_index)
         yield of_this(path=index, reason=stored.index_damage)

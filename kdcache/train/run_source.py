@@ -82,7 +82,7 @@ def _with_store(
     names = tuple(config.mentors or store.mentors)
     if config.targets == "online" and config.mentors is None:
         for name in names:
-            require_named(name, option="--mentors", origin=f"store {store.root}")
+            require_named(name, option="--mentors", origin=f"store {store.address}")
     wanted = range(config.views) if isinstance(config.views, int) else config.views
     given = {"features": needs.mentor_features, "raw_logits": needs.raw_logits}
     # Live mentors give all of it themselves: the store need have no more than their logits.
@@ -93,7 +93,7 @@ def _with_store(
     chosen = stream.require_dataset(train.select(config.samples), narrow=config.samples is None)
     config = replace(
         config,
-        store=str(store.root.resolve()),
+        store=str(store.root.resolve()) if store.remote is None else store.address,
         mentors=names,
         recipe=stream.recipe.name,
         view_seed=stream.recipe.seed,
@@ -153,7 +153,7 @@ def _without_store(
 
 def _dataset_name(store: TargetStore) -> str:
     name: str = store.manifest.dataset["name"]
-    return require_named(name, option="--dataset", origin=f"store {store.root}")
+    return require_named(name, option="--dataset", origin=f"store {store.address}")
 
 
 def _as_count(views: tuple[int, ...]) -> int | tuple[int, ...]:
@@ -194,7 +194,7 @@ def _require_agreement(config: TrainConfig, store: TargetStore) -> None:
     given = {**{key: getattr(config, key, None) for key in stated}, "split": "train"}
     require_equal(
         "what the store decides",
-        (f"store {store.root}", {key: stated[key] for key in stated if given[key] is not None}),
+        (f"store {store.address}", {key: stated[key] for key in stated if given[key] is not None}),
         ("this command", {key: value for key, value in given.items() if value is not None}),
         "Leave those options out, or name another --store",
     )

@@ -18,6 +18,7 @@ from kdcache.errors import StoreError, UsageError
 from kdcache.loader import ReplayLoader
 from kdcache.models import build_network, checked_forward, long_name
 from kdcache.models.pooled_features import FeatureTap
+from kdcache.remote import is_url
 from kdcache.store import local_path
 from kdcache.train.beginnings import describe_samples, running_environment, tell_changes
 from kdcache.train.loop import Progress, TrainingLoop
@@ -104,7 +105,9 @@ def train_student(
 
 def _require_store_in_place(given: TrainConfig, config: TrainConfig, folder: RunFolder) -> None:
     """The store that the run in the folder began with must still be where it was."""
-    if given.store is None and config.store and not local_path(config.store).exists():
+    if given.store is not None or not config.store or is_url(config.store):
+        return
+    if not local_path(config.store).exists():
         raise StoreError(
             f"{folder.root} is trained from the store {config.store}, which is not there any more; "
             "say where it is now with --store"

@@ -122,7 +122,7 @@ def test_other_formats_and_other_folders_are_not_opened(
 ) -> None:
     refused(kdcache("inspect", tmp_path / "nothing"), "does not exist", "kdcache precompute")
     refused(kdcache("inspect", tmp_path), "is not (part of) a kdcache store")
-    refused(kdcache("inspect", "s3://bucket/store"), "by path only")
+    refused(kdcache("inspect", "nope://bucket/store"), "nope://bucket/store", "Protocol not known")
     (tmp_path / "file").write_text("text")
     refused(kdcache("inspect", tmp_path / "file"), "is not (part of) a kdcache store")
     manifest = digits_store / "zarr.json"

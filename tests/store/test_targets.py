@@ -221,5 +221,3 @@ def test_a_path_that_is_no_store_is_an_error(tmp_path: Path) -> None:
     zarr.create_group(store=tmp_path / "group")
     with pytest.raises(StoreError, match=r"\d+ bytes without a seal: cut short, or not kdcache's"):
         open_store(tmp_path / "group")
-    with pytest.raises(StoreError, match="uses stores by path only"):
-        open_store("s3://bucket/store")

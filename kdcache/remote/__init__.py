@@ -1,0 +1,29 @@
+"""Files at a URL, by any protocol that fsspec speaks, and the local mirror that they are kept in.
+
+What a store is, only `kdcache.store` knows: here are names, sizes and checksums.
+"""
+
+from kdcache.remote.address import folder_of, is_url, mirror_name, shown_url
+from kdcache.remote.arriving import ArrivingDocument, TooLarge, sounds_like_a_page
+from kdcache.remote.connection import CONNECTIONS, Connection, NotListed, NotThere
+from kdcache.remote.fetching import ChunkFetcher, WantedChunk, WrongChunk
+from kdcache.remote.mirror_space import MirrorSpace, most_mirrored
+
+__all__ = [
+    "CONNECTIONS",
+    "ArrivingDocument",
+    "ChunkFetcher",
+    "Connection",
+    "MirrorSpace",
+    "NotListed",
+    "NotThere",
+    "TooLarge",
+    "WantedChunk",
+    "WrongChunk",
+    "folder_of",
+    "is_url",
+    "mirror_name",
+    "most_mirrored",
+    "shown_url",
+    "sounds_like_a_page",
+]

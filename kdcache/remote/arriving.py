@@ -1,0 +1,108 @@
+"""What is on its way: bytes taken as they come, never more than were announced."""
+
+import struct
+from pathlib import Path
+
+import google_crc32c
+
+from kdcache import durable
+
+CHECKSUM_BYTES = 4
+
+
+class TooLarge(Exception):
+    """More bytes arrive than there can be."""
+
+
+class LocalFailure(Exception):
+    """What arrived cannot be written here; `__cause__` is the OSError."""
+
+
+class ArrivingDocument:
+    """A small file or a listing, kept in memory. `most`: bytes taken, at most."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.expected: int | None = None
+        self.content = bytearray()
+
+    @property
+    def got(self) -> int:
+        return len(self.content)
+
+    def write(self, part: bytes) -> None:
+        """Raises TooLarge."""
+        if len(self.content) + len(part) > self.most:
+            raise TooLarge(f"it has more than {self.most:,} bytes")
+        self.content += part
+
+    def restart(self) -> None:
+        """Forgets what came: the server begins anew."""
+        self.content.clear()
+
+
+class ArrivingChunk:
+    """A file of `expected` bytes whose last four are the CRC32C of the others, written aside.
+
+    Its place is a hidden name beside `path`; `publish` makes it appear there, `remove` gives it up.
+    Nothing is fsynced: what a power cut leaves is checked when it is read, and fetched anew.
+    """
+
+    def __init__(self, path: Path, expected: int) -> None:
+        self.most = self.expected = expected
+        self.got = 0
+        self.first = b""
+        self._path = path
+        self._crc = 0
+        self._trailer = b""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary = durable.aside(path)
+            self._file = open(self._temporary, "xb", buffering=0)  # noqa: SIM115  (closed by publish, remove)
+        except OSError as error:
+            raise LocalFailure from error
+
+    def write(self, part: bytes) -> None:
+        """Raises TooLarge, LocalFailure."""
+        self.first = self.first or part[:200]
+        if self.got + len(part) > self.most:
+            raise TooLarge(f"more than {self.expected} bytes")
+        payload = part[: max(0, self.expected - CHECKSUM_BYTES - self.got)]
+        self._crc = google_crc32c.extend(self._crc, payload)
+        self._trailer += part[len(payload) :]
+        try:
+            rest = memoryview(part)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise LocalFailure from error
+        self.got += len(part)
+
+    def restart(self) -> None:
+        """Forgets what came: the server begins anew."""
+        self.got, self._crc, self._trailer, self.first = 0, 0, b"", b""
+        self._file.seek(0)
+        self._file.truncate()
+
+    def has_checksum(self, checksum: int) -> bool:
+        """Whether it is whole, and its CRC32C is this one and what it says itself."""
+        return self._trailer == struct.pack("<I", self._crc) and self._crc == checksum
+
+    def publish(self) -> None:
+        """Makes it appear. Raises LocalFailure."""
+        try:
+            self._file.close()
+            self._temporary.replace(self._path)
+        except OSError as error:
+            raise LocalFailure from error
+
+    def remove(self) -> None:
+        """Leaves nothing aside."""
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def sounds_like_a_page(content: bytes | bytearray) -> bool:
+    """Whether it begins as web pages do."""
+    start = bytes(content[:200]).lstrip().lower()
+    return start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body"))

@@ -1,0 +1,1 @@
+"""Tests of `kdcache.remote`, and a server to read from."""
