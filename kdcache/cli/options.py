@@ -171,6 +171,11 @@ loop_options = stack(
         help="Memory format of images and weights.",
     ),
     click.option(
+        "--compile",
+        is_flag=True,
+        help="Student and loss by torch.compile (CUDA graphs on CUDA); needs a C++ compiler.",
+    ),
+    click.option(
         "--eval-every",
         type=int,
         default=1,

@@ -20,6 +20,7 @@ from kdcache.models import build_network, checked_forward, long_name
 from kdcache.models.pooled_features import FeatureTap
 from kdcache.store import local_path
 from kdcache.train.beginnings import describe_samples, running_environment, tell_changes
+from kdcache.train.compiling import require_compiler
 from kdcache.train.loop import Progress, TrainingLoop
 from kdcache.train.run_folder import RunFolder, run_identity
 from kdcache.train.run_source import Chosen, choose_source
@@ -55,6 +56,13 @@ def train_student(
             f"method {config.method!r} with these switches counts positions in --mentors, and a "
             "store has an order of its own: name the mentors too, in the order you mean"
         )
+    if config.compile:
+        require_compiler(device)
+        if needs.student_features:
+            raise UsageError(
+                f"method {config.method!r} takes the student's pooled features out of its forward "
+                "pass, which --compile makes one piece of; leave --compile out"
+            )
     long_name(config.student)
     chosen = choose_source(config, device, needs)
     config, train, source = chosen.config, chosen.train, chosen.source
