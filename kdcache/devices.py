@@ -27,6 +27,21 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`tensor` on `device`. To CUDA it goes through pinned memory, so that the host need not wait.
+
+    Pinned memory comes from torch's own cache, which hands a block out again only after its copy.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that are free on a CUDA device; infinite where torch cannot tell."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
+
+
 @contextmanager
 def precision_context(device: torch.device, precision: str) -> Iterator[None]:
     """Forward passes in `precision`: bf16 and fp16 by autocast; fp32 whatever surrounds it."""

@@ -10,6 +10,7 @@ for epoch in range(epochs):
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 from typing import Any, Literal
 
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 
 from kdcache import philox
 from kdcache.datasets import ImageDataset, Preprocessing, as_image_dataset
-from kdcache.devices import resolve_device
+from kdcache.devices import resolve_device, send
 from kdcache.errors import UsageError
+from kdcache.pixels import ViewPixels, view_pixels
 from kdcache.sources import Targets, TargetSource, gather
 from kdcache.store import TargetStore
 from kdcache.stream import TargetStream
@@ -54,7 +56,8 @@ class ReplayLoader:
     own). `normalize`: the student's preprocessing; "dataset": the dataset's own; None: images stay
     uint8. `rank` and `world_size`: this process takes a strided slice of the one epoch order.
     `features`, `raw_logits`: of the store, as `TargetStream` has them (a TargetSource gives what it
-    gives).
+    gives). `resident_pixels`: whether the images are kept on the device and views made there; None:
+    where it is no CPU and they are small beside its memory (`pixels.view_pixels`).
 
     Before the first batch a stored source is proven to belong to the dataset: StoreMismatch,
     ReplayMismatch or MissingTargets otherwise.
@@ -75,6 +78,7 @@ class ReplayLoader:
         normalize: Preprocessing | Literal["dataset"] | None = "dataset",
         features: bool = False,
         raw_logits: bool = False,
+        resident_pixels: bool | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise UsageError(f"rank must lie in 0 to world_size - 1, got {rank} of {world_size}")
@@ -101,6 +105,7 @@ class ReplayLoader:
         self._epoch = 0
         self._done = 0  # batches of this epoch handed out
         self._resume_at = 0
+        self._resident_pixels = resident_pixels
         if len(self) == 0:
             raise UsageError(
                 f"{len(self.dataset)} samples over {world_size} ranks make no whole batch of "
@@ -143,7 +148,7 @@ class ReplayLoader:
         with self.source.view(view) as targets:
             for start in range(first * self.batch_size, len(order), group):
                 index_G = order[start : start + group]
-                pixels_G = self.source.recipe(self.dataset.images(index_G), index_G, view)
+                pixels_G = self._pixels(index_G, view)
                 targets_G = gather(targets, index_G)
                 for offset in range(0, len(index_G), self.batch_size):
                     rows = slice(offset, offset + self.batch_size)
@@ -151,19 +156,23 @@ class ReplayLoader:
                     yield self._batch(pixels_G[rows], index_G[rows], targets_G, rows)
         self._epoch, self._done = epoch + 1, 0
 
+    @cached_property
+    def _pixels(self) -> ViewPixels:
+        return view_pixels(
+            self.dataset, self.source.recipe, self.device, resident=self._resident_pixels
+        )
+
     def _batch(
         self,
-        pixels_BCHW: NDArray[np.uint8],
+        images: torch.Tensor,
         index_B: NDArray[np.int64],
         targets_G: Targets,
         rows: slice,
     ) -> Batch:
         logits_GMC, features = targets_G.logits, targets_G.features
-        images = torch.from_numpy(pixels_BCHW).to(self.device, non_blocking=True)
-        labels = torch.from_numpy(self.dataset.labels(index_B)).to(self.device, non_blocking=True)
         return Batch(
             images=images if self.normalize is None else self.normalize(images),
-            labels=labels,
+            labels=send(torch.from_numpy(self.dataset.labels(index_B)), self.device),
             index=torch.from_numpy(index_B),
             logits=None if logits_GMC is None else logits_GMC[rows],
             features=None if features is None else tuple(each[rows] for each in features),

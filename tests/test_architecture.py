@@ -22,6 +22,7 @@ LAYERS = (
     ("mentors", "sources"),
     ("resident", "wanted"),
     ("stream", "online", "plan", "defaults"),
+    ("pixels",),
     ("loader", "precompute"),
     ("train",),
     ("inspection", "verification", "against"),

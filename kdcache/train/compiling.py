@@ -70,4 +70,4 @@ def compiled(function: Callable[..., _Result], device: torch.device) -> Callable
 def begin_step(device: torch.device) -> None:
     """Before each step: what the last step's CUDA graphs gave out may be overwritten now."""
     if device.type == "cuda":
-        torch.compiler.cudagraph_mark_step_begin()
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
