@@ -9,6 +9,7 @@ other dataset or recipe is replayed on the host, as precompute does; the bytes a
 """
 
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from kdcache.views import Recipe
 
 SHARE = 0.25  # of the device's free memory that resident images may take
 _AT_ONCE = 8192  # images copied to the device together
+# One copy a dataset and device, whoever uses it: a sweep's students share theirs.
+_COPIES: WeakKeyDictionary[ImageDataset, dict[torch.device, torch.Tensor]] = WeakKeyDictionary()
 
 
 class ViewPixels(Protocol):
@@ -69,12 +72,10 @@ class ResidentPixels:
 
     def __init__(self, dataset: ImageDataset, recipe: Recipe, device: torch.device) -> None:
         self._recipe, self._device, self._index_N = recipe, device, dataset.index_N
-        shape = dataset.images(self._index_N[:1]).shape[1:]
-        self._images_NCHW = torch.empty((len(dataset), *shape), dtype=torch.uint8, device=device)
-        for start in range(0, len(dataset), _AT_ONCE):
-            rows = slice(start, start + _AT_ONCE)
-            part = torch.from_numpy(dataset.images(self._index_N[rows]))
-            self._images_NCHW[rows] = send(part, device)
+        copies = _COPIES.setdefault(dataset, {})
+        if device not in copies:
+            copies[device] = _copy_images(dataset, device)
+        self._images_NCHW = copies[device]
 
     def __call__(self, index_B: NDArray[np.int64], view: int) -> torch.Tensor:
         position_B = np.searchsorted(self._index_N, index_B)
@@ -82,6 +83,15 @@ class ResidentPixels:
             0, send(torch.from_numpy(position_B), self._device)
         )
         return self._recipe.on_device(images_BCHW, index_B, view)
+
+
+def _copy_images(dataset: ImageDataset, device: torch.device) -> torch.Tensor:
+    shape = dataset.images(dataset.index_N[:1]).shape[1:]
+    images_NCHW = torch.empty((len(dataset), *shape), dtype=torch.uint8, device=device)
+    for start in range(0, len(dataset), _AT_ONCE):
+        rows = slice(start, start + _AT_ONCE)
+        images_NCHW[rows] = send(torch.from_numpy(dataset.images(dataset.index_N[rows])), device)
+    return images_NCHW
 
 
 def _num_bytes(dataset: ImageDataset) -> int:

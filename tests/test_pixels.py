@@ -105,5 +105,5 @@ def test_a_recipe_without_a_form_for_devices_is_replayed_on_the_host() -> None:
     dataset = dataset_of(8, 20)
     pixels = view_pixels(dataset, HostOnly(), torch.device("meta"))
     assert pixels(dataset.index_N[:4], 0).shape == (4, 3, 8, 8)
-    with pytest.raises(UsageError, match="host-only.*resident_pixels"):
+    with pytest.raises(UsageError, match=r"host-only.*resident_pixels"):
         view_pixels(dataset, HostOnly(), torch.device("cpu"), resident=True)

@@ -43,7 +43,7 @@ def require_compiler(device: torch.device) -> None:
 
 
 def compiled(function: Callable[..., _Result], device: torch.device) -> Callable[..., _Result]:
-    """`function`, a network or a loss, compiled at its first call, for the shapes it is called with.
+    """`function`, a network or a loss, compiled at its first call, for the shapes it is given.
 
     Raises UsageError without a compiler; a call raises RunFailed when compiling fails.
     """

@@ -19,8 +19,9 @@ class TrainConfig:
     folder has, else what the store says; without a store cifar100, crop-flip with seed 0, a new
     view every epoch, every sample. `views`: the first so many views, or a list of them. `switches`:
     the method's own options. `checkpoint_every`: steps between checkpoints within an epoch; None:
-    only after each. `compile`: student and loss by torch.compile. `per_class`: records tell of every class, too. `checkpoints`: mentor name ->
-    file, for `targets="online"`. `out`: the run folder; None: runs/<student>-<method>-s<seed>.
+    only after each. `compile`: student and loss by torch.compile. `per_class`: records tell of
+    every class, too. `checkpoints`: mentor name -> file, for `targets="online"`. `out`: the run
+    folder; None: runs/<student>-<method>-s<seed>.
     """
 
     student: str = "r20"

@@ -75,13 +75,13 @@ def test_a_compiled_loss_is_the_loss(loss: ClassroomLoss) -> None:
 
 def test_without_a_compiler(train: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UsageError, match="no-such-compiler.*leave --compile out"):
+    with pytest.raises(UsageError, match=r"no-such-compiler.*leave --compile out"):
         list(train("run", compile=True))
 
 
 @needs_compiler
 def test_methods_that_look_inside_the_student_are_refused(train: Run) -> None:
-    with pytest.raises(UsageError, match="amtml.*pooled features.*leave --compile out"):
+    with pytest.raises(UsageError, match=r"amtml.*pooled features.*leave --compile out"):
         list(train("run", method="amtml", compile=True))
 
 
