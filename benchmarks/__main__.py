@@ -7,7 +7,18 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks import checks, hardware, precompute, reading, storing, training, views
+from benchmarks import (
+    checks,
+    gpu,
+    hardware,
+    precompute,
+    profile,
+    reading,
+    storing,
+    sweep,
+    training,
+    views,
+)
 from benchmarks.material import Settings, default_data_dir
 from benchmarks.table import Row, Skipped, heading
 
@@ -15,6 +26,8 @@ GROUPS: dict[str, Callable[[Settings], Iterator[Row | Skipped]]] = {
     "views": views.measure,
     "reading": reading.measure,
     "training": training.measure,
+    "profile": profile.measure,
+    "sweep": sweep.measure,
     "precompute": precompute.measure,
     "storing": storing.measure,
     "checks": checks.measure,
@@ -22,7 +35,7 @@ GROUPS: dict[str, Callable[[Settings], Iterator[Row | Skipped]]] = {
 QUICK_REPEATS = 2
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--quick",
     is_flag=True,
@@ -52,14 +65,22 @@ QUICK_REPEATS = 2
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder with cifar-100-python/ and mentors/cifar100/.  [default: $KDCACHE_DATA]",
 )
+@click.pass_context
 def main(
-    quick: bool, only: tuple[str, ...], repeats: int, threads: int | None, data_dir: Path | None
+    ctx: click.Context,
+    quick: bool,
+    only: tuple[str, ...],
+    repeats: int,
+    threads: int | None,
+    data_dir: Path | None,
 ) -> None:
     """Measure kdcache side by side with what it replaces, on the CPU; nothing is asserted.
 
     Without CIFAR-100 and its mentors, digits and networks with random weights stand in where only
-    time is measured.
+    time is measured. `gpu` measures on a GPU instead.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     if quick:
         repeats, threads = min(repeats, QUICK_REPEATS), threads or 1
     # Two threads that share their cores with another process wait for each other at every
@@ -70,6 +91,9 @@ def main(
         _print_table(quick, only, repeats, data_dir or default_data_dir())
     finally:
         torch.set_num_threads(threads_before)
+
+
+main.add_command(gpu.main)
 
 
 def _print_table(quick: bool, only: tuple[str, ...], repeats: int, data_dir: Path | None) -> None:
