@@ -1,6 +1,7 @@
 """One view of some mentors in memory: rows still encoded, gathered by sample and then decoded.
 
-Mentors of the same encoder share one allocation, pinned for CUDA, which the next view overwrites.
+Mentors of the same encoder share one allocation, pinned for CUDA, which the next view overwrites;
+where it fits, the device has a copy of it, and rows are gathered there (device_rows.py).
 Every chunk is checked as it is read.
 
 Shapes: B batch, M mentors, N samples (padded to whole blocks), then the kind's row.
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kdcache.device_rows import rows_on
 from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP, Encoder, raw_logits
 from kdcache.sources import Targets
 from kdcache.store import StoredMentor, TargetStore, chunk_reader, read_block
@@ -82,8 +84,6 @@ class _Columns:
     def __init__(
         self, store: TargetStore, stored: Sequence[StoredMentor], device: torch.device
     ) -> None:
-        self._device, self._row_shape = device, stored[0].row_shape
-        self._num_mentors = len(stored)
         columns: dict[Encoder, list[int]] = {}
         for column, one in enumerate(stored):
             columns.setdefault(one.encoder, []).append(column)
@@ -120,7 +120,7 @@ class _EncodedRows:
         stored: Sequence[StoredMentor],
         device: torch.device,
     ) -> None:
-        self._store, self._stored, self._device = store, stored, device
+        self._store, self._stored = store, stored
         self._encoder, self._row_shape = stored[0].encoder, stored[0].row_shape
         self._reader = chunk_reader(store, stored[0])
         manifest = store.manifest
@@ -130,9 +130,11 @@ class _EncodedRows:
             dtype=getattr(torch, self._encoder.dtype),
             pin_memory=device.type == "cuda",
         )
+        self._on_device = rows_on(device, self._rows)
         self._first_row_M = torch.arange(len(stored)) * self._padded_samples
 
     def load(self, view: int) -> None:
+        self._on_device.settle()
         bytes_of = self._rows.numpy().data.cast("B")
         manifest = self._store.manifest
         chunk = len(bytes_of) // (len(self._stored) * manifest.num_blocks)
@@ -142,6 +144,7 @@ class _EncodedRows:
                 rows = bytes_of[position : position + chunk]
                 read_block(self._store, stored, view, block, rows, self._reader)
                 position += chunk
+        self._on_device.refresh(0, len(self._rows))
 
     @property
     def num_bytes(self) -> int:
@@ -149,7 +152,5 @@ class _EncodedRows:
 
     def gather(self, positions_B: torch.Tensor) -> torch.Tensor:
         rows_BM = positions_B[:, None] + self._first_row_M
-        encoded = self._rows.index_select(0, rows_BM.view(-1))
-        if self._device.type != "cpu":
-            encoded = encoded.to(self._device, non_blocking=True)
+        encoded = self._on_device.take(rows_BM.view(-1))
         return self._encoder.decode(encoded).view(*rows_BM.shape, *self._row_shape)

@@ -19,7 +19,7 @@ LAYERS = (
     ("config", "devices", "factories"),
     ("datasets", "views", "models", "encode", "classroom", "checkpoints"),
     ("mentor_library", "store"),
-    ("mentors", "sources"),
+    ("mentors", "sources", "device_rows"),
     ("resident", "wanted"),
     ("stream", "online", "plan", "defaults"),
     ("pixels",),
