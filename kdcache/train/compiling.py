@@ -4,7 +4,8 @@ On CUDA with mode "reduce-overhead": the step of a small student is many short k
 graph launches them as one. On the CPU with the default mode. Only the calls are compiled: the
 network itself, its weights, its evaluation and its checkpoints stay what they are without.
 
-Compiled code rounds differently than plain code in the last bits, so it is part of what a run is.
+A loss that changes by epoch is left as it is. Compiled code rounds differently than plain code in
+the last bits, so it is part of what a run is.
 
     forward = compiled(network, device)
     begin_step(device)
@@ -24,6 +25,9 @@ from kdcache.errors import RunFailed, UsageError
 
 _Result = TypeVar("_Result")
 _WITHOUT = "or leave --compile out"
+# Of different losses or students of one class in a process; torch's own 8 are soon reached by a
+# sweep, and the ninth would run uncompiled without a word.
+_MOST_OF_A_KIND = 256
 
 
 def require_compiler(device: torch.device) -> None:
@@ -48,6 +52,9 @@ def compiled(function: Callable[..., _Result], device: torch.device) -> Callable
     Raises UsageError without a compiler; a call raises RunFailed when compiling fails.
     """
     require_compiler(device)
+    limits = torch._dynamo.config
+    limit = "recompile_limit" if hasattr(limits, "recompile_limit") else "cache_size_limit"
+    setattr(limits, limit, max(getattr(limits, limit), _MOST_OF_A_KIND))
     mode = "reduce-overhead" if device.type == "cuda" else "default"
     fast = torch.compile(function, mode=mode, dynamic=False)
 

@@ -73,7 +73,8 @@ class TrainingLoop:
         self._call_loss: Callable[..., LossOutput] = loss
         if config.compile:
             self._forward = compiled(self.network, self.device)
-            self._call_loss = compiled(loss, self.device)
+            if not isinstance(loss, ChangesByEpoch):  # it would be compiled anew each time
+                self._call_loss = compiled(loss, self.device)
         self._optimizer = torch.optim.SGD(
             groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )

@@ -1,6 +1,7 @@
 """`compile`: another way to compute the same run; everything around it stays as it is."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 import torch
 
 import kdcache
+from kdcache import TrainConfig
 from kdcache.classroom import ClassroomLoss, LossOutput
 from kdcache.errors import Stopped, UsageError
+from kdcache.store import TargetStore
 from kdcache.train.compiling import compiled
 from kdcache.train.run_folder import RunFolder
 from tests.classroom.cases import make_batch
@@ -71,6 +74,37 @@ def test_a_compiled_loss_is_the_loss(loss: ClassroomLoss) -> None:
         outputs(compiled(loss, torch.device("cpu"))), outputs(loss), strict=True
     ):
         torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-12)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_many_compiled_students_are_each_as_alone(
+    train: Run, store: TargetStore, tmp_path: Path
+) -> None:
+    """More different losses than torch compiles of one function unless told to."""
+    options: dict[str, Any] = {"epochs": 1, "samples": 64, "compile": True}
+    common = TrainConfig(
+        student="r8", dataset="digits", store=str(store.root), batch_size=16, seed=1, **options
+    )
+    configs = [
+        replace(common, switches={"tau": float(tau)}, out=str(tmp_path / f"{tau}"))
+        for tau in range(1, 12)
+    ]
+    list(kdcache.train_sweep(configs))
+    for tau in (1, 11):
+        torch.compiler.reset()
+        list(train(f"alone{tau}", **options, switches={"tau": float(tau)}))
+        assert same_run(tmp_path / f"alone{tau}", tmp_path / f"{tau}")
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ce", "average", "dkd", "dist"])
+def test_methods_compiled_are_the_methods(train: Run, method: str) -> None:
+    options: dict[str, Any] = {"method": method, "epochs": 2, "samples": 64}
+    compiled_records = list(train("compiled", **options, compile=True))
+    for ours, plain in zip(compiled_records, list(train("plain", **options)), strict=True):
+        assert ours["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-2)
 
 
 def test_without_a_compiler(train: Run, monkeypatch: pytest.MonkeyPatch) -> None:
