@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from benchmarks import synthetic
 from benchmarks.material import Settings, find_material
 from benchmarks.paired import interleave, ratio, timed
 from benchmarks.steps import BATCH
@@ -21,8 +22,21 @@ VIEWS = 2
 
 def measure(settings: Settings) -> Iterator[Row | Skipped]:
     """Reading alone, then whole runs."""
+    samples = settings.size(full=50_000, quick=1_000)
+    yield _reading(
+        settings,
+        synthetic.make_store(
+            settings.folder / "synthetic",
+            samples,
+            mentors=4,
+            views=VIEWS,
+            blocks=7,
+            same_chunks=True,
+        ),
+    )
     material = find_material(settings)
-    dataset = material.open(settings.size(full=4096, quick=2 * BATCH))
+    few = settings.size(full=4 * BATCH, quick=BATCH)  # a step costs the same either way
+    dataset = material.open(few)
     store = (
         PrecomputeJob(
             dataset,
@@ -35,8 +49,6 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
         .run()
         .store
     )
-    yield _reading(settings, store, list(material.mentors))
-    few = settings.size(full=2 * BATCH, quick=BATCH)  # a step costs the same either way
     common = TrainConfig(
         student=material.student,
         dataset=material.dataset,
@@ -73,7 +85,7 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
     )
 
 
-def _reading(settings: Settings, store: TargetStore, mentors: list[str]) -> Row:
+def _reading(settings: Settings, store: TargetStore) -> Row:
     """Every view loaded and gathered by every student."""
     index_N = store.index_N
     batches = [index_N[start : start + BATCH] for start in range(0, len(index_N), BATCH)]
@@ -90,7 +102,7 @@ def _reading(settings: Settings, store: TargetStore, mentors: list[str]) -> Row:
                             targets[index_B]
 
     def streams(count: int) -> list[TargetStream]:
-        return [TargetStream(store, mentors, torch.device("cpu")) for _ in range(count)]
+        return [TargetStream(store, device=torch.device("cpu")) for _ in range(count)]
 
     seconds = interleave(
         {
