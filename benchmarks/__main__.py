@@ -10,14 +10,17 @@ import torch
 from benchmarks import (
     checks,
     cold,
+    gpu,
     hardware,
     precompute,
+    profile,
     readers,
     reading,
     remote,
     results_file,
     storing,
     streamed,
+    sweep,
     training,
     views,
     windows,
@@ -34,6 +37,8 @@ GROUPS: dict[str, Callable[[Settings], Iterator[Row | Skipped]]] = {
     "windows": windows.measure,
     "remote": remote.measure,
     "training": training.measure,
+    "profile": profile.measure,
+    "sweep": sweep.measure,
     "precompute": precompute.measure,
     "storing": storing.measure,
     "checks": checks.measure,
@@ -42,7 +47,7 @@ OTHERS = {"readers": readers.LIBRARIES}  # whose versions belong into the header
 QUICK_REPEATS = 2
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--quick",
     is_flag=True,
@@ -78,7 +83,9 @@ QUICK_REPEATS = 2
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also put the table into this file, group by group between its marks; all else stays.",
 )
+@click.pass_context
 def main(
+    ctx: click.Context,
     quick: bool,
     only: tuple[str, ...],
     repeats: int,
@@ -89,8 +96,10 @@ def main(
     """Measure kdcache side by side with what it replaces, on the CPU; nothing is asserted.
 
     Without CIFAR-100 and its mentors, digits and networks with random weights stand in where only
-    time is measured.
+    time is measured. `gpu` measures on a GPU instead.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     if quick:
         repeats, threads = min(repeats, QUICK_REPEATS), threads or 1
     # Two threads that share their cores with another process wait for each other at every
@@ -101,6 +110,9 @@ def main(
         _print_table(quick, only, repeats, data_dir or default_data_dir(), results)
     finally:
         torch.set_num_threads(threads_before)
+
+
+main.add_command(gpu.main)
 
 
 def _print_table(

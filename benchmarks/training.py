@@ -21,6 +21,7 @@ from benchmarks.paired import (
     spread,
     timed,
 )
+from benchmarks.steps import BATCH, make_loop
 from benchmarks.table import Row, Skipped, milliseconds
 from kdcache.classroom import (
     METHODS,
@@ -29,20 +30,17 @@ from kdcache.classroom import (
     MentorLoss,
     build_loss,
 )
-from kdcache.datasets import ImageDataset, open_dataset
+from kdcache.datasets import ImageDataset
 from kdcache.loader import Batch, ReplayLoader
 from kdcache.mentors import MentorPool
-from kdcache.models import build_network
 from kdcache.online import OnlineTargets
 from kdcache.precompute import PrecomputeJob
 from kdcache.sources import LabelsOnly
 from kdcache.store import TargetStore
 from kdcache.stream import TargetStream
-from kdcache.train import TrainConfig, train_student
+from kdcache.train import train_student
 from kdcache.train.loop import TrainingLoop
-from kdcache.train.run_folder import RunFolder
 
-BATCH = 64
 FEATURES = 64  # of the student, for a loss that learns
 BUDGETS = {"amtml": 1.15}  # of a step by labels only; the other methods: 1.05
 ROUNDS_OF_SMALL_EFFECTS = 3  # a ratio of about 1.01 needs more rounds than one of about 5
@@ -236,13 +234,11 @@ class _Experiment:
 
     def _loop(self, loss: MentorLoss) -> TrainingLoop:
         """The training loop's own step, on labels only; nothing is written."""
-        loader = ReplayLoader(self.dataset, LabelsOnly(self.recipe), BATCH, device=CPU)
-        return TrainingLoop(
-            TrainConfig(student=self.material.student, dataset=self.material.dataset),
-            network=build_network(self.material.student, self.dataset.num_classes, seed=0).train(),
-            loader=loader,
-            loss=loss,
-            test=open_dataset(self.material.dataset, "test", data_dir=self.material.data_dir),
-            folder=RunFolder(self.settings.folder / "alone"),
-            identity="alone",
+        return make_loop(
+            self.material,
+            self.dataset,
+            LabelsOnly(self.recipe),
+            loss,
+            folder=self.settings.folder / "alone",
+            device=CPU,
         )

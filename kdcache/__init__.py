@@ -10,6 +10,7 @@ The public names, each loaded when first used (importing kdcache does not import
     kdcache.ReplayLoader(dataset, store)              batches of views with their targets
     kdcache.ClassroomLoss()                           knowledge filter and mentoring
     kdcache.train_student(student="r20", store=path)  our own loop; yields records
+    kdcache.train_sweep(configs)                      several students from one view in memory
 """
 
 import importlib
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         evaluate_network,
         train_mentor,
         train_student,
+        train_sweep,
     )
 
 _HOMES = {
@@ -84,6 +86,7 @@ _HOMES = {
         "evaluate_network",
         "train_mentor",
         "train_student",
+        "train_sweep",
     ),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -135,6 +138,7 @@ __all__ = [
     "train",
     "train_mentor",
     "train_student",
+    "train_sweep",
     "views",
 ]
 

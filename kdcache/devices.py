@@ -1,6 +1,6 @@
 """Devices and number formats: `--device` and `--precision`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -25,6 +25,39 @@ def resolve_device(name: str) -> torch.device:
             "or cuda:N on a machine that has one"
         ) from error
     return device
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`tensor` on `device`. To CUDA it goes through pinned memory, so that the host need not wait.
+
+    Pinned memory comes from torch's own cache, which hands a block out again only after its copy.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+class OnTheWay:
+    """Tensors of one device that are being copied to the host, while that goes on with its work."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        # To the CPU without blocking: into pinned memory of torch's own cache.
+        self._tensors = [tensor.to("cpu", non_blocking=tensor.is_cuda) for tensor in tensors]
+        self._arrived: torch.cuda.Event | None = None
+        if tensors and tensors[0].is_cuda:
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrived.record(torch.cuda.current_stream(tensors[0].device))
+
+    def wait(self) -> list[torch.Tensor]:
+        """The tensors on the host; any thread may ask."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._tensors
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that are free on a CUDA device; infinite where torch cannot tell."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
 
 
 @contextmanager

@@ -20,9 +20,10 @@ import torch
 from numpy.typing import NDArray
 
 from kdcache.datasets import ImageDataset, Preprocessing, as_image_dataset
-from kdcache.devices import resolve_device
+from kdcache.devices import resolve_device, send
 from kdcache.epoch_order import Blocks, epoch_order, require_window
 from kdcache.errors import UsageError
+from kdcache.pixels import ViewPixels, view_pixels
 from kdcache.sources import Targets, TargetSource, ViewTargets, WindowedSource, gather
 from kdcache.store import TargetStore, block_size
 from kdcache.stream import TargetStream
@@ -56,7 +57,8 @@ class ReplayLoader:
     own). `normalize`: the student's preprocessing; "dataset": the dataset's own; None: images stay
     uint8. `rank` and `world_size`: this process takes a strided slice of the one epoch order.
     `features`, `raw_logits`: of the store, as `TargetStream` has them (a TargetSource gives what it
-    gives).
+    gives). `resident_pixels`: whether the images are kept on the device and views made there; None:
+    where it is no CPU and they are small beside its memory (`pixels.view_pixels`).
 
     `window`: where a view does not fit in memory, samples of which targets are held at once; the
     order is then a sliding shuffle (`kdcache.epoch_order`), another one than without. None: that of
@@ -82,6 +84,7 @@ class ReplayLoader:
         features: bool = False,
         raw_logits: bool = False,
         window: int | None = None,
+        resident_pixels: bool | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise UsageError(f"rank must lie in 0 to world_size - 1, got {rank} of {world_size}")
@@ -117,6 +120,7 @@ class ReplayLoader:
         self._epoch = 0
         self._done = 0  # batches of this epoch handed out
         self._resume_at = 0
+        self._resident_pixels = resident_pixels
         if len(self) == 0:
             raise UsageError(
                 f"{len(self.dataset)} samples over {world_size} ranks make no whole batch of "
@@ -173,7 +177,7 @@ class ReplayLoader:
         with self._targets(view, order[first * self.batch_size :]) as targets:
             for start in range(first * self.batch_size, len(order), group):
                 index_G = order[start : start + group]
-                pixels_G = self.source.recipe(self.dataset.images(index_G), index_G, view)
+                pixels_G = self._pixels(index_G, view)
                 targets_G = gather(targets, index_G)
                 for offset in range(0, len(index_G), self.batch_size):
                     rows = slice(offset, offset + self.batch_size)
@@ -188,19 +192,23 @@ class ReplayLoader:
             return self.source.ordered_view(view, order_K)
         return self.source.view(view)
 
+    @cached_property
+    def _pixels(self) -> ViewPixels:
+        return view_pixels(
+            self.dataset, self.source.recipe, self.device, resident=self._resident_pixels
+        )
+
     def _batch(
         self,
-        pixels_BCHW: NDArray[np.uint8],
+        images: torch.Tensor,
         index_B: NDArray[np.int64],
         targets_G: Targets,
         rows: slice,
     ) -> Batch:
         logits_GMC, features = targets_G.logits, targets_G.features
-        images = torch.from_numpy(pixels_BCHW).to(self.device, non_blocking=True)
-        labels = torch.from_numpy(self.dataset.labels(index_B)).to(self.device, non_blocking=True)
         return Batch(
             images=images if self.normalize is None else self.normalize(images),
-            labels=labels,
+            labels=send(torch.from_numpy(self.dataset.labels(index_B)), self.device),
             index=torch.from_numpy(index_B),
             logits=None if logits_GMC is None else logits_GMC[rows],
             features=None if features is None else tuple(each[rows] for each in features),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kdcache.checkpoints import file_sha256, load_weights
 from kdcache.datasets import ImageDataset, Preprocessing
-from kdcache.devices import PRECISIONS, precision_context
+from kdcache.devices import PRECISIONS, precision_context, send
 from kdcache.encode import LOGITS, TargetKind
 from kdcache.errors import UsageError, unknown_name
 from kdcache.mentor_library import (
@@ -197,7 +197,9 @@ class MentorPool:
         rows = len(pixels_BCHW)
         padding = ((0, self.run_shape.batch - rows), (0, 0), (0, 0), (0, 0))
         padded = np.pad(pixels_BCHW, padding) if padding[0][1] else pixels_BCHW
-        pixels = torch.from_numpy(padded).to(self.device, memory_format=self._memory_format)
+        # Sent as they are, put into the memory format there: neither waits for the device.
+        pixels = send(torch.from_numpy(padded), self.device)
+        pixels = pixels.contiguous(memory_format=self._memory_format)
         inputs: dict[Preprocessing, torch.Tensor] = {}
         targets: dict[tuple[str, TargetKind], torch.Tensor] = {}
         for mentor in self._choose(list(dict.fromkeys(name for name, _ in wanted))):

@@ -28,7 +28,7 @@ from kdcache.defaults import (
     num_views,
     stored_encoders,
 )
-from kdcache.devices import resolve_device
+from kdcache.devices import OnTheWay, resolve_device
 from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP, Encoder, find_encoder
 from kdcache.errors import RunFailed, StoreError, UsageError
 from kdcache.mentors import Mentor, MentorPool, load_mentors
@@ -239,7 +239,7 @@ class PrecomputeJob:
                     while len(commits) >= MOST_BLOCKS_IN_FLIGHT:
                         commits.popleft().result()
                     commits.append(writer.submit(self._commit, store, unit, batches))
-                    done += sum(len(batch[0]) for batch in batches)
+                    done += self.plan.manifest.num_rows(unit.block)
                 while commits:
                     commits.popleft().result()
             finally:
@@ -249,9 +249,9 @@ class PrecomputeJob:
 
     def _run_mentors(
         self, progress: Progress | None, should_stop: Callable[[], bool]
-    ) -> Iterator[tuple[Unit, list[list[torch.Tensor]]]]:
-        """Each unit with its targets, still on the device: a batch has a tensor (B, *row) for each
-        of those that the unit lacks."""
+    ) -> Iterator[tuple[Unit, list[OnTheWay]]]:
+        """Each unit with its targets, on their way to the host: a batch has a tensor (B, *row) for
+        each of those that the unit lacks."""
         done = 0
         for unit in self.plan.units:
             index = self.dataset.index_N[self.plan.manifest.block_rows(unit.block)]
@@ -262,19 +262,20 @@ class PrecomputeJob:
                 index_B = index[start : start + self.pool.run_shape.batch]
                 pixels = self.recipe(self.dataset.images(index_B), index_B, unit.view)
                 lacking = [(one.mentor.name, one.kind) for one in unit.lacking]
-                batches.append(self.pool.targets(pixels, lacking))
+                batches.append(OnTheWay(self.pool.targets(pixels, lacking)))
                 done += len(index_B)
                 if progress is not None:
                     progress(done, self.plan.num_pixels)
             yield unit, batches
 
-    def _commit(self, store: TargetStore, unit: Unit, batches: list[list[torch.Tensor]]) -> None:
-        """Runs on the writer's thread: fetch from the device, encode, measure, commit."""
+    def _commit(self, store: TargetStore, unit: Unit, batches: list[OnTheWay]) -> None:
+        """Runs on the writer's thread: wait for the targets, encode, measure, commit."""
+        arrived = [batch.wait() for batch in batches]
         rows = self.plan.manifest.block_rows(unit.block)
         labels = self.dataset.labels(self.dataset.index_N[rows])
         key = (unit.view, unit.block)
-        for one, targets_B in zip(unit.lacking, zip(*batches, strict=True), strict=True):
-            targets = torch.cat(targets_B).cpu().numpy()
+        for one, targets_B in zip(unit.lacking, zip(*arrived, strict=True), strict=True):
+            targets = torch.cat(targets_B).numpy()
             commit_targets(store.mentor(*one.key), key, targets, labels, self.plan.manifest.block)
 
     def _prepare_mentors(self) -> tuple[TargetStore, list[Path]]:

@@ -1,8 +1,9 @@
 """Blocks of a view of some mentors in memory: rows still encoded, gathered and then decoded.
 
 Memory is slots of one block each, which later blocks overwrite: as many as a view has blocks, or
-fewer (`windowed`). Mentors of one family of encoders share one allocation, pinned for CUDA. Every
-chunk is checked as it is read, unless this process did and its file is unchanged since.
+fewer (`windowed`). Mentors of one family of encoders share one allocation, pinned for CUDA; where
+it fits, the device has a copy of it, and rows are gathered there (`device_rows`). Every chunk is
+checked as it is read, unless this process did and its file is unchanged since.
 
 Shapes: B batch, M mentors, N samples (padded to whole blocks), S rows of all slots, then the kind's
 row.
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kdcache.device_rows import rows_on
+from kdcache.devices import send
 from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP, raw_logits
 from kdcache.sources import Targets
 from kdcache.store import BlockLoader, CheckedFiles, StoredMentor, TargetStore
@@ -168,6 +171,7 @@ class _EncodedRows:
             dtype=getattr(torch, encoder.dtype),
             pin_memory=device.type == "cuda",
         )
+        self._on_device = rows_on(device, self._rows)
         self._slots = self._rows.numpy().reshape(
             len(stored), num_slots, block, *self._rows.shape[1:]
         )
@@ -177,12 +181,16 @@ class _EncodedRows:
         )
 
     def load_block(self, view: int, block: int, slot: int) -> None:
-        for stored, slots in zip(self._stored, self._slots, strict=True):
+        self._on_device.settle()
+        rows = self._store.manifest.block
+        for stored, slots, first in zip(
+            self._stored, self._slots, self._first_row_M.tolist(), strict=True
+        ):
             self._loader.load(stored, view, block, slots[slot])
+            self._on_device.refresh(first + slot * rows, first + (slot + 1) * rows)
         if len(self._labels_S):
             labels = torch.from_numpy(self._store.block_labels(block))
-            start = slot * self._store.manifest.block
-            self._labels_S[start : start + len(labels)] = labels
+            self._labels_S[slot * rows : slot * rows + len(labels)] = labels
 
     @property
     def num_bytes(self) -> int:
@@ -190,9 +198,8 @@ class _EncodedRows:
 
     def gather(self, rows_B: torch.Tensor) -> torch.Tensor:
         rows_BM = rows_B[:, None] + self._first_row_M
-        encoded = self._rows.index_select(0, rows_BM.view(-1))
-        labels_B = self._labels_S[rows_B] if len(self._labels_S) else rows_B
-        if self._device.type != "cpu":
-            encoded = encoded.to(self._device, non_blocking=True)
-            labels_B = labels_B.to(self._device, non_blocking=True)
+        encoded = self._on_device.take(rows_BM.view(-1))
+        labels_B = rows_B  # not looked at
+        if len(self._labels_S):
+            labels_B = send(self._labels_S[rows_B], self._device)
         return self._decode(encoded.view(*rows_BM.shape, *encoded.shape[1:]), labels_B)

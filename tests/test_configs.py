@@ -35,6 +35,7 @@ def parse(words: list[str]) -> dict[str, Any]:
 def config_of(*words: str) -> kdcache.TrainConfig:
     params = parse(["train-student", *words])
     assert not params.pop("resume")
+    assert params.pop("seeds") is None
     files = dict(item.split("=", 1) for item in params.pop("checkpoint"))
     return kdcache.TrainConfig(switches=take_switches(params), checkpoints=files, **params)
 

@@ -27,7 +27,7 @@ def test_from_the_store_is_online_on_real_images(
     monkeypatch.setattr(cached_equals_online, "FULL", size)
     whole = kdcache.open_dataset
     monkeypatch.setattr(
-        "kdcache.train.student.open_dataset",
+        "kdcache.train.shared.open_dataset",
         lambda name, split="train", **options: whole(
             name, split, samples=200 if split == "test" else None, **options
         ),

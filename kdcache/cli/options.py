@@ -57,6 +57,24 @@ class ViewChoice(click.ParamType):  # type: ignore[type-arg]  # generic since cl
         return numbers if listed or len(numbers) > 1 else numbers[0]
 
 
+class SeedList(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
+    """Comma-separated seeds; the tuple of them."""
+
+    name = "a,b,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        parts = value.split(",") if isinstance(value, str) else value
+        try:
+            seeds = tuple(int(part) for part in parts)
+        except (TypeError, ValueError):
+            self.fail(f"expected numbers, got {value!r}", param, ctx)
+        if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+            self.fail(f"expected different numbers from 0, got {value!r}", param, ctx)
+        return seeds
+
+
 def _load_config(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     """Makes a TOML file's values the command's defaults; a run's own config.toml will do."""
     if value is None:
@@ -169,6 +187,11 @@ loop_options = stack(
         default=True,
         show_default=True,
         help="Memory format of images and weights.",
+    ),
+    click.option(
+        "--compile",
+        is_flag=True,
+        help="Student and loss by torch.compile (CUDA graphs on CUDA); needs a C++ compiler.",
     ),
     click.option(
         "--eval-every",

@@ -1,15 +1,19 @@
 """`kdcache train-student`, `train-mentor` and `evaluate`."""
 
 import json
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from kdcache.cli.method_switches import switch_options, take_switches
 from kdcache.cli.options import (
     NameList,
+    SeedList,
     checkpoint_option,
     config_option,
     dataset_options,
@@ -70,6 +74,12 @@ if TYPE_CHECKING:
 )
 @device_option
 @click.option(
+    "--seeds",
+    type=SeedList(),
+    help="Several students side by side, one a seed, from one view in memory; with --out each in "
+    "<out>/s<seed>.  [default: --seed alone]",
+)
+@click.option(
     "--out", type=click.Path(), help="Run folder.  [default: runs/<student>-<method>-s<seed>]"
 )
 @config_option
@@ -81,17 +91,25 @@ def train_student(**options: Any) -> None:
     with stop_on_signals() as stop:
         from kdcache.mentor_library import parse_checkpoints
         from kdcache.train import TrainConfig
-        from kdcache.train import train_student as train
+        from kdcache.train import train_sweep as train
 
         resume = options.pop("resume")
         checkpoints = {k: str(v) for k, v in parse_checkpoints(options.pop("checkpoint")).items()}
         switches = take_switches(options)
+        seeds = options.pop("seeds")
         config = TrainConfig(**options, switches=switches, checkpoints=checkpoints)
-        _insist(resume, config.run_folder)
+        configs = [config] if seeds is None else _one_a_seed(config, seeds)
+        for each in configs:
+            _insist(resume, each.run_folder)
         with progress_line("steps") as progress:
-            records = train(config, should_stop=stop, notify=tell, progress=progress)
-            _print_records(records, config)
-        _print_summary(Path(config.run_folder))
+            records = train(configs, should_stop=stop, notify=tell, progress=progress)
+            _print_records(records, name_seeds=len(configs) > 1)
+        last = [_print_summary(Path(each.run_folder)) for each in configs]
+        if len(last) > 1:
+            tell(
+                f"last epoch over {len(last)} seeds: test top-1 {statistics.mean(last):.2f}, "
+                f"standard deviation {statistics.stdev(last):.2f}"
+            )
 
 
 @click.command("train-mentor")
@@ -115,7 +133,7 @@ def train_mentor(name: str, **options: Any) -> None:
         _insist(resume, config.run_folder)
         with progress_line("steps") as progress:
             records = train(name, should_stop=stop, notify=tell, progress=progress, **options)
-            _print_records(records, config)
+            _print_records((config, record) for record in records)
         _print_summary(Path(config.run_folder))
         tell(f"mentor {library_checkpoint(name, config.dataset)}")
 
@@ -155,16 +173,32 @@ def _insist(resume: bool, run_folder: str) -> None:
         )
 
 
-def _print_records(records: Iterator[dict[str, Any]], config: "TrainConfig") -> None:
+def _one_a_seed(config: "TrainConfig", seeds: tuple[int, ...]) -> list["TrainConfig"]:
+    """The same run for each seed; UsageError where --seed says another thing."""
+    from kdcache.errors import UsageError
+
+    if click.get_current_context().get_parameter_source("seed") is ParameterSource.COMMANDLINE:
+        raise UsageError("--seed and --seeds are both given; leave one out")
+    out = config.out
+    return [
+        replace(config, seed=seed, out=None if out is None else str(Path(out) / f"s{seed}"))
+        for seed in seeds
+    ]
+
+
+def _print_records(
+    records: Iterable[tuple["TrainConfig", dict[str, Any]]], *, name_seeds: bool = False
+) -> None:
     from kdcache.classroom import has_filter
     from kdcache.train.tally import filter_warnings
 
-    filters = has_filter(config.method, **config.switches)
     told: set[str] = set()
-    for record in records:
+    for config, record in records:
+        filters = has_filter(config.method, **config.switches)
+        seed = f"seed {config.seed}  " if name_seeds else ""
         top1 = "" if record["test_top1"] is None else f"  test top-1 {record['test_top1']:.2f}"
         tell(
-            f"epoch {record['epoch'] + 1}/{config.epochs}  view {record['view']}  "
+            f"{seed}epoch {record['epoch'] + 1}/{config.epochs}  view {record['view']}  "
             f"lr {record['lr']:.5f}  "
             f"loss {record['train_loss']:.4f} (task {record['task_loss']:.4f}, mentors "
             f"{record['mentor_loss']:.4f}){top1}  {readable_seconds(record['seconds'])}"
@@ -175,10 +209,12 @@ def _print_records(records: Iterator[dict[str, Any]], config: "TrainConfig") -> 
                 tell(f"warning: {name} in epoch {record['epoch'] + 1}: {sentence}", err=True)
 
 
-def _print_summary(run_folder: Path) -> None:
+def _print_summary(run_folder: Path) -> float:
+    """Tells how a run ended; its last accuracy."""
     from kdcache.train.run_folder import RunFolder
 
     records = RunFolder(run_folder).records()
     last = records[-1]["test_top1"]
     best = max(r["test_top1"] for r in records if r["test_top1"] is not None)
     tell(f"last epoch: test top-1 {last:.2f}  (best epoch: {best:.2f})  {run_folder}")
+    return float(last)

@@ -21,7 +21,8 @@ class ImageDataset:
 
     `fetch`: index_B -> uint8 (B, C, H, W). `labels_N`: the labels of the *whole* original dataset.
     `index_N`: the chosen samples, ascending; None: all. `view_parameters`: what suits these images
-    in a recipe (size, padding, flip). Frozen after construction.
+    in a recipe (size, padding, flip). `in_memory`: whether fetching costs no more than copying.
+    Frozen after construction.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class ImageDataset:
         preprocessing: Preprocessing,
         view_parameters: Mapping[str, Any],
         index_N: NDArray[np.int64] | None = None,
+        in_memory: bool = False,
     ) -> None:
+        self.in_memory = in_memory
         self.name = name
         self.split = split
         self.num_classes = num_classes
@@ -87,6 +90,7 @@ class ImageDataset:
             preprocessing=self.preprocessing,
             view_parameters=self.view_parameters,
             index_N=index_N,
+            in_memory=self.in_memory,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -111,4 +115,4 @@ class ImageDataset:
 
 def array_dataset(*, images_NCHW: NDArray[np.uint8], **description: Any) -> ImageDataset:
     """A dataset whose images are all in memory; the keywords are `ImageDataset`'s."""
-    return ImageDataset(fetch=images_NCHW.__getitem__, **description)
+    return ImageDataset(fetch=images_NCHW.__getitem__, in_memory=True, **description)

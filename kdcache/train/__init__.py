@@ -3,6 +3,7 @@
 from kdcache.train.evaluation import evaluate_checkpoint, evaluate_network
 from kdcache.train.mentor import train_mentor
 from kdcache.train.student import train_student
+from kdcache.train.sweep import train_sweep
 from kdcache.train.train_config import TrainConfig
 
 __all__ = [
@@ -11,4 +12,5 @@ __all__ = [
     "evaluate_network",
     "train_mentor",
     "train_student",
+    "train_sweep",
 ]

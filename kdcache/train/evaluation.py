@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from kdcache.datasets import SPLITS, ImageDataset, Preprocessing, open_dataset
-from kdcache.devices import precision_context, resolve_device
+from kdcache.devices import precision_context, resolve_device, send
 from kdcache.errors import UsageError
 from kdcache.factories import require_named
 from kdcache.train.trained import find_trained
@@ -40,8 +40,8 @@ def evaluate_network(
     loss = torch.zeros((), device=device)
     for start in range(0, len(dataset), BATCH):
         index_B = dataset.index_N[start : start + BATCH]
-        images = preprocessing(torch.from_numpy(dataset.images(index_B)).to(device))
-        labels_B = torch.from_numpy(dataset.labels(index_B)).to(device)
+        images = preprocessing(send(torch.from_numpy(dataset.images(index_B)), device))
+        labels_B = send(torch.from_numpy(dataset.labels(index_B)), device)
         with precision_context(device, precision):
             logits_BC = network(images).float()
         first_BK = logits_BC.topk(min(5, logits_BC.shape[1])).indices

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from kdcache import philox
-from kdcache.classroom import ChangesByEpoch, HasOwnRates, MentorLoss
+from kdcache.classroom import ChangesByEpoch, HasOwnRates, LossOutput, MentorLoss
 from kdcache.datasets import ImageDataset
 from kdcache.devices import precision_context, repeatable_convolutions
 from kdcache.errors import RunFailed, Stopped
 from kdcache.loader import Batch, ReplayLoader
 from kdcache.models.pooled_features import FeatureTap
 from kdcache.train.checkpoint_file import unusable
+from kdcache.train.compiling import begin_step, compiled
 from kdcache.train.evaluation import evaluate_network
 from kdcache.train.finite import FiniteWatch
 from kdcache.train.run_folder import RunFolder
@@ -68,6 +69,12 @@ class TrainingLoop:
         self._needs, self._tap = loss.needs, None
         if self._needs.student_features:
             self._tap = FeatureTap(self.network, loader.dataset.num_classes)
+        self._forward: Callable[..., torch.Tensor] = self.network
+        self._call_loss: Callable[..., LossOutput] = loss
+        if config.compile:
+            self._forward = compiled(self.network, self.device)
+            if not isinstance(loss, ChangesByEpoch):  # it would be compiled anew each time
+                self._call_loss = compiled(loss, self.device)
         self._optimizer = torch.optim.SGD(
             groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
@@ -174,16 +181,18 @@ class TrainingLoop:
 
     def _step(self, batch: Batch) -> None:
         images = batch.images.contiguous(memory_format=self._memory_format)
+        if self.config.compile:
+            begin_step(self.device)
+        self._optimizer.zero_grad(set_to_none=True)
         with repeatable_convolutions(self.device, self.config.precision):
             with self._addressed_randomness(batch):
                 with (
                     precision_context(self.device, self.config.precision),
                     self._tap or nullcontext(),
                 ):
-                    logits_BC = self.network(images)
-                out = self.loss(logits_BC, batch.labels, batch.logits, **self._given(batch))
+                    logits_BC = self._forward(images)
+                out = self._call_loss(logits_BC, batch.labels, batch.logits, **self._given(batch))
             self._watch.see(self.loader.state_dict()["done"], logits_BC, out.total)
-            self._optimizer.zero_grad(set_to_none=True)
             self._scaler.scale(out.total).backward()  # type: ignore[no-untyped-call]
         self._tally.add(out, batch.labels, self._loss_scale())
         self._scaler.step(self._optimizer)

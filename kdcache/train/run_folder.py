@@ -30,13 +30,20 @@ from kdcache.train.train_config import TrainConfig
 # store may move, for what is in it is compared instead.
 _FREE = ("out", "data_dir", "device", "checkpoints", "store", "checkpoint_every")
 
+# Options that came later, with the value that every run before them had.
+_LATER: dict[str, Any] = {"compile": False}
+
 
 def run_identity(config: TrainConfig, trained_on: dict[str, str]) -> str:
     """Hex SHA-256 of all that decides a run: its resolved config, and what it trains on.
 
     Two commands that may go on with one another's run have the same one.
     """
-    decisive = {key: value for key, value in as_toml_values(config).items() if key not in _FREE}
+    decisive = {
+        key: value
+        for key, value in as_toml_values(config).items()
+        if key not in _FREE and not (key in _LATER and value == _LATER[key])
+    }
     return json_sha256({"config": _one_spelling(decisive), "trained_on": trained_on})
 
 
@@ -135,7 +142,7 @@ class RunFolder:
         return recorded, environment if isinstance(environment, dict) else {}
 
     def _require_same_run(self, recorded: dict[str, Any], ours: dict[str, Any]) -> None:
-        different = differences(recorded, ours, ignored=_FREE)
+        different = differences({**_LATER, **recorded}, ours, ignored=_FREE)
         if different:
             raise UsageError(
                 f"{self.root} holds another run:\n"

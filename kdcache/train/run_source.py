@@ -8,7 +8,7 @@ import torch
 
 from kdcache import homes
 from kdcache.classroom import Needs
-from kdcache.datasets import DEFAULT_DATASET, ImageDataset, open_dataset
+from kdcache.datasets import DEFAULT_DATASET, ImageDataset
 from kdcache.defaults import num_views
 from kdcache.errors import KdcacheError, UsageError
 from kdcache.factories import require_named
@@ -18,8 +18,8 @@ from kdcache.models import short_name
 from kdcache.online import OnlineTargets, require_stored_mentor
 from kdcache.sources import LabelsOnly, TargetSource
 from kdcache.store import TargetStore, is_store, open_store, require_equal
-from kdcache.stream import TargetStream
 from kdcache.train.beginnings import Description, describe_pool, describe_store
+from kdcache.train.shared import Shared
 from kdcache.train.train_config import TrainConfig
 from kdcache.views import Recipe, make_recipe
 
@@ -44,13 +44,18 @@ class Chosen:
         return getattr(self.source, "feature_widths", None)
 
 
-def choose_source(config: TrainConfig, device: torch.device, needs: Needs) -> Chosen:
+def choose_source(
+    config: TrainConfig, device: torch.device, needs: Needs, shared: Shared | None = None
+) -> Chosen:
     """What the run of this config trains on, with the targets that its loss needs.
+
+    Datasets and streams are the `shared` ones; None: its own.
 
     Dataset, recipe, view seed, views and mentors come from the store where there is one, for live
     mentors and for labels only too. Raises UsageError for options that contradict it, and
     MissingTargets where a store lacks what the loss needs, naming the command that adds it.
     """
+    shared = shared or Shared()
     if config.checkpoints and config.targets == "cache":
         raise UsageError(
             "--checkpoint is for --targets online: from a store no mentor is loaded. Leave it out"
@@ -66,10 +71,10 @@ def choose_source(config: TrainConfig, device: torch.device, needs: Needs) -> Ch
         name = DEFAULT_DATASET if store is None else _dataset_name(store)
         config = replace(config, dataset=name)
     assert config.dataset is not None
-    train = open_dataset(config.dataset, data_dir=config.data_dir)
+    train = shared.dataset(config.dataset, data_dir=config.data_dir)
     if store is None:
         return _without_store(config, train, device, needs)
-    return _with_store(config, train, device, store, needs)
+    return _with_store(config, train, device, store, needs, shared)
 
 
 def _with_store(
@@ -78,6 +83,7 @@ def _with_store(
     device: torch.device,
     store: TargetStore,
     needs: Needs,
+    shared: Shared,
 ) -> Chosen:
     names = tuple(config.mentors or store.mentors)
     if config.targets == "online" and config.mentors is None:
@@ -89,8 +95,8 @@ def _with_store(
     streamed: dict[str, Any] = {}
     if config.targets == "cache":
         streamed = {**given, "window": config.window}
-    stream = TargetStream(store, names, device, views=wanted, **streamed)
-    chosen = stream.require_dataset(train.select(config.samples), narrow=config.samples is None)
+    stream = shared.stream(store, names, device, views=wanted, **streamed)
+    chosen = shared.samples(stream, train, config.samples)
     config = replace(
         config,
         store=str(store.root.resolve()) if store.remote is None else store.address,

@@ -2,8 +2,8 @@
 
 import copy
 import json
-from collections.abc import Callable, Generator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 
 from kdcache.checkpoints import save_weights
 from kdcache.classroom import LossShapes, MentorLoss, Needs, build_loss, build_method
-from kdcache.datasets import ImageDataset, open_dataset
+from kdcache.datasets import ImageDataset
 from kdcache.devices import resolve_device
 from kdcache.errors import StoreError, UsageError
 from kdcache.loader import ReplayLoader
@@ -21,9 +21,11 @@ from kdcache.models.pooled_features import FeatureTap
 from kdcache.remote import is_url
 from kdcache.store import local_path
 from kdcache.train.beginnings import describe_samples, running_environment, tell_changes
+from kdcache.train.compiling import require_compiler
 from kdcache.train.loop import Progress, TrainingLoop
 from kdcache.train.run_folder import RunFolder, run_identity
 from kdcache.train.run_source import Chosen, choose_source
+from kdcache.train.shared import Shared
 from kdcache.train.train_config import TrainConfig
 
 
@@ -45,57 +47,108 @@ def train_student(
     ReplayMismatch, CheckpointError, DatasetError. While running: Stopped, RunFailed,
     DamagedTargets.
     """
-    given = replace(config or TrainConfig(), **options)
-    folder = RunFolder(Path(given.run_folder))
-    config = folder.adopt(given)
-    _require_store_in_place(given, config, folder)
-    device = resolve_device(config.device)
-    needs = build_method(config.method, **config.switches).needs
-    if needs.mentor_order and config.mentors is None:
-        raise UsageError(
-            f"method {config.method!r} with these switches counts positions in --mentors, and a "
-            "store has an order of its own: name the mentors too, in the order you mean"
-        )
-    long_name(config.student)
-    chosen = choose_source(config, device, needs)
-    config, train, source = chosen.config, chosen.train, chosen.source
-    test = open_dataset(train.name, "test", data_dir=config.data_dir)
-    loader = ReplayLoader(
-        train, source, config.batch_size, seed=config.seed, device=device, window=config.window
-    )
-    network = build_network(config.student, train.num_classes, seed=config.seed)
-    loss = _suitable_loss(network, config, needs, chosen)
+    run = StudentRun(replace(config or TrainConfig(), **options), Shared(), notify)
+    with run.begun():
+        yield from run.records(should_stop, progress)
 
-    with folder.alone():
-        environment = running_environment(device)
-        trained_on = {**describe_samples(train, test), **chosen.taught_by}
-        began = folder.claim(config, environment, trained_on)
-        loop = TrainingLoop(
-            config,
-            network=network,
-            loader=loader,
-            loss=loss,
-            test=test,
-            folder=folder,
-            identity=run_identity(config, trained_on),
+
+class StudentRun:
+    """One run: checked when it is made, begun once, then an epoch at a time.
+
+    `shared`: datasets and streams, which other runs may use too. Errors as `train_student`'s.
+    """
+
+    def __init__(self, given: TrainConfig, shared: Shared, notify: Callable[[str], None]) -> None:
+        self._notify = notify
+        self._folder = folder = RunFolder(Path(given.run_folder))
+        config = folder.adopt(given)
+        _require_store_in_place(given, config, folder)
+        self._device = device = resolve_device(config.device)
+        needs = build_method(config.method, **config.switches).needs
+        if needs.mentor_order and config.mentors is None:
+            raise UsageError(
+                f"method {config.method!r} with these switches counts positions in --mentors, and "
+                "a store has an order of its own: name the mentors too, in the order you mean"
+            )
+        if config.compile:
+            require_compiler(device)
+            if needs.student_features:
+                raise UsageError(
+                    f"method {config.method!r} takes the student's pooled features out of its "
+                    "forward pass, which --compile makes one piece of; leave --compile out"
+                )
+        long_name(config.student)
+        self._chosen = chosen = choose_source(config, device, needs, shared)
+        self.config, train, source = chosen.config, chosen.train, chosen.source
+        config = self.config
+        self._test = shared.dataset(train.name, "test", data_dir=config.data_dir)
+        self._loader = ReplayLoader(
+            train,
+            source,
+            config.batch_size,
+            seed=config.seed,
+            device=device,
+            window=config.window,
         )
-        state = folder.load_checkpoint()
-        if state is None:
-            for warning in chosen.warnings:
-                notify(f"warning: {warning}")
-        else:
-            tell_changes(began, environment, notify)
-            loop.restore(state)
-        # The checkpoint knows them all: what else is there is an epoch that will run again.
-        folder.replace_records(loop.records)
-        finished = loop.epochs_done == config.epochs
-        if state is not None and not finished:
-            notify(f"going on in {folder.root} after {loop.epochs_done} of {config.epochs} epochs")
+        self._network = build_network(config.student, train.num_classes, seed=config.seed)
+        self._loss = _suitable_loss(self._network, config, needs, chosen)
+        self._loop: TrainingLoop | None = None
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs are behind."""
+        return 0 if self._loop is None else self._loop.epochs_done
+
+    @property
+    def finished(self) -> bool:
+        """Whether no epoch is left; the student may still be to be saved."""
+        return self.epochs_done == self.config.epochs
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Holds the run folder, and stands where a run that is there stopped."""
+        config, chosen, folder = self.config, self._chosen, self._folder
+        with folder.alone():
+            environment = running_environment(self._device)
+            trained_on = {**describe_samples(chosen.train, self._test), **chosen.taught_by}
+            began = folder.claim(config, environment, trained_on)
+            self._loop = loop = TrainingLoop(
+                config,
+                network=self._network,
+                loader=self._loader,
+                loss=self._loss,
+                test=self._test,
+                folder=folder,
+                identity=run_identity(config, trained_on),
+            )
+            state = folder.load_checkpoint()
+            if state is None:
+                for warning in chosen.warnings:
+                    self._notify(f"warning: {warning}")
+            else:
+                tell_changes(began, environment, self._notify)
+                loop.restore(state)
+            # The checkpoint knows them all: what else is there is an epoch that will run again.
+            folder.replace_records(loop.records)
+            if state is not None and not self.finished:
+                self._notify(
+                    f"going on in {folder.root} after {self.epochs_done} of {config.epochs} epochs"
+                )
+            yield
+
+    def records(
+        self, should_stop: Callable[[], bool], progress: Progress
+    ) -> Iterator[dict[str, Any]]:
+        """Trains the epochs that are left, a record each; after the last the student is saved."""
+        loop, folder = self._loop, self._folder
+        assert loop is not None, "a run has begun before it has records"
+        nothing_left = self.finished
         yield from loop.run(should_stop, progress)
         as_it_was = folder.student.read_bytes() if folder.student.is_file() else None
-        save_weights(folder.student, loop.network, _student_metadata(config, train))
-        if finished:
-            notify(
+        metadata = _student_metadata(self.config, self._chosen.train)
+        save_weights(folder.student, loop.network, metadata)
+        if nothing_left:
+            self._notify(
                 f"{folder.root} is finished: nothing is left to do"
                 if folder.student.read_bytes() == as_it_was
                 else f"{folder.root} is finished; {folder.student.name} was missing or not what "

@@ -20,10 +20,10 @@ class TrainConfig:
     folder has, else what the store says; without a store cifar100, crop-flip with seed 0, a new
     view every epoch, every sample. `views`: the first so many views, or a list of them. `switches`:
     the method's own options. `checkpoint_every`: steps between checkpoints within an epoch; None:
-    only after each. `per_class`: records tell of every class, too. `checkpoints`: mentor name ->
-    file, for `targets="online"`. `window`: samples of which targets are in memory at once, which
-    decides their order; None: whole views. `out`: the run folder; None:
-    runs/<student>-<method>-s<seed>.
+    only after each. `compile`: student and loss by torch.compile. `per_class`: records tell of
+    every class, too. `checkpoints`: mentor name -> file, for `targets="online"`. `window`: samples
+    of which targets are in memory at once, which decides their order; None: whole views. `out`: the
+    run folder; None: runs/<student>-<method>-s<seed>.
     """
 
     student: str = "r20"
@@ -49,6 +49,7 @@ class TrainConfig:
     seed: int = 0
     precision: str = "fp32"
     channels_last: bool = True
+    compile: bool = False
     eval_every: int = 1
     checkpoint_every: int | None = None
     per_class: bool = False

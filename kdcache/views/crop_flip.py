@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from kdcache import philox
+from kdcache.devices import send
 from kdcache.errors import UsageError
 from kdcache.views.recipe import Pixels, Recipe
 
@@ -38,6 +39,7 @@ class CropFlip(Recipe):
     flip: bool = True
 
     name: ClassVar[str] = "crop-flip"
+    has_device_form: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,18 +69,27 @@ class CropFlip(Recipe):
         )
 
     def __call__(self, images_BCHW: Pixels, index_B: NDArray[np.int64], view: int) -> Pixels:
+        if isinstance(images_BCHW, torch.Tensor) and images_BCHW.device.type != "cpu":
+            return self.on_device(images_BCHW, index_B, view)
         self._check(images_BCHW, index_B, view)
+        parameters = self.parameters(index_B, view)
+        if not isinstance(images_BCHW, torch.Tensor):
+            return self._crop_numpy(images_BCHW, parameters)
+        return torch.from_numpy(self._crop_numpy(images_BCHW.numpy(), parameters))
+
+    def on_device(
+        self, images_BCHW: torch.Tensor, index_B: NDArray[np.int64], view: int
+    ) -> torch.Tensor:
+        self._check(images_BCHW, index_B, view)
+        return self.crop_on_device(images_BCHW, self.parameters(index_B, view))
+
+    def _check(self, images_BCHW: Pixels, index_B: NDArray[np.int64], view: int) -> None:
+        super()._check(images_BCHW, index_B, view)
         if tuple(images_BCHW.shape[2:]) != (self.size, self.size):
             raise UsageError(
                 f"crop-flip of size {self.size} needs images of {self.size} x {self.size}, "
                 f"got {images_BCHW.shape[2]} x {images_BCHW.shape[3]}"
             )
-        parameters = self.parameters(index_B, view)
-        if not isinstance(images_BCHW, torch.Tensor):
-            return self._crop_numpy(images_BCHW, parameters)
-        if images_BCHW.device.type == "cpu":
-            return torch.from_numpy(self._crop_numpy(images_BCHW.numpy(), parameters))
-        return self.crop_on_device(images_BCHW, parameters)
 
     def _crop_numpy(self, images_BCHW: NDArray[np.uint8], at: CropParameters) -> NDArray[np.uint8]:
         padded = _zero_padded(images_BCHW, self.padding)
@@ -91,12 +102,11 @@ class CropFlip(Recipe):
     def crop_on_device(self, images_BCHW: torch.Tensor, at: CropParameters) -> torch.Tensor:
         """The same bytes by tensor operations only, for images that live on an accelerator."""
         device, size, p = images_BCHW.device, self.size, self.padding
-        top_B, left_B, flip_B = (
-            torch.from_numpy(a).to(device) for a in (at.top_B, at.left_B, at.flip_B)
-        )
+        together_3B = torch.from_numpy(np.stack([at.top_B, at.left_B, at.flip_B]))  # one copy
+        top_B, left_B, flip_B = send(together_3B, device)
         steps = torch.arange(size, device=device)
         rows_BH = top_B[:, None] + steps
-        columns_BW = left_B[:, None] + torch.where(flip_B[:, None], steps.flip(0), steps)
+        columns_BW = left_B[:, None] + torch.where(flip_B[:, None] > 0, steps.flip(0), steps)
         padded = torch.nn.functional.pad(images_BCHW, (p, p, p, p))
         batch = torch.arange(len(images_BCHW), device=device)[:, None, None]
         # Advanced indices on both sides of the channel axis put it last: (B, H, W, C).

@@ -33,6 +33,7 @@ class Recipe(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = True
+    has_device_form: ClassVar[bool] = False  # whether there is `on_device`
     num_views: ClassVar[int | None] = None  # None: as many as anyone asks for
 
     def __post_init__(self) -> None:
@@ -47,6 +48,15 @@ class Recipe(ABC):
         the same kind, on the same device, before any normalisation. Raises ValueError for another
         dtype or shape and for a view the recipe does not have.
         """
+
+    def on_device(
+        self, images_BCHW: torch.Tensor, index_B: NDArray[np.int64], view: int
+    ) -> torch.Tensor:
+        """The same bytes by tensor operations alone, for images that live on an accelerator.
+
+        Only where `has_device_form`; it works on any device, and does not wait for it.
+        """
+        raise NotImplementedError(f"recipe {self.name!r} has no form for devices")
 
     def describe(self) -> dict[str, Any]:
         """The recipe without its seed, as JSON: what the manifest and the fingerprint hold."""

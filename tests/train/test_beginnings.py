@@ -139,11 +139,13 @@ def test_labels_only_need_the_views_and_not_the_mentors(
 def test_other_test_samples_are_refused(
     train: Run, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdcache.train import student
+    from kdcache.train import shared
 
     open_dataset = kdcache.datasets.open_dataset
     monkeypatch.setattr(
-        student, "open_dataset", lambda name, split, **_: open_dataset(name, split, samples=50)
+        shared,
+        "open_dataset",
+        lambda name, split, **_: open_dataset(name, split, samples=50 if split == "test" else None),
     )
     with pytest.raises(StoreMismatch, match=r"test samples +[0-9a-f]{16} +[0-9a-f]{16}\nName"):
         next(train("run", student=DROPOUT))
