@@ -103,6 +103,10 @@ class TargetStore:
     def labels_N(self) -> NDArray[np.int64]:
         return read_list(self.root, LISTS[1], self.manifest)
 
+    def labels(self, index_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The labels of these samples. Raises MissingTargets for an unknown one."""
+        return self.labels_N[self.positions(index_B)]
+
     def block_labels(self, block: int) -> NDArray[np.int64]:
         """The labels of a block's samples."""
         return self.labels_N[self.manifest.block_rows(block)]
