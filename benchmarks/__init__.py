@@ -5,5 +5,5 @@ python -m benchmarks            paired.py     interleaved timing, medians, inter
                                 hardware.py   what the numbers were measured on
                                 material.py   real data and mentors, or stand-ins
                                 synthetic.py  stores made without running a mentor
-                                views.py, reading.py, training.py, precompute.py, storing.py
+                                views.py, reading.py, training.py, precompute.py, encoders.py
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks import checks, hardware, precompute, reading, storing, training, views
+from benchmarks import checks, encoders, hardware, precompute, reading, training, views
 from benchmarks.material import Settings, default_data_dir
 from benchmarks.table import Row, Skipped, heading
 
@@ -16,7 +16,7 @@ GROUPS: dict[str, Callable[[Settings], Iterator[Row | Skipped]]] = {
     "reading": reading.measure,
     "training": training.measure,
     "precompute": precompute.measure,
-    "storing": storing.measure,
+    "encoders": encoders.measure,
     "checks": checks.measure,
 }
 QUICK_REPEATS = 2

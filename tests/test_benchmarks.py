@@ -119,7 +119,7 @@ def test_every_group_measures_on_stand_ins(name: str, tmp_path: Path) -> None:
         assert all(line.strip() for line in row.lines())
         if isinstance(row, Row) and row.budget is not None:
             assert row.verdict
-    assert [isinstance(row, Skipped) for row in rows] == [name == "storing"] * len(rows)
+    assert [isinstance(row, Skipped) for row in rows] == [name == "encoders"] * len(rows)
 
 
 def test_command_prints_one_table_and_leaves_nothing(
@@ -128,7 +128,7 @@ def test_command_prints_one_table_and_leaves_nothing(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.delenv("KDCACHE_DATA", raising=False)
     threads = torch.get_num_threads()
-    result = CliRunner().invoke(main, ["--quick", "--only", "views", "--only", "storing"])
+    result = CliRunner().invoke(main, ["--quick", "--only", "views", "--only", "encoders"])
     assert result.exit_code == 0, result.output
     for expected in ("hardware", "versions", "torch threads", "views/s", "skipped: needs trained"):
         assert expected in result.output
