@@ -1,4 +1,4 @@
-"""What targets lost, measured apart from the package that lost it: in NumPy and float64, all rows."""
+"""What targets lost, measured apart from the package that lost it: NumPy, float64, every row."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

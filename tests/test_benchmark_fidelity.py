@@ -13,7 +13,8 @@ from kdcache.encode import LOGITS
 
 def log_probs(rows: int, classes: int, seed: int, scale: float = 3.0) -> NDArray[np.float32]:
     logits = np.random.default_rng(seed).normal(scale=scale, size=(rows, classes))
-    return (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
+    rows_NC: NDArray[np.float64] = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return rows_NC.astype(np.float32)
 
 
 @given(seed=st.integers(0, 1000), noise=st.floats(0.001, 0.5))
