@@ -10,6 +10,7 @@ than what is wanted is refused.
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from kdcache.defaults import existing_store, stored_encoders
 from kdcache.encode import KINDS, LOGITS, Encoder, find_encoder
 from kdcache.errors import MissingTargets, UsageError
 from kdcache.filling import fill_store
+from kdcache.plan import MOST_CHUNKS
 from kdcache.recalibration import recalibrate, require_finer
 from kdcache.store import (
     ChunkReader,
@@ -148,9 +150,8 @@ class ExportJob:
         self, logits: Sequence[StoredMentor], views: int | Sequence[int] | None
     ) -> dict[TargetsKey, list[ChunkKey]]:
         """The chunks to have of each of these mentors' kinds; their files are there."""
-        asked = None if views is None else list(range(views) if isinstance(views, int) else views)
-        if asked is not None and (not asked or min(asked) < 0):
-            raise UsageError(f"views are numbered from 0 up, and at least one is taken: {views}")
+        asked = _asked_views(views)
+        chosen = set(asked or ())
         blocks = self.source.manifest.num_blocks
         keys = {}
         for stored in self._sources(logits):
@@ -158,18 +159,17 @@ class ExportJob:
             lost = {wrong.key for wrong in stored.broken if wrong.key[1] < blocks}
             there = sorted({*stored.commits, *lost})
             if asked is not None:
-                there = [key for key in there if key[0] in asked]
-                whole = {view for view in asked if sum(key[0] == view for key in there) == blocks}
-                if missing := sorted({*asked} - whole):
+                there = [key for key in there if key[0] in chosen]
+                counts = Counter(view for view, _ in there)
+                if missing := [view for view in asked if counts[view] != blocks]:
                     raise MissingTargets(
-                        f"{self.source.root} has not the whole of view {view_ranges(missing)} of "
+                        f"{self.source.root} has not all of view {view_ranges(missing[:99])} of "
                         f"mentor {stored.title!r}; it declares {stored.declared_views} views. Ask "
                         "for others with --views, or finish them with: "
                         f"{healing_command(self.source, [name], [kind])}"
                     )
-            for view in sorted({view for view, _ in there}):
-                of_view = [block for v, block in there if v == view]
-                require_files(self.source, [stored], view, of_view)
+            for view, block in there:
+                require_files(self.source, [stored], view, [block])
             if not there and stored.kind is LOGITS:
                 raise MissingTargets(
                     f"{self.source.root} has nothing of mentor {stored.title!r} yet. Compute it "
@@ -289,6 +289,18 @@ def export_store(
     """
     job = ExportJob(source, destination, encoder=encoder, **options)
     return job.run(progress=progress, should_stop=should_stop).store
+
+
+def _asked_views(views: int | Sequence[int] | None) -> list[int] | None:
+    """The numbers of views that are asked for; None: whatever is there. Raises UsageError."""
+    if views is None:
+        return None
+    asked = range(views) if isinstance(views, int) else sorted(set(views))
+    if not asked or not 0 <= asked[0] <= asked[-1] < MOST_CHUNKS:
+        raise UsageError(
+            f"--views is how many, or a list of numbers from 0 to {MOST_CHUNKS - 1:,}; got {views}"
+        )
+    return list(asked)
 
 
 def _require_same_views(source: TargetStore, destination: TargetStore) -> None:

@@ -136,9 +136,9 @@ def test_what_the_source_lacks_is_lacking_unless_it_was_asked_for(
     new = kdcache.export_store(tmp_path / "some", tmp_path / "new", encoder="residual")
     assert (new.num_views, new.usable_views(["r8"])) == (3, [0])
     assert len(new.mentor("r8").commits) == 6
-    with pytest.raises(MissingTargets, match=r"not the whole of view 1 .*kdcache precompute"):
+    with pytest.raises(MissingTargets, match=r"not all of view 1 .*kdcache precompute"):
         kdcache.ExportJob(job.root, tmp_path / "other", encoder="float16", views=2)
-    with pytest.raises(MissingTargets, match="not the whole of view 7"):
+    with pytest.raises(MissingTargets, match="not all of view 7"):
         kdcache.ExportJob(job.root, tmp_path / "other", encoder="float16", views=[0, 7])
     assert not (tmp_path / "other").exists()
 
@@ -175,8 +175,10 @@ def test_wrong_use_says_what_to_do(
     refused(UsageError, "unknown encoder 'float8'", new, encoder="float8")
     refused(UsageError, "--fidelity is a mean KL", new, fidelity=-1.0)
     refused(UsageError, "not within a mean KL of 1e-30", new, fidelity=1e-30)
-    refused(UsageError, "numbered from 0 up", new, views=0)
-    refused(UsageError, "numbered from 0 up", new, views=[-1, 0])
+    refused(UsageError, "got 0", new, views=0)
+    refused(UsageError, "a list of numbers from 0", new, views=[-1, 0])
+    refused(UsageError, "from 0 to 262,143; got 10000000000", new, views=10**10)
+    refused(UsageError, r"got \(\)", new, views=())
     refused(MissingTargets, "has no mentor 'r20'", new, mentors=["r20"])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("years of work")
