@@ -88,8 +88,8 @@ def _against_bare_passes(
         budget=Budget(limit=0.95, aim=0.98),
         detail=(
             f"best {rates['precompute']} images/s against {rates['bare']}; {len(dataset)} images x "
-            f"{views} views, passes of {shape.batch}, {shape.precision}; a new store each time, the "
-            f"last block's writing overlaps nothing; {material}"
+            f"{views} views, passes of {shape.batch}, {shape.precision}; a new store each time, "
+            f"the last block's writing overlaps nothing; {material}"
         ),
     )
 
