@@ -9,6 +9,6 @@ python -m benchmarks            paired.py     interleaved timing, medians, inter
                                  page_cache.py what of a file is in memory; forgetting it
                                  peak.py       the most memory this process held
                                  views.py, reading.py, streamed.py, cold.py, windows.py,
-                                 training.py, precompute.py, storing.py, checks.py
+                                 training.py, precompute.py, encoders.py, checks.py
                                  readers/      other formats and libraries beside ours
 """

@@ -10,6 +10,7 @@ import torch
 from benchmarks import (
     checks,
     cold,
+    encoders,
     gpu,
     hardware,
     precompute,
@@ -18,7 +19,6 @@ from benchmarks import (
     reading,
     remote,
     results_file,
-    storing,
     streamed,
     sweep,
     training,
@@ -40,7 +40,7 @@ GROUPS: dict[str, Callable[[Settings], Iterator[Row | Skipped]]] = {
     "profile": profile.measure,
     "sweep": sweep.measure,
     "precompute": precompute.measure,
-    "storing": storing.measure,
+    "encoders": encoders.measure,
     "checks": checks.measure,
 }
 OTHERS = {"readers": readers.LIBRARIES}  # whose versions belong into the header

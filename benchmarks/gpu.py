@@ -43,7 +43,8 @@ def measure(settings: Settings, device: torch.device) -> Iterator[Row | Skipped]
     dataset = material.open(settings.size(full=25_600, quick=2 * BATCH))
     yield from _epochs(settings, material, dataset, device)
     for precision in ("fp32", "bf16"):
-        yield from precompute.compare(settings, material, device, precision)
+        batches = settings.size(full=2 if device.type == "cpu" else 64, quick=1)
+        yield precompute.compare(settings, material, device, precision, batches=batches)
 
 
 def _epochs(

@@ -5,6 +5,7 @@ The public names, each loaded when first used (importing kdcache does not import
     kdcache.open_dataset("cifar100")                  datasets: index -> (pixels, label)
     kdcache.views.CropFlip(size=32, padding=4)        replayable views
     kdcache.precompute_targets(dataset, ["r56"])      run the mentors once
+    kdcache.export_store(path, new, encoder="auto")   encode what they said anew
     kdcache.open_store(path_or_url)                   what they said: .targets(view, index)
     kdcache.TargetStream(store)                       the same, whole views in the background
     kdcache.ReplayLoader(dataset, store)              batches of views with their targets
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         SoftLoss,
     )
     from kdcache.datasets import ImageDataset, Preprocessing, open_dataset
+    from kdcache.exporting import ExportJob, export_store
     from kdcache.inspection import inspect_store
     from kdcache.loader import Batch, ReplayLoader
     from kdcache.mentors import Mentor, MentorPool, RunShape, load_mentor
@@ -71,6 +73,7 @@ _HOMES = {
         "SoftLoss",
     ),
     "kdcache.datasets": ("ImageDataset", "Preprocessing", "open_dataset"),
+    "kdcache.exporting": ("ExportJob", "export_store"),
     "kdcache.inspection": ("inspect_store",),
     "kdcache.loader": ("Batch", "ReplayLoader"),
     "kdcache.mentors": ("Mentor", "MentorPool", "RunShape", "load_mentor"),
@@ -102,6 +105,7 @@ __all__ = [
     "DISTLoss",
     "DKDLoss",
     "EBKDLoss",
+    "ExportJob",
     "ImageDataset",
     "KDLoss",
     "LabelsOnly",
@@ -127,6 +131,7 @@ __all__ = [
     "errors",
     "evaluate_checkpoint",
     "evaluate_network",
+    "export_store",
     "inspect_classroom",
     "inspect_store",
     "load_mentor",

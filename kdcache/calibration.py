@@ -1,7 +1,8 @@
 """Choosing encoders by what they cost on real targets: the smallest within a fidelity.
 
-A mentor is run over a few samples of view 0. Every encoder in question is fitted, where it is one
-that is, and measured on them: bytes a row, compressed, and the divergences.
+A few targets of each mentor are at hand: it is run over some samples of view 0, or another store
+has them. Every encoder in question is fitted, where it is one that is, and measured on them: bytes
+a row, compressed, and the divergences.
 """
 
 from collections.abc import Mapping, Sequence
@@ -89,41 +90,60 @@ def calibrate(
     encoder: str,
     fidelity: float | None = None,
 ) -> dict[str, Calibration]:
-    """Chooses each of these mentors' encoder: `auto`, the smallest within `fidelity`; or that one.
+    """Chooses each of these mentors' encoder, by `calibrate_on` what they say of view 0.
 
-    `fidelity`: the largest mean KL(exact || decoded) at each of the temperatures 1, 4 and 12; None:
-    the encoder's own, 1e-4 for `auto`. Raises UsageError where none stays within it, with what each
-    cost; RunFailed for NaN and infinite outputs.
+    Errors as there.
+    """
+    index_K = dataset.index_N[calibration_rows(len(dataset), dataset.num_classes)]
+    labels_K = dataset.labels(index_K)
+    return {
+        name: calibrate_on(name, targets_KC, labels_K, encoder, fidelity)
+        for name, targets_KC in _targets(pool, names, dataset, recipe, index_K).items()
+    }
+
+
+def calibrate_on(
+    mentor: str,
+    targets_KC: NDArray[np.float32],
+    labels_K: NDArray[np.int64],
+    encoder: str,
+    fidelity: float | None = None,
+) -> Calibration:
+    """Chooses a mentor's encoder: `auto`, the smallest within `fidelity`; or that one.
+
+    `targets_KC`: of view 0, of `calibration_rows`. `fidelity`: the largest mean KL(exact ||
+    decoded) at each of the temperatures 1, 4 and 12; None: the encoder's own, 1e-4 for `auto`.
+    Raises UsageError where none stays within it, with what each cost; RunFailed for NaN and
+    infinite outputs.
     """
     wanted = (*ENCODERS, *FITTED) if encoder == AUTO else (encoder,)
     if fidelity is None:
         fidelity = FITTED[encoder].fidelity if encoder in FITTED else DEFAULT_FIDELITY
-    index_K = _sampled(dataset)
-    labels_K = dataset.labels(index_K)
-    found = {}
-    for name, targets_KC in _targets(pool, names, dataset, recipe, index_K).items():
-        require_finite(targets_KC, name, view=0)
-        measured = tuple(_measure(one, targets_KC, labels_K, fidelity) for one in wanted)
-        fitting = [one for one in measured if one.encoder is not None and one.reason is None]
-        if not fitting:
-            costs = "\n".join(f"  {one.name}: {one.reason}" for one in measured)
-            raise UsageError(
-                f"mentor {name!r}: not within a mean KL of {fidelity:g} on {len(index_K)} targets:"
-                f"\n{costs}\nAsk for another --encoder, or a larger --fidelity"
-            )
-        smallest = min(fitting, key=lambda one: one.bytes_a_row).encoder
-        assert smallest is not None
-        found[name] = Calibration(
-            mentor=name, fidelity=fidelity, rows=len(index_K), measured=measured, chosen=smallest
+    require_finite(targets_KC, mentor, view=0)
+    measured = tuple(_measure(one, targets_KC, labels_K, fidelity) for one in wanted)
+    fitting = [one for one in measured if one.encoder is not None and one.reason is None]
+    if not fitting:
+        costs = "\n".join(f"  {one.name}: {one.reason}" for one in measured)
+        raise UsageError(
+            f"mentor {mentor!r}: not within a mean KL of {fidelity:g} on {len(labels_K)} targets:"
+            f"\n{costs}\nAsk for another --encoder, or a larger --fidelity"
         )
-    return found
+    smallest = min(fitting, key=lambda one: one.bytes_a_row).encoder
+    assert smallest is not None
+    return Calibration(
+        mentor=mentor,
+        fidelity=fidelity,
+        rows=len(labels_K),
+        measured=measured,
+        chosen=smallest,
+    )
 
 
-def _sampled(dataset: ImageDataset) -> NDArray[np.int64]:
-    """Samples to calibrate on, the same for every mentor and every run."""
-    count = min(len(dataset), max(LEAST_ROWS, ROWS_A_CLASS * dataset.num_classes))
-    order = philox.permutation(0, philox.Purpose.CALIBRATION, 0, len(dataset))
-    return dataset.index_N[np.sort(order[:count])]
+def calibration_rows(num_samples: int, num_classes: int) -> NDArray[np.int64]:
+    """Positions of the samples to calibrate on, the same for every mentor and every run."""
+    count = min(num_samples, max(LEAST_ROWS, ROWS_A_CLASS * num_classes))
+    order = philox.permutation(0, philox.Purpose.CALIBRATION, 0, num_samples)
+    return np.sort(order[:count])
 
 
 def _targets(

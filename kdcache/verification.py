@@ -202,6 +202,7 @@ def _unlike(
         decoded, again = np.atleast_1d(decoded_1[0]), np.atleast_1d(again)
         off = np.abs(decoded.astype(np.float64) - again)
         allowed = stored.encoder.bound(again) + tolerance * (1 + np.abs(again))
+        allowed += kind.source_error(stored.commits[view, block].error_sums)
         if not (off <= allowed).all():
             worst = int((off - allowed).argmax())
             at = "".join(f", {dimension} {worst}" for dimension in kind.dimension_names)

@@ -87,14 +87,14 @@ def wanted_targets(
         present = existing.kinds(mentor.name) if existing is not None else ()
         for kind in KINDS.values():
             if kind in asked or kind.name in present:
-                encoder = _encoder(kind, logits[mentor.name])
+                encoder = encoder_of(kind, logits[mentor.name])
                 width = pool.feature_width(mentor.name, pixels_1CHW) if kind.from_features else None
                 wanted.append(Wanted(mentor=described, kind=kind, encoder=encoder, width=width))
     return wanted
 
 
-def _encoder(kind: TargetKind, logits: Encoder) -> Encoder:
-    """Of a kind, beside logits that are encoded so."""
+def encoder_of(kind: TargetKind, logits: Encoder) -> Encoder:
+    """That of a kind, beside logits that are encoded so."""
     name = kind.encoder_beside(logits)
     return logits if name == logits.name else find_encoder(name)
 

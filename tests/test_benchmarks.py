@@ -128,7 +128,7 @@ def test_every_group_measures_on_stand_ins(name: str, tmp_path: Path) -> None:
         if isinstance(row, Row) and row.budget is not None:
             assert row.verdict
     skipped = [row for row in rows if isinstance(row, Skipped)]
-    if name == "storing":
+    if name == "encoders":
         assert skipped == rows
     elif name == "readers":
         assert len(skipped) == sum(not can_import(reader.libraries) for reader in READERS)
@@ -146,7 +146,7 @@ def test_command_prints_one_table_and_leaves_nothing(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.delenv("KDCACHE_DATA", raising=False)
     threads = torch.get_num_threads()
-    result = CliRunner().invoke(main, ["--quick", "--only", "views", "--only", "storing"])
+    result = CliRunner().invoke(main, ["--quick", "--only", "views", "--only", "encoders"])
     assert result.exit_code == 0, result.output
     for expected in ("hardware", "versions", "torch threads", "views/s", "skipped: needs trained"):
         assert expected in result.output

@@ -1,6 +1,8 @@
 """Precompute: only what is missing, exactly what the mentors say, and nothing lost on the way."""
 
 import dataclasses
+import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ from kdcache.errors import RunFailed, StoreError, StoreMismatch, UsageError
 from kdcache.inspection import inspect_store
 from kdcache.mentors import Mentor, MentorPool, RunShape, load_mentor
 from kdcache.models import build_network
-from kdcache.precompute import PrecomputeJob
+from kdcache.precompute import MOST_BLOCKS_IN_FLIGHT, PrecomputeJob
+from kdcache.store import commit_targets
 
 Stop = Callable[[], bool]
 
@@ -354,3 +357,31 @@ def test_a_new_mentor_runs_in_the_shape_of_the_stores_others(
     store = kdcache.precompute_targets(digits, [r14], store=root)
     assert store.mentor("r14").manifest.run_shape == store.mentor("r8").manifest.run_shape
     assert store.mentor("r14").encoder.name == "float32"
+
+
+def test_blocks_in_flight_are_bounded_however_slow_writing_is(
+    tmp_path: Path,
+    digits: ImageDataset,
+    digits_mentors: list[Mentor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Encoding, compressing and writing overlap the forward passes, but do not pile up."""
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    seen: list[int] = []
+    compute = MentorPool.targets
+
+    def tracked(pool: MentorPool, *arguments: Any) -> list[torch.Tensor]:
+        targets = compute(pool, *arguments)
+        alive.update(targets)
+        seen.append(len(alive))
+        return targets
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.1)
+        return commit_targets(*arguments)
+
+    monkeypatch.setattr(MentorPool, "targets", tracked)
+    monkeypatch.setattr("kdcache.precompute.commit_targets", slow)
+    kdcache.precompute_targets(digits, digits_mentors[1:], store=tmp_path / "s", views=3)
+    assert len(seen) == 12  # a batch is a block here
+    assert max(seen) == MOST_BLOCKS_IN_FLIGHT + 1

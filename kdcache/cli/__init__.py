@@ -6,6 +6,7 @@ Modules here import nothing heavy at the top: `kdcache --help` must not wait for
 import click
 
 from kdcache.cli.demo import demo
+from kdcache.cli.export import export
 from kdcache.cli.group import KdcacheGroup
 from kdcache.cli.precompute import precompute
 from kdcache.cli.stores import inspect, verify
@@ -22,5 +23,14 @@ def main() -> None:
     """
 
 
-for command in (precompute, train_student, train_mentor, evaluate, inspect, verify, demo):
+for command in (
+    precompute,
+    export,
+    train_student,
+    train_mentor,
+    evaluate,
+    inspect,
+    verify,
+    demo,
+):
     main.add_command(command)

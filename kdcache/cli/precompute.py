@@ -10,8 +10,9 @@ from kdcache.cli.options import (
     config_option,
     dataset_options,
     device_option,
+    fidelity_option,
 )
-from kdcache.cli.printing import tell
+from kdcache.cli.printing import print_calibration, tell
 from kdcache.cli.progress import progress_line, readable_bytes, readable_seconds
 from kdcache.cli.stopping import stop_on_signals
 from kdcache.cli.stores import print_mentors
@@ -34,12 +35,7 @@ from kdcache.cli.stores import print_mentors
     help="float16, float32, sqrt8, sqrt8-zstd, residual, coarse, or auto: the smallest within "
     "--fidelity.  [default: the store's, else float16]",
 )
-@click.option(
-    "--fidelity",
-    type=float,
-    help="Largest mean KL divergence that encoding may cost, at temperatures 1, 4 and 12.  "
-    "[default: 1e-4; coarse 1e-3]",
-)
+@fidelity_option
 @click.option(
     "--store", type=click.Path(), help="The store's folder.  [default: under $KDCACHE_HOME/stores]"
 )
@@ -135,28 +131,10 @@ def _dataset_of(store: str | None) -> str:
     return DEFAULT_DATASET
 
 
-def _print_calibration(calibration: Any) -> None:
-    """What each encoder cost a mentor's targets, and which one it has now."""
-    tell(
-        f"{calibration.mentor} on {calibration.rows:,} targets, mean KL at T = 1, 4, 12 at most "
-        f"{calibration.fidelity:g}: {calibration.chosen.name}"
-    )
-    for one in calibration.measured:
-        costs = [one.errors[key] for key in one.errors if key.startswith("kl_")] or [0.0] * 3
-        if one.encoder is None:
-            tell(f"  {one.name:<11}{one.reason}")
-            continue
-        tell(
-            f"  {one.name:<11}{one.bytes_a_row:>8.1f} bytes a row, KL "
-            + ", ".join(f"{cost:.1e}" for cost in costs)
-            + ("" if one.reason is None else "; too much")
-        )
-
-
 def _print_plan(job: Any) -> None:
     plan = job.plan
     for calibration in job.calibrations.values():
-        _print_calibration(calibration)
+        print_calibration(calibration)
     dataset = plan.manifest.dataset
     tell(
         f"store {plan.store}\n"

@@ -1,10 +1,14 @@
 """What is printed of stores, which may be strangers': fit for a terminal, and not too much."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from kdcache.errors import readable
+
+if TYPE_CHECKING:
+    from kdcache.calibration import Calibration
 
 MOST_LINES = 20
 
@@ -20,3 +24,21 @@ def tell_all(lines: Sequence[str], *, err: bool = False) -> None:
         tell(line, err=err)
     if len(lines) > MOST_LINES:
         tell(f"and {len(lines) - MOST_LINES:,} more; --json lists all", err=err)
+
+
+def print_calibration(calibration: "Calibration") -> None:
+    """What each encoder cost a mentor's targets, and which one it has now."""
+    tell(
+        f"{calibration.mentor} on {calibration.rows:,} targets, mean KL at T = 1, 4, 12 at most "
+        f"{calibration.fidelity:g}: {calibration.chosen.name}"
+    )
+    for one in calibration.measured:
+        costs = [one.errors[key] for key in one.errors if key.startswith("kl_")] or [0.0] * 3
+        if one.encoder is None:
+            tell(f"  {one.name:<11}{one.reason}")
+            continue
+        tell(
+            f"  {one.name:<11}{one.bytes_a_row:>8.1f} bytes a row, KL "
+            + ", ".join(f"{cost:.1e}" for cost in costs)
+            + ("" if one.reason is None else "; too much")
+        )

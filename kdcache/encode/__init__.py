@@ -16,7 +16,7 @@ from kdcache.encode.logits import Logits
 from kdcache.encode.logsumexp import LogSumExp, raw_logits
 from kdcache.encode.residual import Coarse, Residual
 from kdcache.encode.sqrt8 import Sqrt8
-from kdcache.encode.target_kind import TargetKind
+from kdcache.encode.target_kind import TargetKind, as_source, has_source
 from kdcache.errors import unknown_name
 
 ENCODERS: dict[str, Encoder] = {
@@ -100,8 +100,10 @@ __all__ = [
     "Sqrt8",
     "TargetKind",
     "UnreachableFidelity",
+    "as_source",
     "encoder_from_description",
     "find_encoder",
     "find_kind",
+    "has_source",
     "raw_logits",
 ]

@@ -19,6 +19,7 @@ class Logits(TargetKind):
     name = "logits"
     dimension_names = ("class",)
     values = "outputs"
+    largest = "log_prob"
     encoders = ("float32", "float16", "sqrt8", "sqrt8-zstd", "residual", "coarse")
 
     def row_shape(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kdcache.encode.encoder import Encoder
 
+SOURCE = "source_"
 MEASURED_ROWS = 1024  # of a chunk, at most, where measuring a row costs more than reading it
 
 
@@ -18,6 +19,7 @@ class TargetKind(ABC):
 
     `values`: what its numbers are called in messages. `encoders`: names of those it may be stored
     by. `option`: of `kdcache precompute`, which adds this kind; None: always there.
+    `largest`: of its error sums, which is the largest change of any number, without `max_`.
     `from_features`: made of the network's pooled features, and as wide as the network has them;
     else of its output.
     """
@@ -27,6 +29,7 @@ class TargetKind(ABC):
     values: ClassVar[str]
     encoders: ClassVar[tuple[str, ...]]
     option: ClassVar[str | None] = None
+    largest: ClassVar[str] = "absolute"
     from_features: ClassVar[bool] = False
 
     @abstractmethod
@@ -55,6 +58,10 @@ class TargetKind(ABC):
     def num_correct(self, targets: NDArray[np.float32], labels_B: NDArray[np.int64]) -> int:
         """How many rows are right, for the mentor's accuracy; 0 where none can be."""
 
+    def source_error(self, sums: Mapping[str, float]) -> float:
+        """The largest error that targets had before they were encoded; 0 where they were exact."""
+        return sums.get(f"max_{SOURCE}{self.largest}", 0.0)
+
     @abstractmethod
     def error_sums(
         self,
@@ -79,6 +86,20 @@ class TargetKind(ABC):
             for key, value in totals.items()
             if rows
         }
+
+
+def as_source(sums: Mapping[str, float]) -> dict[str, float]:
+    """A source's error sums, named for the records of targets that were read from it."""
+    return {
+        f"max_{SOURCE}{key.removeprefix('max_')}" if key.startswith("max_") else SOURCE + key: value
+        for key, value in sums.items()
+        if key != "measured_rows"
+    }
+
+
+def has_source(sums: Mapping[str, float]) -> bool:
+    """Whether these error sums are of targets that were not exact before they were encoded."""
+    return any(key.removeprefix("max_").startswith(SOURCE) for key in sums)
 
 
 def measured_rows(count: int) -> NDArray[np.int64]:

@@ -22,12 +22,14 @@ from kdcache.store.manifest import (
 )
 from kdcache.store.replay_proof import dataset_at_hand, proven_dataset, require_replay
 from kdcache.store.store_writer import (
+    LabelledSamples,
     ensure_mentor,
     ensure_store,
     is_damaged_store,
     is_store,
     new_manifest,
     open_damaged_store,
+    refuse_foreign,
     stored_names,
     write_calibration,
 )
@@ -58,6 +60,7 @@ __all__ = [
     "ChunkReader",
     "CommitRecord",
     "Damage",
+    "LabelledSamples",
     "Manifest",
     "MentorManifest",
     "StoredMentor",
@@ -93,6 +96,7 @@ __all__ = [
     "read_manifest",
     "read_mentor_manifest",
     "read_spare_encoder",
+    "refuse_foreign",
     "remove_leftovers",
     "require_equal",
     "require_files",

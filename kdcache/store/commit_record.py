@@ -9,7 +9,7 @@ from kdcache.store.layout import MOST_VIEWS
 
 ChunkKey = tuple[int, int]  # (view, block)
 LARGEST_SUM = 1e100
-MOST_SUMS = 100  # names; a writer has seven
+MOST_SUMS = 100  # names; a writer has seven, and six of an inexact source
 MOST_SUM_NAME = 40
 
 

@@ -7,7 +7,7 @@ makes a new one. Its group's zarr.json comes last: from then on the folder is a 
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,19 @@ from kdcache.versions import library_versions
 from kdcache.views import Recipe
 
 
+class LabelledSamples(Protocol):
+    """Whoever knows a store's samples: a dataset, or another store of the same views."""
+
+    @property
+    def index_N(self) -> NDArray[np.int64]:
+        """Their permanent integers, ascending."""
+        ...
+
+    def labels(self, index_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The labels of these."""
+        ...
+
+
 def new_manifest(dataset: ImageDataset, recipe: Recipe) -> Manifest:
     """The manifest a store of these views has."""
     identity, described = dataset.identity(), recipe.describe()
@@ -66,7 +79,7 @@ def new_manifest(dataset: ImageDataset, recipe: Recipe) -> Manifest:
     )
 
 
-def ensure_store(root: Path, manifest: Manifest, dataset: ImageDataset) -> list[Path]:
+def ensure_store(root: Path, manifest: Manifest, samples: LabelledSamples) -> list[Path]:
     """Makes a store without mentors, or what an existing one of these views lacks: the healed.
 
     A store of other views is left as it is. Raises StoreError when `root` holds something else,
@@ -81,7 +94,7 @@ def ensure_store(root: Path, manifest: Manifest, dataset: ImageDataset) -> list[
         lacking = _lacking(root, manifest)
         if METADATA in lacking:
             _require_mentors_of(root, manifest)
-        lists = {"index": dataset.index_N, "labels": dataset.labels(dataset.index_N)}
+        lists = {"index": samples.index_N, "labels": samples.labels(samples.index_N)}
         for name in LISTS:
             if name in lacking:
                 _write_list(root, name, lists[name])

@@ -1,9 +1,11 @@
 """From a mentor's targets to a committed chunk: encode, measure what that cost, commit."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcache.encode import LOGITS, TargetKind
+from kdcache.encode import LOGITS, TargetKind, as_source
 from kdcache.errors import RunFailed
 from kdcache.store.chunks import chunk_payload
 from kdcache.store.commit_record import ChunkKey, CommitRecord
@@ -17,8 +19,12 @@ def commit_targets(
     targets: NDArray[np.float32],
     labels_B: NDArray[np.int64],
     block: int,
+    source_sums: Mapping[str, float] | None = None,
 ) -> CommitRecord:
     """Commits one block's targets (B, *row), of samples with these labels, as a chunk of `block`.
+
+    `source_sums`: where targets were decoded from another store, the error sums that it states of
+    them: the record keeps both, since errors add up.
 
     Raises RunFailed for NaN, infinity, and what the encoder cannot hold within its bound; as
     `commit_chunk` otherwise.
@@ -36,14 +42,17 @@ def commit_targets(
             f"{where}, {kind.values}: {error}, for a mentor whose logits are stored already into "
             f"another --store; or leave {kind.option} out"
         ) from error
-    decoded = encoder.round_trip(encoded, labels_B)
+    sums: dict[str, float] = {}
+    if not encoder.exact:
+        decoded = encoder.round_trip(encoded, labels_B)
+        sums = {**kind.error_sums(targets, decoded, labels_B), **as_source(source_sums or {})}
     return commit_chunk(
         stored.array,
         key,
         payload,
         rows=len(targets),
         correct=kind.num_correct(targets, labels_B),
-        error_sums={} if encoder.exact else kind.error_sums(targets, decoded, labels_B),
+        error_sums=sums,
         identity=stored.identity,
         encoder=encoder,
     )

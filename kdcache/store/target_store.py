@@ -135,6 +135,10 @@ class TargetStore:
         with self.remote.explained():
             return read_list(self.root, name, self.manifest)
 
+    def labels(self, index_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The labels of these samples. Raises MissingTargets for an unknown one."""
+        return self.labels_N[self.positions(index_B)]
+
     def block_labels(self, block: int) -> NDArray[np.int64]:
         """The labels of a block's samples."""
         return self.labels_N[self.manifest.block_rows(block)]
