@@ -42,7 +42,11 @@ class Measured:
     reason: str | None
 
     def to_json(self) -> dict[str, Any]:
-        return {"bytes_a_row": self.bytes_a_row, "errors": dict(self.errors), "reason": self.reason}
+        return {
+            "bytes_a_row": None if self.encoder is None else self.bytes_a_row,
+            "errors": dict(self.errors),
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +70,21 @@ class Calibration:
 
 
 def require_fidelity(encoder: str | None, fidelity: float | None) -> None:
-    """Raises UsageError for an encoder nobody knows, and for a fidelity that is none."""
+    """Raises UsageError for an encoder nobody knows, a fidelity that is none, and 0 of a lossy one."""
     known = [AUTO, *ENCODERS, *FITTED]
     if encoder is not None and encoder not in known:
         raise unknown_name("encoder", encoder, known)
-    if fidelity is not None and not 0 <= fidelity < float("inf"):
+    if fidelity is None:
+        return
+    if not isinstance(fidelity, int | float) or not 0 <= fidelity < float("inf"):
         raise UsageError(
             f"--fidelity is a mean KL divergence of at least 0, such as 1e-4; got {fidelity}"
+        )
+    exact = [name for name in ENCODERS if ENCODERS[name].exact]
+    if fidelity == 0 and encoder is not None and encoder not in (AUTO, *exact):
+        raise UsageError(
+            f"--fidelity 0 asks for every bit, which --encoder {encoder} does not keep; "
+            f"{', '.join(exact)} does"
         )
 
 
@@ -163,10 +175,13 @@ def _measure(
         decoded = encoder.round_trip(stored, labels_K)
         errors = LOGITS.combine_error_sums([LOGITS.error_sums(targets_KC, decoded, labels_K)])
     worst = max((errors[key] for key in errors if key.startswith("kl_")), default=0.0)
+    reason = None if worst <= fidelity else f"a mean KL of {worst:.2g}"
+    if fidelity == 0 and not encoder.exact:
+        reason = f"{name} is not exact"
     return Measured(
         name=name,
         encoder=encoder,
         bytes_a_row=len(payload) / len(stored),
         errors=errors,
-        reason=None if worst <= fidelity else f"a mean KL of {worst:.2g}",
+        reason=reason,
     )

@@ -37,6 +37,7 @@ from kdcache.store.stored_mentor import (
     mentor_array,
     read_array,
     read_spare_encoder,
+    stated_encoder,
     stored_as,
     title,
 )
@@ -95,6 +96,7 @@ __all__ = [
     "require_files",
     "require_finite",
     "require_replay",
+    "stated_encoder",
     "stored_as",
     "stored_names",
     "title",

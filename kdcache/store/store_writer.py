@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kdcache import durable, untrusted
 from kdcache.datasets import ImageDataset
-from kdcache.encode import FITTED, LOGITS, Encoder, TargetKind
+from kdcache.encode import LOGITS, Encoder, TargetKind
 from kdcache.errors import DamagedTargets, StoreError, StoreMismatch
 from kdcache.store.chunks import crc32c
 from kdcache.store.commits import store_lock
@@ -43,6 +43,7 @@ from kdcache.store.stored_mentor import (
     kinds_in,
     mentor_array,
     read_array,
+    spare_damage,
     stored_as,
 )
 from kdcache.store.target_store import TargetStore
@@ -145,8 +146,12 @@ def ensure_mentor(
             views = max(views, found.committed_views)
             _write_array(array, manifest, encoder, kind, (views, row))
         else:
+            if spare_damage(array, stated) is not None:
+                healed.append(array.spare_encoder)
             if there < views:
                 _write_array(array, manifest, stated, kind, (views, row_there))
+            else:
+                _write_spare(array, stated)
     return healed
 
 
@@ -167,13 +172,17 @@ def _write_array(
 ) -> None:
     """`size`: views, and the shape of a row."""
     views, row = size
-    if encoder.name in FITTED:  # before any array says that it is encoded so
-        spare = {"encoder": encoder.describe(), SEAL: BLANK}
-        _write_document(array.root, array.spare_encoder, spare)
+    _write_spare(array, encoder)  # before any array says that it is encoded so
     attributes = {"kind": kind.name, "encoder": encoder.describe(), SEAL: BLANK}
     shape = (views, manifest.num_samples, *encoder.stored_row(row))
     document = targets_metadata(encoder, kind, shape, manifest.block, attributes)
     _write_document(array.root, array.metadata, document)
+
+
+def _write_spare(array: ArrayLocation, encoder: Encoder) -> None:
+    if spare_damage(array, encoder) is not None:
+        spare = {"encoder": encoder.describe(), SEAL: BLANK}
+        _write_document(array.root, array.spare_encoder, spare)
 
 
 def _views_declared(array: ArrayLocation, manifest: Manifest, kind: TargetKind) -> int:
@@ -181,9 +190,10 @@ def _views_declared(array: ArrayLocation, manifest: Manifest, kind: TargetKind) 
     if _is_damaged(array.group / METADATA):
         return 0
     try:
-        return read_array(array, manifest, kind)[2]
+        encoder, _, views = read_array(array, manifest, kind)
     except DamagedTargets:
         return 0
+    return views if spare_damage(array, encoder) is None else 0
 
 
 def refuse_foreign(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -9,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcache.encode import KINDS, LOGITS, Encoder, TargetKind, encoder_from_description
-from kdcache.errors import StoreError
+from kdcache.encode import FITTED, KINDS, LOGITS, Encoder, TargetKind, encoder_from_description
+from kdcache.errors import DamagedTargets, StoreError
 from kdcache.store.chunks import ChunkReader, DamagedChunk, can_hold
 from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.commits import BrokenRecord, Commits, read_commits
@@ -263,9 +264,36 @@ def read_array(
         key = min(different)
         raise StoreError(
             f"{array.metadata} is not the array the manifest is for: {key} is "
-            f"{str(document.get(key))[:200]}, expected {expected.get(key)}"
+            f"{str(document.get(key))[:200]}, expected {str(expected.get(key))[:200]}"
         )
     return encoder, row_shape, views
+
+
+def stated_encoder(array: ArrayLocation, manifest: Manifest, kind: TargetKind) -> Encoder | None:
+    """What a mentor's array says it is encoded by; where it is damaged, a fitted one's second copy.
+
+    None where neither can be read, and where there is no such mentor.
+    """
+    if not is_made(array.group):
+        return None
+    with suppress(StoreError):
+        return read_array(array, manifest, kind)[0]
+    return read_spare_encoder(array, manifest, kind)
+
+
+def spare_damage(array: ArrayLocation, encoder: Encoder) -> DamagedTargets | None:
+    """What is wrong with the second copy of an array's encoder; None where none is needed."""
+    if encoder.name not in FITTED:
+        return None
+    try:
+        stated = read_sealed(array.spare_encoder).get("encoder")
+    except FileNotFoundError:
+        return DamagedDocument(array.spare_encoder, "the file is gone")
+    except DamagedTargets as error:
+        return error
+    if stated != encoder.describe():
+        return DamagedDocument(array.spare_encoder, "it is of another encoder than the array's")
+    return None
 
 
 def read_spare_encoder(

@@ -29,9 +29,10 @@ def forget_unused(array: ArrayLocation, is_alone: Callable[[], bool]) -> None:
         return
     with store_lock(array.root):
         if is_alone() and made.exists() and not is_used():
-            for metadata in dict.fromkeys((made, array.metadata)):
-                durable.remove(metadata)
-                durable.fsync_folder(metadata.parent)
+            fitted = (array.spare_encoder, array.calibration) if is_logits else ()
+            for document in dict.fromkeys((made, array.metadata, *fitted)):
+                durable.remove(document)
+                durable.fsync_folder(document.parent)
 
 
 def withdraw_strays(stored: StoredMentor, manifest: Manifest) -> None:

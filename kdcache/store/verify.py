@@ -15,7 +15,7 @@ from kdcache.store.manifest import read_attributes
 from kdcache.store.sample_lists import list_damage
 from kdcache.store.sealed import DamagedDocument
 from kdcache.store.store_writer import is_damaged_store
-from kdcache.store.stored_mentor import StoredMentor
+from kdcache.store.stored_mentor import StoredMentor, spare_damage
 from kdcache.store.target_store import TargetStore, local_path, open_store
 
 Progress = Callable[[int, int], None]  # (bytes read, bytes in all)
@@ -93,6 +93,10 @@ def verify_store(root: str | Path, progress: Progress = lambda done, total: None
         damaged += _damaged_records(stored)
         reader = chunk_reader(store, stored)
         of_this = partial(Damage, mentor=stored.manifest.name, kind=stored.kind.name)
+        if (spare := spare_damage(stored.array, stored.encoder)) is not None:
+            damaged.append(
+                _damage(spare, stored.array.spare_encoder, stored.manifest.name, stored.kind.name)
+            )
         for (view, block), record in sorted(stored.commits.items()):
             reason = stored.damage((view, block), reader)
             if reason is not None:
