@@ -70,7 +70,7 @@ class Calibration:
 
 
 def require_fidelity(encoder: str | None, fidelity: float | None) -> None:
-    """Raises UsageError for an encoder nobody knows, a fidelity that is none, and 0 of a lossy one."""
+    """Raises UsageError for an unknown encoder, a fidelity that is none, and 0 of a lossy one."""
     known = [AUTO, *ENCODERS, *FITTED]
     if encoder is not None and encoder not in known:
         raise unknown_name("encoder", encoder, known)

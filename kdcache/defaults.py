@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdcache import homes
-from kdcache.datasets import ImageDataset
 from kdcache.calibration import AUTO
+from kdcache.datasets import ImageDataset
 from kdcache.encode import FITTED, LOGITS, Encoder
 from kdcache.errors import UsageError
 from kdcache.mentors import RunShape

@@ -20,7 +20,7 @@ LAYERS = (
     ("datasets", "views", "models", "encode", "classroom", "checkpoints"),
     ("mentor_library", "store"),
     ("mentors", "sources"),
-    ("resident", "wanted"),
+    ("calibration", "resident", "wanted"),
     ("windowed",),
     ("stream", "online", "plan", "defaults"),
     ("loader", "precompute"),

@@ -5,7 +5,7 @@ divergence grows with the square of a step, so a few corrections of a first gues
 """
 
 from collections.abc import Callable
-from math import sqrt
+from math import inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ from kdcache.encode.residual import Coarse, Residual
 AIM = 0.95  # of the fidelity: other samples and views differ a little
 MOST_TABLE = 2**20  # bytes; above it a row for all labels
 _SHRINK = 2.0  # samples' worth of belief in the mean over all labels
-_LEAST_REACH = -400.0  # log-probabilities that must have a level, whatever was seen
+_LEAST_REACH = -400.0  # a log-probability that has a level, whatever was seen
+_COARSE_REACH = 1.5  # times the lowest that was seen: other views go lower
 _TAIL = 31  # levels beyond a residual's knee
 _LEAST_FINE = 0.5  # levels a unit of s, whatever fidelity is asked for
 _KNEES = (4.0, 7.0, 10.0, 14.0)  # -log p from which coarse levels suffice
@@ -29,14 +30,21 @@ Make = Callable[[float], Levels]  # by fineness
 
 
 class UnreachableFidelity(ValueError):
-    """An encoder cannot hold these targets within the fidelity; the message has the numbers."""
+    """An encoder cannot hold these targets within the fidelity; the message has the numbers.
+
+    `nearest`: the smallest divergence that it has.
+    """
+
+    def __init__(self, message: str, nearest: float = inf) -> None:
+        super().__init__(message)
+        self.nearest = nearest
 
 
 def fit_residual(
     targets_KC: NDArray[np.float32], labels_K: NDArray[np.int64], fidelity: float
 ) -> Residual:
     """Raises UnreachableFidelity."""
-    reach = _reach(targets_KC)
+    reach = min(_LEAST_REACH, 2 * float(targets_KC.min(initial=0.0)))
 
     def make(fine: float) -> Levels:
         knee = HIGHEST - _TAIL
@@ -52,31 +60,26 @@ def fit_coarse(
     targets_KC: NDArray[np.float32], labels_K: NDArray[np.int64], fidelity: float
 ) -> Residual:
     """The knee and ratio of the fewest bytes are searched for. Raises UnreachableFidelity."""
-    reach = _reach(targets_KC)
+    reach = _COARSE_REACH * float(targets_KC.min(initial=0.0))
     every = max(1, len(labels_K) // _SEARCHED)  # samples may be sorted by label
     some_KC, some_K = targets_KC[::every], labels_K[::every]
     best: tuple[float, Make] | None = None
-    reason = UnreachableFidelity("no levels were tried")
+    reasons = []
     for at in _KNEES:
         for ratio in _RATIOS:
             make = _kinked(at, ratio)
             try:
                 levels = _coarsest(make, Coarse, some_KC, some_K, fidelity, reach)
             except UnreachableFidelity as error:
-                reason = error
+                reasons.append(error)
                 continue
             size = _entropy(_with_table(Coarse, levels, targets_KC, labels_K), some_KC, some_K)
             if best is None or size < best[0]:
                 best = size, make
     if best is None:
-        raise reason
+        raise min(reasons, key=lambda error: error.nearest)
     levels = _coarsest(best[1], Coarse, targets_KC, labels_K, fidelity, reach)
     return _with_table(Coarse, levels, targets_KC, labels_K)
-
-
-def _reach(targets_KC: NDArray[np.float32]) -> float:
-    """The log-probability that must have a level: other samples and views go lower than these."""
-    return min(_LEAST_REACH, 2 * float(targets_KC.min(initial=0.0)))
 
 
 def _kinked(at: float, ratio: float) -> Make:
@@ -101,7 +104,7 @@ def _coarsest(
     classes = targets_KC.shape[1]
     if classes > MOST_TABLE:
         raise UnreachableFidelity(f"{kind.name} is for at most {MOST_TABLE:,} classes")
-    fine, found, least = 32.0, None, float("inf")
+    fine, found, least = 32.0, None, inf
     for _ in range(_CORRECTIONS):
         try:
             levels = make(fine)
@@ -122,10 +125,11 @@ def _coarsest(
         fine *= sqrt(max(worst, 1e-12) / (AIM * 0.985 * fidelity)) if worst else 0.5
         fine = max(fine, _LEAST_FINE)
     if found is None:
-        best = f"the nearest it has is {least:.2g}" if least < float("inf") else "none reach so low"
+        best = f"the nearest it has is {least:.3g}" if least < inf else "none reach so low"
         raise UnreachableFidelity(
             f"{kind.name} has no levels within a mean KL of {fidelity:g} for these targets "
-            f"(down to {targets_KC.min(initial=0.0):.4g}): {best}"
+            f"(down to {targets_KC.min(initial=0.0):.4g}; aiming at {AIM:.0%} of it): {best}",
+            least,
         )
     return found
 
