@@ -244,11 +244,12 @@ def read_array(
         if name not in kind.encoders:
             raise ValueError(f"{kind.name} are not encoded so")
         encoder = encoder_from_description(described, manifest.dataset["num_classes"])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError) as error:
+        known = ", ".join(sorted(kind.encoders))
         raise StoreError(
             f"{array.metadata}: targets were encoded by {str(described)[:200]}, which this version "
-            f"of kdcache cannot decode (it knows {', '.join(sorted(kind.encoders))}); use the "
-            "version that wrote it"
+            f"of kdcache cannot decode (it knows {known}): {str(error)[:200]}; use the version "
+            "that wrote it"
         ) from None
     if type(views) is not int or not 1 <= views < 2**40:
         raise StoreError(f"{array.metadata} states {str(views)[:80]} views")

@@ -247,7 +247,7 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "tiny": {"coarse": 1e-308},
     "finer beyond the knee": {"coarse": 2.0**15},
     "a knee beyond": {"knee": 256},
-    "a long knee": {"knee": 10**300},
+    "a long knee": {"knee": 10**15},
     "a wrong bound": {"root_error": 1e-9},
     "another member": {"another": 1},
     "another name": {"name": "residual2"},
