@@ -1,5 +1,6 @@
 """`precompute --encoder auto --fidelity`: what it prints, and what it refuses."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,12 +48,21 @@ def test_a_dry_run_tells_what_encoders_cost_and_writes_nothing(
     again = command("--encoder", "auto")
     assert "nothing to compute" in again.output
     assert "targets, mean KL" not in again.output
-    verified = CliRunner().invoke(
+
+
+@pytest.mark.parametrize("encoder", FITTED)
+def test_mentors_run_again_say_the_same_within_the_bound(
+    command: Kdcache, tmp_path: Path, encoder: str
+) -> None:
+    assert command("--encoder", encoder).exit_code == 0
+    again = CliRunner().invoke(
         main,
-        ["verify", str(tmp_path / "s"), "--recompute", "5", "--checkpoint",
-         f"r8={tmp_path / 'checkpoints' / 'r8-0.safetensors'}"],
+        ["verify", str(tmp_path / "s"), "--recompute", "20", "--checkpoint",
+         f"r8={tmp_path / 'checkpoints' / 'r8-0.safetensors'}", "--json"],
     )  # fmt: skip
-    assert verified.exit_code == 0, verified.output
+    assert again.exit_code == 0, again.output
+    told = json.loads(again.output)
+    assert (told["ok"], told["recomputed"], told["not_checked"]) == (True, 20, [])
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import kdcache
+from kdcache import durable
 from kdcache.datasets import ImageDataset
 from kdcache.encode import FITTED, Residual
 from kdcache.errors import DamagedTargets, StoreError, StoreMismatch
@@ -223,6 +224,44 @@ def test_two_writers_at_once_take_one_table(
     assert store.mentor("r14").encoder in fitted
     assert store.usable_views(["r14"]) == [0, 1, 2]
     assert verify(store.root).ok
+
+
+class KilledError(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("writes", range(4, 11))
+def test_a_kill_while_a_mentor_is_made_leaves_nothing_that_decides(
+    tmp_path: Path,
+    digits: ImageDataset,
+    digits_mentors: list[Mentor],
+    writes: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At each write of its documents: the second copy, the array, the group, the calibration."""
+    mentors = digits_mentors[:1]
+    whole = kdcache.precompute_targets(
+        digits, mentors, store=tmp_path / "whole", views=1, encoder="residual"
+    )
+    written: list[Path] = []
+    write_file = durable.write_file
+
+    def killed(path: Path, *rest: Any, **options: Any) -> None:
+        if len(written) == writes:
+            raise KilledError
+        written.append(path)
+        write_file(path, *rest, **options)
+
+    with monkeypatch.context() as until_killed:
+        until_killed.setattr(durable, "write_file", killed)
+        job = PrecomputeJob(digits, mentors, store=tmp_path / "s", views=1, encoder="residual")
+        with pytest.raises(KilledError):
+            job.run()
+    store = kdcache.precompute_targets(
+        digits, mentors, store=tmp_path / "s", views=1, encoder="residual"
+    )
+    assert verify(store.root).ok
+    assert np.array_equal(store.targets(0, store.index_N), whole.targets(0, whole.index_N))
 
 
 # What strangers write
