@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from kdcache import philox
 from kdcache.datasets import ImageDataset
 from kdcache.encode import ENCODERS, FITTED, LOGITS, Encoder, UnreachableFidelity
+from kdcache.encode.target_kind import MEASURED_ROWS
 from kdcache.errors import UsageError, unknown_name
 from kdcache.mentors import MentorPool
 from kdcache.store import chunk_payload, require_finite
@@ -173,7 +174,10 @@ def _measure(
     errors: dict[str, float] = {}
     if not encoder.exact:
         decoded = encoder.round_trip(stored, labels_K)
-        errors = LOGITS.combine_error_sums([LOGITS.error_sums(targets_KC, decoded, labels_K)])
+        parts = [slice(k, k + MEASURED_ROWS) for k in range(0, len(labels_K), MEASURED_ROWS)]
+        errors = LOGITS.combine_error_sums(  # in parts of which every row is measured
+            LOGITS.error_sums(targets_KC[part], decoded[part], labels_K[part]) for part in parts
+        )
     worst = max((errors[key] for key in errors if key.startswith("kl_")), default=0.0)
     reason = None if worst <= fidelity else f"a mean KL of {worst:.2g}"
     if fidelity == 0 and not encoder.exact:

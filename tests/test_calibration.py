@@ -13,11 +13,12 @@ from click.testing import CliRunner
 import kdcache
 from kdcache.calibration import AUTO, calibrate
 from kdcache.cli import main
-from kdcache.datasets import ImageDataset
+from kdcache.datasets import ImageDataset, open_dataset
 from kdcache.encode import ENCODERS, FITTED
+from kdcache.encode.logits import mean_divergences
 from kdcache.errors import RunFailed, StoreMismatch
 from kdcache.inspection import inspect_store
-from kdcache.mentors import Mentor, MentorPool, RunShape
+from kdcache.mentors import Mentor, MentorPool, RunShape, load_mentor
 from kdcache.precompute import PrecomputeJob
 from kdcache.store import open_store
 from kdcache.verification import verify
@@ -164,6 +165,25 @@ def test_auto_takes_the_smallest_that_holds(
             assert (
                 json.loads(json.dumps(one.to_json(), allow_nan=False))["chosen"] == one.chosen.name
             )
+
+
+def test_every_row_is_measured(digits_checkpoint: Callable[[str], Path]) -> None:
+    """Or a sample of them could find a fitted encoder a little above what it was fitted to."""
+    dataset = open_dataset("digits")
+    mentor = load_mentor("r8", dataset, digits_checkpoint("r8"))
+    pool = MentorPool([mentor], device=CPU, run_shape=RunShape(batch=256))
+    recipe = kdcache.views.make_recipe("crop-flip", **dataset.view_parameters)
+    one = calibrate(pool, ["r8"], dataset, recipe, AUTO)["r8"]
+    assert one.rows == len(dataset) == 1438
+    pixels = recipe(dataset.images(dataset.index_N), dataset.index_N, 0)
+    exact = pool.run(pixels)[:, 0].numpy()
+    labels_N = dataset.labels(dataset.index_N)
+    for measured in one.measured:
+        assert measured.encoder is not None
+        decoded = measured.encoder.round_trip(measured.encoder.encode(exact, labels_N), labels_N)
+        for temperature, kl in mean_divergences(exact, decoded).items():
+            told = measured.errors.get(f"kl_t{temperature}", 0.0)
+            assert told == pytest.approx(kl, rel=1e-9, abs=1e-15)
 
 
 def test_what_was_measured_is_kept_for_people_and_never_needed(
