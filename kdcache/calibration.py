@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kdcache import philox
 from kdcache.datasets import ImageDataset
 from kdcache.encode import ENCODERS, FITTED, LOGITS, Encoder, UnreachableFidelity
+from kdcache.encode.target_kind import MEASURED_ROWS
 from kdcache.errors import UsageError, unknown_name
 from kdcache.mentors import MentorPool
 from kdcache.store import chunk_payload, require_finite
@@ -43,7 +44,11 @@ class Measured:
     reason: str | None
 
     def to_json(self) -> dict[str, Any]:
-        return {"bytes_a_row": self.bytes_a_row, "errors": dict(self.errors), "reason": self.reason}
+        return {
+            "bytes_a_row": None if self.encoder is None else self.bytes_a_row,
+            "errors": dict(self.errors),
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +72,21 @@ class Calibration:
 
 
 def require_fidelity(encoder: str | None, fidelity: float | None) -> None:
-    """Raises UsageError for an encoder nobody knows, and for a fidelity that is none."""
+    """Raises UsageError for an unknown encoder, a fidelity that is none, and 0 of a lossy one."""
     known = [AUTO, *ENCODERS, *FITTED]
     if encoder is not None and encoder not in known:
         raise unknown_name("encoder", encoder, known)
-    if fidelity is not None and not 0 <= fidelity < float("inf"):
+    if fidelity is None:
+        return
+    if not isinstance(fidelity, int | float) or not 0 <= fidelity < float("inf"):
         raise UsageError(
             f"--fidelity is a mean KL divergence of at least 0, such as 1e-4; got {fidelity}"
+        )
+    exact = [name for name in ENCODERS if ENCODERS[name].exact]
+    if fidelity == 0 and encoder is not None and encoder not in (AUTO, *exact):
+        raise UsageError(
+            f"--fidelity 0 asks for every bit, which --encoder {encoder} does not keep; "
+            f"{', '.join(exact)} does"
         )
 
 
@@ -181,12 +194,18 @@ def _measure(
     errors: dict[str, float] = {}
     if not encoder.exact:
         decoded = encoder.round_trip(stored, labels_K)
-        errors = LOGITS.combine_error_sums([LOGITS.error_sums(targets_KC, decoded, labels_K)])
+        parts = [slice(k, k + MEASURED_ROWS) for k in range(0, len(labels_K), MEASURED_ROWS)]
+        errors = LOGITS.combine_error_sums(  # in parts of which every row is measured
+            LOGITS.error_sums(targets_KC[part], decoded[part], labels_K[part]) for part in parts
+        )
     worst = max((errors[key] for key in errors if key.startswith("kl_")), default=0.0)
+    reason = None if worst <= fidelity else f"a mean KL of {worst:.2g}"
+    if fidelity == 0 and not encoder.exact:
+        reason = f"{name} is not exact"
     return Measured(
         name=name,
         encoder=encoder,
         bytes_a_row=len(payload) / len(stored),
         errors=errors,
-        reason=None if worst <= fidelity else f"a mean KL of {worst:.2g}",
+        reason=reason,
     )

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdcache import homes
+from kdcache.calibration import AUTO
 from kdcache.datasets import ImageDataset
-from kdcache.encode import Encoder
+from kdcache.encode import FITTED, LOGITS, Encoder
 from kdcache.errors import UsageError
 from kdcache.mentors import RunShape
 from kdcache.store import (
+    ArrayLocation,
     Manifest,
     StoredMentor,
     TargetStore,
@@ -16,6 +18,8 @@ from kdcache.store import (
     is_store,
     open_damaged_store,
     open_store,
+    require_equal,
+    stated_encoder,
 )
 from kdcache.views import Recipe, make_recipe, recipe_from_description
 
@@ -63,13 +67,27 @@ def choose_encoder(name: str | None, existing: TargetStore | None, mentors: Sequ
 def stored_encoders(
     name: str, existing: TargetStore | None, mentors: Sequence[str]
 ) -> dict[str, Encoder]:
-    """Of these mentors the encoders that a store has already fitted, or chosen, as `name` asks."""
-    sound = existing.sound_mentors if existing else []
-    return {
-        stored.manifest.name: stored.encoder
-        for stored in sound
-        if stored.manifest.name in mentors and name in ("auto", stored.encoder.name)
-    }
+    """Of these mentors the encoders that a store has already fitted, or chosen, as `name` asks.
+
+    Where a mentor's documents are damaged, as what is left of them says. Raises StoreMismatch for
+    a mentor that has another one, where `name` is fitted: it would be in vain.
+    """
+    found: dict[str, Encoder] = {}
+    for mentor in mentors if existing else ():
+        assert existing is not None
+        array = ArrayLocation(root=existing.root, mentor=mentor, kind=LOGITS.name)
+        stated = stated_encoder(array, existing.manifest, LOGITS)
+        if stated is not None and name in (AUTO, stated.name):
+            found[mentor] = stated
+        elif stated is not None and name in FITTED:
+            require_equal(
+                f"mentor {mentor!r}",
+                (f"store {existing.root}", {"encoder": stated.name}),
+                ("this command", {"encoder": name}),
+                "Targets of one mentor must all be made alike: leave --encoder out, or give "
+                "another --store",
+            )
+    return found
 
 
 def choose_run_shape(

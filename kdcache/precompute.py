@@ -160,6 +160,7 @@ class PrecomputeJob:
     ) -> dict[str, Encoder]:
         """By mentor: as the store has it, else as asked, calibrated where that takes targets."""
         name = choose_encoder(asked, existing, self.pool.names)
+        require_fidelity(name, fidelity)
         encoders = stored_encoders(name, existing, self.pool.names)
         new = [mentor for mentor in self.pool.names if mentor not in encoders]
         if new and needs_calibration(name, fidelity):

@@ -146,7 +146,7 @@ def _despite_damage(store: TargetStore, wanted: Wanted) -> StoredMentor:
     others = (ENCODERS[name] for name in kind.encoders if name in ENCODERS)
     encoders = [wanted.encoder, *(encoder for encoder in others if encoder != wanted.encoder)]
     if (spare := read_spare_encoder(array, store.manifest, kind)) is not None:
-        encoders.insert(0, spare)
+        encoders.append(spare)
     if (array.group / METADATA).exists():  # it comes after the folder; a kill may come in between
         with suppress(DamagedTargets):
             mentor = read_mentor_manifest(array.group / METADATA)
@@ -163,7 +163,8 @@ def _despite_damage(store: TargetStore, wanted: Wanted) -> StoredMentor:
         raise StoreMismatch(
             f"the documents of mentor {wanted.title!r} in {store.root} are damaged, and its "
             f"{strangers} commit records are not of what this command computes. Give the "
-            "options it was made with (--checkpoint, --precision, --batch-size, --encoder), or, to "
+            "options it was made with (--checkpoint, --precision, --batch-size, --encoder, "
+            "--fidelity; what is fitted anew is the same only on the same kind of machine), or, to "
             f"compute it anew, remove {array.group}"
         )
     return replace(fitting, declared_views=max(views, fitting.committed_views))

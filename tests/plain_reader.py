@@ -6,6 +6,7 @@ page which is wrong or incomplete fails a test. Written for being read: it is sl
 Shapes: V views, N samples, C classes, F features; images are C, H, W.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -124,6 +125,7 @@ def array_metadata(
 LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 CRC32C = {"name": "crc32c"}
 ZSTD = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
+ZSTD_1 = {"name": "zstd", "configuration": {"level": 1, "checksum": False}}
 ROOT_OF = "target = -(stored / 32)^2, computed in float32 (exact); 255: no target"
 # name: data type, fill, codecs, arithmetic, relative, absolute and root error
 ENCODERS: dict[str, tuple[str, int | str, list[Json], str, float, float, float]] = {
@@ -140,6 +142,83 @@ ENCODERS: dict[str, tuple[str, int | str, list[Json], str, float, float, float]]
         2.0**-5 * (1 + 2.0**-13),
     ),
 }  # fmt: skip
+
+RESIDUAL_OF = (
+    "p = table[min(label, rows - 1)]; q = (stored[0..C-1] + p + stored[C]) mod 256; "
+    "s = min(q, knee) * float32(1 / fine) + max(q - knee, 0) * float32(1 / coarse); "
+    "target = -(s * s), in float32; stored[C] = 128: no target"
+)
+# name: bytes a stored row has beyond its C residuals, arithmetic
+FITTED: dict[str, tuple[int, str]] = {
+    "residual": (1, RESIDUAL_OF),
+    "coarse": (
+        9,
+        f"{RESIDUAL_OF}; then target[c] = target[c] + shift for c other than the label, "
+        "target[label] = exact; exact, shift = the two little-endian float32 in stored[C+1..C+8]",
+    ),
+}
+
+
+FITTED_STORED: tuple[str, int | str, list[Json]] = (
+    "uint8",
+    128,
+    [{"name": "bytes"}, ZSTD_1, CRC32C],
+)
+
+
+class FittedEncoder:
+    """`residual` or `coarse` as an array states it: checked, its bounds derived, rows decoded."""
+
+    def __init__(self, stated: Json, classes: int) -> None:
+        self.name, self.classes = stated["name"], classes
+        self.extra, self.arithmetic = FITTED[self.name]
+        self.fine, self.coarse, self.knee = stated["fine"], stated["coarse"], stated["knee"]
+        demand(type(self.fine) is float and type(self.coarse) is float, "fine, coarse")
+        demand(type(self.knee) is int and 0 <= self.knee <= 255, "knee")
+        demand(2.0**-10 <= self.coarse <= self.fine <= 2.0**16, "fine, coarse")
+        self.text = stated["table"]
+        table = base64.b64decode(self.text, validate=True)
+        demand(base64.b64encode(table).decode() == self.text, "spelling of the table")
+        demand(len(table) in (classes, classes * classes), f"a table of {len(table)} bytes")
+        self.table = np.frombuffer(table, dtype=np.uint8).reshape(-1, classes)
+
+    def describe(self) -> Json:
+        slack, step = 1 + 2.0**-11, 1 / self.coarse
+        absolute, root = step * step / 4 * slack, step * slack
+        if self.name == "coarse":
+            furthest = self.knee / self.fine + (255 - self.knee) / self.coarse
+            absolute = 2 * absolute + root * furthest
+        return {
+            "name": self.name,
+            "arithmetic": self.arithmetic,
+            "relative_error": 0.0,
+            "absolute_error": absolute,
+            "root_error": root,
+            "fine": self.fine,
+            "coarse": self.coarse,
+            "knee": self.knee,
+            "table": self.text,
+        }
+
+    def decode(self, stored: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Sample by sample, class by class."""
+        fine, coarse = np.float32(1 / self.fine), np.float32(1 / self.coarse)
+        targets = np.empty((len(stored), self.classes), dtype=np.float32)
+        for n, (row, label) in enumerate(zip(stored.tolist(), labels.tolist(), strict=True)):
+            mean = row[self.classes]
+            demand(mean != 128, "a stored mean of 128 says that no target is here")
+            predicted = self.table[min(label, len(self.table) - 1)].tolist()
+            for c in range(self.classes):
+                q = (row[c] + predicted[c] + mean) % 256
+                s = np.float32(min(q, self.knee)) * fine + (
+                    np.float32(max(q - self.knee, 0)) * coarse
+                )
+                targets[n, c] = -(s * s)
+            if self.name == "coarse":
+                exact, shift = struct.unpack("<2f", bytes(row[self.classes + 1 :]))
+                targets[n] += np.float32(shift)
+                targets[n, label] = exact
+        return targets
 
 
 def decode(stored: NDArray[Any]) -> NDArray[np.float32]:
@@ -228,7 +307,7 @@ def read_manifest(root: Path) -> Json:
 
 # kind: names of a row's dimensions, encoders
 KINDS: dict[str, tuple[list[str], list[str]]] = {
-    "logits": (["class"], list(ENCODERS)),
+    "logits": (["class"], [*ENCODERS, *FITTED]),
     "features": (["feature"], ["float16", "float32"]),
     "logsumexp": ([], ["float32"]),
 }
@@ -255,6 +334,7 @@ class PlainMentor:
         self.name: str = self.manifest["name"]
         demand(self.name.replace(":", ".") == folder.name, f"{folder} is of {self.name}")
         demand(self.manifest["fingerprint"] == store.manifest["fingerprint"], "other views")
+        self.fitted: FittedEncoder | None = None
         self.encoder, self.num_views, self.row = self._array()
         self.identity = canonical_sha256(
             {"mentor": self.manifest, "kind": kind, "encoder": self.encoder}
@@ -272,21 +352,22 @@ class PlainMentor:
         num_views: int = document["shape"][0]
         dimensions, encoders = KINDS[self.kind]
         demand(encoder["name"] in encoders, f"{self.folder}: {encoder['name']}")
-        data_type, fill, codecs, arithmetic, relative, absolute, root = ENCODERS[encoder["name"]]
-        stated = {
-            "name": encoder["name"],
-            "arithmetic": arithmetic,
-            "relative_error": relative,
-            "absolute_error": absolute,
-            "root_error": root,
-        }
+        if encoder["name"] in FITTED:
+            self.fitted = FittedEncoder(encoder, self.store.dataset["num_classes"])
+            data_type, fill, codecs = FITTED_STORED
+            stated = self.fitted.describe()
+        else:
+            data_type, fill, codecs, *numbers = ENCODERS[encoder["name"]]
+            members = ("arithmetic", "relative_error", "absolute_error", "root_error")
+            stated = {"name": encoder["name"], **dict(zip(members, numbers, strict=True))}
         row = (
             [self.store.dataset["num_classes"]] if self.kind == "logits" else document["shape"][2:]
         )
         demand(self.kind != "features" or 1 <= row[0] <= 65536, f"{self.folder}: {row} features")
+        stored = [row[0] + self.fitted.extra] if self.fitted is not None else row
         expected = array_metadata(
-            [num_views, self.store.num_samples, *row],
-            [1, self.store.block, *row],
+            [num_views, self.store.num_samples, *stored],
+            [1, self.store.block, *stored],
             data_type,
             fill,
             codecs,
@@ -340,6 +421,8 @@ class PlainMentor:
         demand(view in self.complete_views, f"view {view} is not complete")
         payloads = [self.read_payload(view, block) for block in range(self.store.num_blocks)]
         stored = np.asarray(zarr.open_array(self.folder, mode="r")[view])
+        if self.fitted is not None:
+            return self.fitted.decode(stored, self.store.labels_N)
         if self.encoder["name"] == "sqrt8-zstd":
             return decode(stored)
         for block, payload in enumerate(payloads):

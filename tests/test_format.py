@@ -1,6 +1,7 @@
 """docs/format.md is enough: a reader made from it, without kdcache, reads what kdcache writes."""
 
 import ast
+import base64
 import json
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ import kdcache
 from kdcache import philox
 from kdcache.canonical import canonical_json
 from kdcache.datasets import ImageDataset
-from kdcache.encode import ENCODERS
+from kdcache.encode import ENCODERS, FITTED, Coarse, Residual
+from kdcache.encode.levels import Levels
 from kdcache.mentors import Mentor
 from kdcache.store.sealed import BLANK, seal
 from tests import plain_reader
@@ -30,7 +32,7 @@ def images_of(dataset: ImageDataset, store: PlainStore) -> dict[int, Any]:
     return dict(zip(store.index_N.tolist(), pixels_NCHW, strict=True))
 
 
-@pytest.fixture(params=sorted(ENCODERS))
+@pytest.fixture(params=sorted([*ENCODERS, *FITTED]))
 def root(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -269,6 +271,58 @@ def test_the_page_lists_every_encoder_purpose_and_recipe() -> None:
         ).replace("view parameters", "view")
     for recipe in kdcache.views.RECIPES.values():
         assert f"**`{recipe.name}`**, version {recipe.version}" in page
+
+
+def test_the_page_has_the_fitted_encoders_number_by_number() -> None:
+    page = PAGE.read_text()
+    page = page[page.index("## Fitted encoders") : page.index("## Other kinds")]
+    assert set(FITTED) == set(plain_reader.FITTED)
+    levels = Levels(fine=30.5, coarse=2.25, knee=200)
+    residual = Residual(levels=levels, table=bytes(3), num_classes=3)
+    coarse = Coarse(levels=levels, table=bytes(3), num_classes=3)
+    members = {row[0].strip("`") for row in table_rows(page, "ENCODER has the five")}
+    assert members == set(residual.describe()) - set(ENCODERS["float16"].describe())
+    described = residual.arithmetic, coarse.arithmetic.removeprefix(residual.arithmetic)
+    assert [line.strip() for line in page.splitlines() if line.startswith("    ")][-2:] == [
+        *described
+    ]
+    for encoder in (residual, coarse):
+        stated = json.loads(json.dumps(encoder.describe()))
+        assert plain_reader.FittedEncoder(stated, 3).describe() == encoder.describe()
+    # The table of bounds, as it stands there.
+    names = {"t": 1 / levels.coarse, "u": 1 + 2.0**-11, "r": 200 / 30.5 + 55 / 2.25}
+    rows = {row[0].strip("`"): row[1:] for row in table_rows(page, "**Bounds**")}
+    for letter, cell in zip("AB", rows["residual"][1:], strict=True):
+        names[letter] = eval(cell.removeprefix(f"{letter} = "), dict(names))
+    assert (names["A"], names["B"]) == (residual.absolute_error, residual.root_error)
+    assert eval(rows["coarse"][1], dict(names)) == coarse.absolute_error
+    assert rows["coarse"][2] == "B"
+    assert coarse.root_error == names["B"]
+
+
+@pytest.mark.parametrize("root", FITTED, indirect=True)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fine": 2.0**17}, {"coarse": 2.0**-11}, {"knee": 256}, {"knee": 1.0}, {"fine": 30},
+        {"table": ""}, {"another": 1}, {"root_error": 1.0}, {"arithmetic": "target = stored"},
+        {"table": base64.b64encode(bytes(11)).decode()},
+        {"table": base64.b64encode(bytes(100)).decode() + "\n"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_both_readers_refuse_a_fitted_encoder_that_is_none(
+    root: Path, change: dict[str, Any]
+) -> None:
+    path = root / "mentors/r8/logits/zarr.json"
+    content = json.loads(path.read_text())
+    content["attributes"]["kdcache"]["encoder"] |= change
+    content["attributes"]["kdcache"]["seal"] = BLANK
+    path.write_bytes(seal(content))
+    with pytest.raises((RefusedError, ValueError)):
+        PlainStore(root)
+    with pytest.raises(kdcache.errors.StoreError):
+        kdcache.open_store(root).usable_views(["r8"])
 
 
 @pytest.mark.parametrize("root", ["float16"], indirect=True)

@@ -310,7 +310,8 @@ def test_an_unknown_encoder_is_told(
     encoder = {**desk.store.mentor("r8").encoder.describe(), **change}
     with pytest.raises(StoreError) as caught:
         use(desk.altered("mentors/r8/logits/zarr.json", encoder=encoder))
-    told = (*change.values(), "cannot decode (it knows float16, float32, sqrt8, sqrt8-zstd)")
+    known = "coarse, float16, float32, residual, sqrt8, sqrt8-zstd"
+    told = (*change.values(), f"cannot decode (it knows {known})")
     require_told(caught.value, *told, "use the version that wrote it")
 
 

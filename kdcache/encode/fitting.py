@@ -5,8 +5,7 @@ divergence grows with the square of a step, so a few corrections of a first gues
 """
 
 from collections.abc import Callable
-from dataclasses import replace
-from math import sqrt
+from math import inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,10 @@ from kdcache.encode.residual import Coarse, Residual
 AIM = 0.95  # of the fidelity: other samples and views differ a little
 MOST_TABLE = 2**20  # bytes; above it a row for all labels
 _SHRINK = 2.0  # samples' worth of belief in the mean over all labels
-_LEAST_REACH = -400.0  # log-probabilities that must have a level, whatever was seen
+_LEAST_REACH = -400.0  # a log-probability that has a level, whatever was seen
+_COARSE_REACH = 1.5  # times the lowest that was seen: other views go lower
 _TAIL = 31  # levels beyond a residual's knee
+_LEAST_FINE = 0.5  # levels a unit of s, whatever fidelity is asked for
 _KNEES = (4.0, 7.0, 10.0, 14.0)  # -log p from which coarse levels suffice
 _RATIOS = (1.0, 2.0, 3.0, 4.0)  # how much coarser
 _SEARCHED = 512  # rows to choose among these by
@@ -29,7 +30,14 @@ Make = Callable[[float], Levels]  # by fineness
 
 
 class UnreachableFidelity(ValueError):
-    """An encoder cannot hold these targets within the fidelity; the message has the numbers."""
+    """An encoder cannot hold these targets within the fidelity; the message has the numbers.
+
+    `nearest`: the smallest divergence that it has.
+    """
+
+    def __init__(self, message: str, nearest: float = inf) -> None:
+        super().__init__(message)
+        self.nearest = nearest
 
 
 def fit_residual(
@@ -40,11 +48,11 @@ def fit_residual(
 
     def make(fine: float) -> Levels:
         knee = HIGHEST - _TAIL
-        beyond = sqrt(-reach) - knee / fine
+        beyond = sqrt(-reach) * (1 + 2**-20) - knee / fine
         coarse = fine if beyond <= 0 else min(fine, _TAIL / beyond)
         return Levels(fine=fine, coarse=coarse, knee=knee)
 
-    levels = _coarsest(make, Residual, targets_KC, labels_K, fidelity)
+    levels = _coarsest(make, Residual, targets_KC, labels_K, fidelity, reach)
     return _with_table(Residual, levels, targets_KC, labels_K)
 
 
@@ -52,23 +60,25 @@ def fit_coarse(
     targets_KC: NDArray[np.float32], labels_K: NDArray[np.int64], fidelity: float
 ) -> Residual:
     """The knee and ratio of the fewest bytes are searched for. Raises UnreachableFidelity."""
-    some_KC, some_K = targets_KC[:_SEARCHED], labels_K[:_SEARCHED]
+    reach = _COARSE_REACH * float(targets_KC.min(initial=0.0))
+    every = max(1, len(labels_K) // _SEARCHED)  # samples may be sorted by label
+    some_KC, some_K = targets_KC[::every], labels_K[::every]
     best: tuple[float, Make] | None = None
-    reason = UnreachableFidelity("no levels were tried")
+    reasons = []
     for at in _KNEES:
         for ratio in _RATIOS:
             make = _kinked(at, ratio)
             try:
-                levels = _coarsest(make, Coarse, some_KC, some_K, fidelity)
+                levels = _coarsest(make, Coarse, some_KC, some_K, fidelity, reach)
             except UnreachableFidelity as error:
-                reason = error
+                reasons.append(error)
                 continue
             size = _entropy(_with_table(Coarse, levels, targets_KC, labels_K), some_KC, some_K)
             if best is None or size < best[0]:
                 best = size, make
     if best is None:
-        raise reason
-    levels = _coarsest(best[1], Coarse, targets_KC, labels_K, fidelity)
+        raise min(reasons, key=lambda error: error.nearest)
+    levels = _coarsest(best[1], Coarse, targets_KC, labels_K, fidelity, reach)
     return _with_table(Coarse, levels, targets_KC, labels_K)
 
 
@@ -85,29 +95,41 @@ def _coarsest(
     targets_KC: NDArray[np.float32],
     labels_K: NDArray[np.int64],
     fidelity: float,
+    reach: float,
 ) -> Levels:
-    """The coarsest levels whose divergences stay within the fidelity."""
+    """The coarsest levels, among those tried, whose divergences stay within the fidelity.
+
+    And that have a level for `reach`.
+    """
     classes = targets_KC.shape[1]
-    unpredicted = kind(levels=make(32.0), table=bytes(classes), num_classes=classes)
-    fine, found, worst = 32.0, None, float("inf")
+    if classes > MOST_TABLE:
+        raise UnreachableFidelity(f"{kind.name} is for at most {MOST_TABLE:,} classes")
+    fine, found, least = 32.0, None, inf
     for _ in range(_CORRECTIONS):
-        encoder = replace(unpredicted, levels=make(fine))
         try:
-            decoded = encoder.round_trip(encoder.encode(targets_KC, labels_K), labels_K)
-        except ValueError:  # too fine to reach the lowest target
+            levels = make(fine)
+        except ValueError:
+            levels = None
+        if levels is None or levels.lowest > reach:  # too fine to reach so low
             fine /= 1.5
             continue
+        encoder = kind(levels=levels, table=bytes(classes), num_classes=classes)
+        decoded = encoder.round_trip(encoder.encode(targets_KC, labels_K), labels_K)
         worst = max(mean_divergences(targets_KC, decoded).values())
-        if AIM * 0.97 * fidelity <= worst <= AIM * fidelity:
-            found = encoder.levels
-            break
+        least = min(least, worst)
         if worst <= AIM * fidelity:
-            found = encoder.levels
+            if found is None or levels.fine < found.fine:
+                found = levels
+            if worst >= AIM * 0.97 * fidelity or fine <= _LEAST_FINE:
+                break
         fine *= sqrt(max(worst, 1e-12) / (AIM * 0.985 * fidelity)) if worst else 0.5
+        fine = max(fine, _LEAST_FINE)
     if found is None:
+        best = f"the nearest it has is {least:.3g}" if least < inf else "none reach so low"
         raise UnreachableFidelity(
-            f"{unpredicted.name} has no levels within a mean KL of {fidelity:g} for these targets "
-            f"(down to {targets_KC.min(initial=0.0):.1f}); the last it tried has {worst:.2g}"
+            f"{kind.name} has no levels within a mean KL of {fidelity:g} for these targets "
+            f"(down to {targets_KC.min(initial=0.0):.4g}; aiming at {AIM:.0%} of it): {best}",
+            least,
         )
     return found
 

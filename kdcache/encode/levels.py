@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 HIGHEST = 255
+COARSEST, FINEST = 2.0**-10, 2.0**16  # levels a unit of s
 _SLACK = 1 + 2.0**-11  # for the rounding of float32 roots, products and sums
 
 
@@ -19,18 +20,32 @@ _SLACK = 1 + 2.0**-11  # for the rounding of float32 roots, products and sums
 class Levels:
     """level = fine * s up to `knee`, from there on knee + coarse * (s - knee / fine); s = sqrt(-x).
 
-    `fine`, `coarse`: levels a unit of s, positive. `knee`: 0 to 255. Rounded to the nearest level.
+    `fine`, `coarse`: levels a unit of s, 2^-10 <= coarse <= fine <= 2^16, so that float32 roots are
+    exact enough. `knee`: 0 to 255. Rounded to the nearest level. Raises ValueError for others.
     """
 
     fine: float
     coarse: float
     knee: int
 
+    def __post_init__(self) -> None:
+        if not COARSEST <= self.coarse <= self.fine <= FINEST:  # NaN compares false
+            raise ValueError(
+                f"levels a unit are {COARSEST:g} to {FINEST:g}, and no finer beyond the knee, not "
+                f"{self.fine:g} and {self.coarse:g}"
+            )
+        if not 0 <= self.knee <= HIGHEST:
+            raise ValueError(f"the knee lies in 0 to {HIGHEST}, not at {str(self.knee)[:40]}")
+
+    @cached_property
+    def furthest(self) -> float:
+        """The largest s that has a level."""
+        return self.knee / self.fine + (HIGHEST - self.knee) / self.coarse
+
     @cached_property
     def lowest(self) -> float:
         """The smallest log-probability that has a level."""
-        steepest = self.knee / self.fine + (HIGHEST - self.knee) / self.coarse
-        return -(steepest**2)
+        return -(self.furthest * self.furthest)
 
     def of(self, targets: NDArray[np.float32]) -> NDArray[np.float32]:
         """Levels before rounding, float32, of log-probabilities of any shape, at most 0."""
@@ -44,15 +59,15 @@ class Levels:
     @property
     def error(self) -> tuple[float, float]:
         """(a, b) with |decoded - x| <= a + b * sqrt(|x|) for every x that has a level."""
-        step = 1 / min(self.fine, self.coarse)
-        return step**2 / 4 * _SLACK, step * _SLACK
+        step = 1 / self.coarse
+        return step * step / 4 * _SLACK, step * _SLACK
 
     def bound(self, targets: NDArray[np.float32]) -> NDArray[np.float64]:
         """The largest error of each value: tighter than `error` on the fine side of the knee."""
         root = np.sqrt(np.abs(targets, dtype=np.float64))
         is_fine = root <= self.knee / self.fine
-        step = np.where(is_fine, 1 / self.fine, 1 / min(self.fine, self.coarse))
-        return (step * root + step**2 / 4) * _SLACK
+        step = np.where(is_fine, 1 / self.fine, 1 / self.coarse)
+        return (step * root + step * step / 4) * _SLACK
 
 
 def decode_levels(

@@ -13,7 +13,6 @@ import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import isfinite, sqrt
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdcache.encode.encoder import Decode, Encoder
-from kdcache.encode.levels import HIGHEST, Levels, decode_levels
+from kdcache.encode.levels import Levels, decode_levels
 
 NONE = 128  # as a row's mean residual: no target is here
 LARGEST_MEAN = 127
@@ -129,17 +128,13 @@ class Residual(Encoder):
     def from_description(cls, described: Mapping[str, Any], num_classes: int) -> "Residual":
         """The encoder of that description. Raises ValueError for one that nobody wrote."""
         fine, coarse, knee = (described.get(key) for key in ("fine", "coarse", "knee"))
-        if not all(type(x) is float and isfinite(x) and 1e-6 < x < 1e6 for x in (fine, coarse)):
-            raise ValueError(f"fine and coarse must be positive, not {fine!r:.40}, {coarse!r:.40}")
-        if type(knee) is not int or not 0 <= knee <= HIGHEST:
-            raise ValueError(f"knee must lie in 0 to {HIGHEST}, not {knee!r:.40}")
+        if not (isinstance(fine, float) and isinstance(coarse, float) and type(knee) is int):
+            raise ValueError("fine and coarse are numbers with a fraction, the knee is an integer")
+        levels = Levels(fine=fine, coarse=coarse, knee=knee)
         text = described.get("table")
         table = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
         if len(table) not in (num_classes, num_classes**2):
             raise ValueError(f"its table has {len(table)} bytes for {num_classes} classes")
-        assert isinstance(fine, float)
-        assert isinstance(coarse, float)
-        levels = Levels(fine=fine, coarse=coarse, knee=knee)
         return cls(levels=levels, table=table, num_classes=num_classes)
 
     @cached_property
@@ -180,8 +175,8 @@ class Coarse(Residual):
     @property
     def absolute_error(self) -> float:
         """Twice that of a level, and the most a shift can be: that of the lowest level."""
-        steep = self.levels.error[1] * sqrt(-self.levels.lowest)
-        return 2 * self.levels.error[0] + steep
+        a, b = self.levels.error
+        return 2 * a + b * self.levels.furthest
 
     def bound(self, targets: NDArray[np.float32]) -> NDArray[np.float64]:
         """A shift is at most the largest error in its row."""
@@ -200,14 +195,14 @@ class Coarse(Residual):
     ) -> NDArray[np.generic]:
         residual = super().encode(targets, labels_B)
         assert labels_B is not None
-        classes = targets.shape[1]
         levels = torch.from_numpy(super().unpack(residual, labels_B))
         decoded = super().decode(levels).numpy()
         label_B1 = labels_B[:, None]
         exact_B2 = np.empty((len(targets), 2), dtype="<f4")
         exact_B2[:, :1] = np.take_along_axis(targets, label_B1, axis=1)
-        shift_B = _mass_without(targets, label_B1) - _mass_without(decoded, label_B1)
-        exact_B2[:, 1] = shift_B if classes > 1 else 0.0
+        exact_B2[:, 1] = 0.0
+        if targets.shape[1] > 1:
+            exact_B2[:, 1] = _mass_without(targets, label_B1) - _mass_without(decoded, label_B1)
         return np.concatenate([residual, exact_B2.view(np.uint8)], axis=1)
 
     def unpack(
@@ -227,7 +222,9 @@ class Coarse(Residual):
         of_levels = Residual.decode_together(encoders, device)
 
         def decode(rows_BMR: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
-            exact_BM2 = rows_BMR[..., -EXACT_BYTES:].contiguous().view(torch.float32)
+            # A copy of its own: in a slice of one row the bytes may lie where no float32 may.
+            bytes_BM8 = rows_BMR[..., -EXACT_BYTES:].clone(memory_format=torch.contiguous_format)
+            exact_BM2 = bytes_BM8.view(torch.float32)
             decoded = of_levels(rows_BMR[..., :-EXACT_BYTES], labels_B).add_(exact_BM2[..., 1:])
             at_BM1 = labels_B[:, None, None].expand(*exact_BM2.shape[:2], 1)
             return decoded.scatter_(-1, at_BM1, exact_BM2[..., :1])

@@ -1,5 +1,14 @@
 """The store: layout, manifest, commits, verify. The only code that writes chunks."""
 
+from kdcache.store.array_documents import (
+    chunk_bytes,
+    loading_bytes,
+    mentor_array,
+    read_array,
+    read_spare_encoder,
+    resident_bytes,
+    stated_encoder,
+)
 from kdcache.store.checked_files import CheckedFiles
 from kdcache.store.chunk_reading import (
     BlockLoader,
@@ -33,17 +42,7 @@ from kdcache.store.store_writer import (
     stored_names,
     write_calibration,
 )
-from kdcache.store.stored_mentor import (
-    StoredMentor,
-    chunk_bytes,
-    loading_bytes,
-    mentor_array,
-    read_array,
-    read_spare_encoder,
-    resident_bytes,
-    stored_as,
-    title,
-)
+from kdcache.store.stored_mentor import StoredMentor, stored_as, title
 from kdcache.store.target_commits import commit_targets, require_finite
 from kdcache.store.target_store import TargetStore, local_path, open_store
 from kdcache.store.tidying import forget_unused, keep_what_is_there, withdraw_strays
@@ -103,6 +102,7 @@ __all__ = [
     "require_finite",
     "require_replay",
     "resident_bytes",
+    "stated_encoder",
     "stored_as",
     "stored_names",
     "title",

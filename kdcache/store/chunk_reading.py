@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from kdcache.encode import LOGITS
 from kdcache.errors import DamagedTargets, MissingTargets
+from kdcache.store.array_documents import chunk_bytes
 from kdcache.store.checked_files import CheckedFiles
 from kdcache.store.chunks import CHECKSUM_BYTES, ChunkReader, DamagedChunk, can_hold
 from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.commits import read_record
 from kdcache.store.healing import healing_command
-from kdcache.store.stored_mentor import StoredMentor, chunk_bytes
+from kdcache.store.stored_mentor import StoredMentor
 
 if TYPE_CHECKING:
     from kdcache.store.target_store import TargetStore

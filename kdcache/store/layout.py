@@ -23,6 +23,7 @@ FORMAT = 1
 TARGET_BLOCK = 8192
 MOST_VIEWS = 2**32  # the counter that views are made from (philox)
 METADATA = "zarr.json"
+SPARE_ENCODER = "encoder.json"
 LISTS = ("index", "labels")
 MEMBERS = frozenset({METADATA, *LISTS, "mentors"})
 
@@ -95,7 +96,7 @@ class ArrayLocation:
     @property
     def spare_encoder(self) -> Path:
         """A second copy of a fitted encoder: without its table no chunk can be decoded."""
-        return self.folder / "encoder.json"
+        return self.folder / SPARE_ENCODER
 
     @property
     def calibration(self) -> Path:

@@ -42,7 +42,7 @@ from kdcache.store.commits import (
     read_record_file,
     record_key,
 )
-from kdcache.store.layout import METADATA, ArrayLocation, listed, member_name
+from kdcache.store.layout import METADATA, SPARE_ENCODER, ArrayLocation, listed, member_name
 from kdcache.store.manifest import Manifest, read_manifest
 from kdcache.store.sealed import MOST_BYTES
 
@@ -232,8 +232,13 @@ class RemoteStore:
             path.relative_to(self.root).as_posix()
             for path in self.root.glob("mentors/*/*/commits/*.json")
         ]
+        spares = [
+            path.with_name(SPARE_ENCODER).relative_to(self.root).as_posix()
+            for path in self.root.glob(f"mentors/*/*/{METADATA}")
+        ]
         with self.explained(), ThreadPoolExecutor(CONNECTIONS) as pool:
             pool.submit(self._fetch, f"mentors/{METADATA}", MOST_BYTES).result()
+            list(pool.map(partial(self._fetch, most=MOST_BYTES), spares))
             list(pool.map(partial(self._fetch, most=MOST_RECORD_BYTES), records))
 
     def fetch_record(self, array: ArrayLocation, key: ChunkKey) -> None:

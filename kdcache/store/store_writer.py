@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from kdcache import durable, untrusted
 from kdcache.datasets import ImageDataset
-from kdcache.encode import FITTED, LOGITS, Encoder, TargetKind
+from kdcache.encode import LOGITS, Encoder, TargetKind
 from kdcache.errors import DamagedTargets, StoreError, StoreMismatch
+from kdcache.store.array_documents import is_made, kinds_in, mentor_array, read_array, spare_damage
 from kdcache.store.chunks import crc32c
 from kdcache.store.commits import store_lock
 from kdcache.store.layout import (
@@ -38,13 +39,7 @@ from kdcache.store.manifest import (
 from kdcache.store.replay_proof import replay_checksums
 from kdcache.store.sample_lists import list_damage, list_path
 from kdcache.store.sealed import BLANK, MOST_BYTES, SEAL, write_sealed
-from kdcache.store.stored_mentor import (
-    is_made,
-    kinds_in,
-    mentor_array,
-    read_array,
-    stored_as,
-)
+from kdcache.store.stored_mentor import stored_as
 from kdcache.store.target_store import TargetStore
 from kdcache.store.zarr_metadata import group_metadata, list_metadata, targets_metadata
 from kdcache.versions import library_versions
@@ -158,8 +153,12 @@ def ensure_mentor(
             views = max(views, found.committed_views)
             _write_array(array, manifest, encoder, kind, (views, row))
         else:
+            if spare_damage(array, stated) is not None:
+                healed.append(array.spare_encoder)
             if there < views:
                 _write_array(array, manifest, stated, kind, (views, row_there))
+            else:
+                _write_spare(array, stated)
     return healed
 
 
@@ -180,13 +179,17 @@ def _write_array(
 ) -> None:
     """`size`: views, and the shape of a row."""
     views, row = size
-    if encoder.name in FITTED:  # before any array says that it is encoded so
-        spare = {"encoder": encoder.describe(), SEAL: BLANK}
-        _write_document(array.root, array.spare_encoder, spare)
+    _write_spare(array, encoder)  # before any array says that it is encoded so
     attributes = {"kind": kind.name, "encoder": encoder.describe(), SEAL: BLANK}
     shape = (views, manifest.num_samples, *encoder.stored_row(row))
     document = targets_metadata(encoder, kind, shape, manifest.block, attributes)
     _write_document(array.root, array.metadata, document)
+
+
+def _write_spare(array: ArrayLocation, encoder: Encoder) -> None:
+    if spare_damage(array, encoder) is not None:
+        spare = {"encoder": encoder.describe(), SEAL: BLANK}
+        _write_document(array.root, array.spare_encoder, spare)
 
 
 def _views_declared(array: ArrayLocation, manifest: Manifest, kind: TargetKind) -> int:
@@ -194,9 +197,10 @@ def _views_declared(array: ArrayLocation, manifest: Manifest, kind: TargetKind) 
     if _is_damaged(array.group / METADATA):
         return 0
     try:
-        return read_array(array, manifest, kind)[2]
+        encoder, _, views = read_array(array, manifest, kind)
     except DamagedTargets:
         return 0
+    return views if spare_damage(array, encoder) is None else 0
 
 
 def refuse_foreign(root: Path) -> None:

@@ -4,14 +4,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import prod
 from pathlib import Path
 
-import numpy as np
-
-from kdcache.encode import KINDS, LOGITS, Encoder, TargetKind, encoder_from_description
+from kdcache.encode import LOGITS, Encoder, TargetKind
 from kdcache.errors import StoreError
-from kdcache.store.chunks import ChunkReader, DamagedChunk, can_hold, most_payload
+from kdcache.store.array_documents import chunk_bytes, kinds_in, mentor_array, read_array
+from kdcache.store.chunks import ChunkReader, DamagedChunk, can_hold
 from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.commits import BrokenRecord, Commits, read_commits
 from kdcache.store.layout import METADATA, ArrayLocation, member_name, require_inside
@@ -21,8 +19,7 @@ from kdcache.store.manifest import (
     read_mentor_manifest,
     targets_identity,
 )
-from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, read_sealed
-from kdcache.store.zarr_metadata import targets_metadata
+from kdcache.store.sealed import DamagedDocument
 
 CHANCE_FACTOR = 2.0
 
@@ -160,39 +157,6 @@ def _open_array(
     return replace(stored, declared_views=views)
 
 
-def is_made(group: Path) -> bool:
-    """Whether a mentor's folder is one: its zarr.json comes last, so without it nothing is lost.
-
-    Unless something is committed in it: then its zarr.json was lost.
-    """
-    return (group / METADATA).exists() or has_commits(group, "*/")
-
-
-def kinds_in(group: Path) -> list[TargetKind]:
-    """The kinds of targets a mentor's folder has: logits, and those others that were made."""
-    return [
-        kind
-        for kind in KINDS.values()
-        if kind is LOGITS
-        or (group / kind.name / METADATA).exists()
-        or has_commits(group / kind.name)
-    ]
-
-
-def has_commits(folder: Path, below: str = "") -> bool:
-    """Whether anything is, or by its index was, committed in an array's folder.
-
-    `below`: "*/" asks for any array of a mentor's folder.
-    """
-    return any(any(folder.glob(f"{below}{names}")) for names in ("commits/*.json", "commits.json"))
-
-
-def mentor_array(root: Path, mentor: MentorManifest, kind: TargetKind) -> ArrayLocation:
-    """Where a mentor's targets of one kind lie."""
-    rank = len(kind.dimension_names)
-    return ArrayLocation(root=root, mentor=mentor.name, kind=kind.name, row_rank=rank)
-
-
 def stored_as(
     mentor: MentorManifest,
     encoder: Encoder,
@@ -218,84 +182,6 @@ def stored_as(
         broken=(*found.broken, *unfit),
         index_damage=found.index_damage,
     )
-
-
-def read_array(
-    array: ArrayLocation, manifest: Manifest, kind: TargetKind
-) -> tuple[Encoder, tuple[int, ...], int]:
-    """The encoder, shape of a row, and number of views of a mentor's array.
-
-    Its zarr.json must be exactly the one written for them. Raises DamagedTargets when it is not
-    what was written, StoreError for an array of another shape or an unknown encoder.
-    """
-    try:
-        document = read_sealed(array.metadata)
-    except FileNotFoundError:
-        raise DamagedDocument(array.metadata, "the file is gone") from None
-    try:
-        described = document["attributes"]["kdcache"]["encoder"]
-        views, _, *row = document["shape"]
-        document["attributes"]["kdcache"][SEAL] = BLANK
-        name = described["name"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{array.metadata} is not an array of targets ({error})") from error
-    try:
-        if name not in kind.encoders:
-            raise ValueError(f"{kind.name} are not encoded so")
-        encoder = encoder_from_description(described, manifest.dataset["num_classes"])
-    except (TypeError, ValueError):
-        raise StoreError(
-            f"{array.metadata}: targets were encoded by {str(described)[:200]}, which this version "
-            f"of kdcache cannot decode (it knows {', '.join(sorted(kind.encoders))}); use the "
-            "version that wrote it"
-        ) from None
-    if type(views) is not int or not 1 <= views < 2**40:
-        raise StoreError(f"{array.metadata} states {str(views)[:80]} views")
-    try:
-        row_shape = kind.row_shape(manifest.dataset, *row[:1])
-    except ValueError as error:
-        raise StoreError(f"{array.metadata} is not an array of {kind.name}: {error}") from None
-    shape = (views, manifest.num_samples, *encoder.stored_row(row_shape))
-    attributes = {"kind": kind.name, "encoder": described, SEAL: BLANK}
-    expected = targets_metadata(encoder, kind, shape, manifest.block, attributes)
-    different = [key for key in {*expected, *document} if expected.get(key) != document.get(key)]
-    if different:
-        key = min(different)
-        raise StoreError(
-            f"{array.metadata} is not the array the manifest is for: {key} is "
-            f"{str(document.get(key))[:200]}, expected {expected.get(key)}"
-        )
-    return encoder, row_shape, views
-
-
-def read_spare_encoder(
-    array: ArrayLocation, manifest: Manifest, kind: TargetKind
-) -> Encoder | None:
-    """A fitted encoder's second copy; None where there is none, or it is damaged too."""
-    try:
-        described = read_sealed(array.spare_encoder)["encoder"]
-        encoder = encoder_from_description(described, manifest.dataset["num_classes"])
-    except (StoreError, FileNotFoundError, KeyError, TypeError, ValueError):
-        return None
-    return encoder if encoder.name in kind.encoders else None
-
-
-def chunk_bytes(manifest: Manifest, encoder: Encoder, row_shape: tuple[int, ...]) -> int:
-    """Bytes of one whole chunk before compression, of targets of a shape."""
-    return manifest.block * prod(encoder.stored_row(row_shape)) * np.dtype(encoder.dtype).itemsize
-
-
-def resident_bytes(manifest: Manifest, encoder: Encoder, row_shape: tuple[int, ...]) -> int:
-    """Bytes of one block in memory, ready to be gathered from."""
-    row = prod(encoder.resident_row(row_shape)) * np.dtype(encoder.dtype).itemsize
-    labels = np.dtype(np.int64).itemsize if encoder.needs_labels else 0
-    return manifest.block * (row + labels)
-
-
-def loading_bytes(manifest: Manifest, encoder: Encoder, row_shape: tuple[int, ...]) -> int:
-    """Bytes of the buffers that loading blocks takes beside these, at most."""
-    raw = chunk_bytes(manifest, encoder, row_shape)
-    return (most_payload(raw) if encoder.compression else 0) + (raw if encoder.unpacks else 0)
 
 
 def _fit_to_array(

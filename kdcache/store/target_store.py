@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from kdcache.encode import LOGITS, find_kind
 from kdcache.errors import MissingTargets, StoreError
 from kdcache.remote import folder_of, is_url
+from kdcache.store.array_documents import chunk_bytes, is_made
 from kdcache.store.chunk_reading import damaged_chunk, decode_into, require_files
 from kdcache.store.healing import healing_command, view_ranges
 from kdcache.store.layout import LISTS, listed
 from kdcache.store.manifest import Manifest, read_manifest
 from kdcache.store.remote_store import RemoteStore
 from kdcache.store.sample_lists import read_list
-from kdcache.store.stored_mentor import StoredMentor, chunk_bytes, is_made, open_mentor
+from kdcache.store.stored_mentor import StoredMentor, open_mentor
 from kdcache.views import Recipe, recipe_from_description
 
 _MOST_SPREAD = 16  # sample integers a sample, up to which a table of positions is held

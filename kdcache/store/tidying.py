@@ -6,11 +6,12 @@ from pathlib import Path
 
 from kdcache import durable
 from kdcache.encode import LOGITS
+from kdcache.store.array_documents import has_commits
 from kdcache.store.commits import store_lock, withdraw
 from kdcache.store.layout import LISTS, METADATA, ArrayLocation
 from kdcache.store.manifest import Manifest
 from kdcache.store.sample_lists import list_path
-from kdcache.store.stored_mentor import StoredMentor, has_commits
+from kdcache.store.stored_mentor import StoredMentor
 
 
 def forget_unused(array: ArrayLocation, is_alone: Callable[[], bool]) -> None:
@@ -29,9 +30,10 @@ def forget_unused(array: ArrayLocation, is_alone: Callable[[], bool]) -> None:
         return
     with store_lock(array.root):
         if is_alone() and made.exists() and not is_used():
-            for metadata in dict.fromkeys((made, array.metadata)):
-                durable.remove(metadata)
-                durable.fsync_folder(metadata.parent)
+            fitted = (array.spare_encoder, array.calibration) if is_logits else ()
+            for document in dict.fromkeys((made, array.metadata, *fitted)):
+                durable.remove(document)
+                durable.fsync_folder(document.parent)
 
 
 def withdraw_strays(stored: StoredMentor, manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ from kdcache import homes
 from kdcache.encode import LOGITS
 from kdcache.errors import StoreError
 from kdcache.remote import is_url
+from kdcache.store.array_documents import spare_damage
 from kdcache.store.chunk_reading import check_block, chunk_reader
 from kdcache.store.commits import BrokenRecord, read_commits
 from kdcache.store.layout import LISTS, METADATA
@@ -113,6 +114,16 @@ def _verify(store: TargetStore, progress: Progress) -> Verification:
         damaged += _damaged_records(store, stored)
         reader = chunk_reader(store, stored)
         of_this = partial(Damage, mentor=stored.manifest.name, kind=stored.kind.name)
+        if (spare := spare_damage(stored.array, stored.encoder)) is not None:
+            damaged.append(
+                _damage(
+                    spare,
+                    stored.array.spare_encoder,
+                    store.shown,
+                    mentor=stored.manifest.name,
+                    kind=stored.kind.name,
+                )
+            )
         store.expect((stored, *key) for key in sorted(stored.commits))
         for (view, block), record in sorted(stored.commits.items()):
             reason = check_block(store, stored, (view, block), reader)

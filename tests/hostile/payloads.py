@@ -14,7 +14,7 @@ from tests.hostile.forging import ROOT, Make, agree, attributes, edit, path_of, 
 CASES: dict[str, Make] = {}
 
 
-def _commit(mentor: str, payload: bytes, root: Path, outside: Path, *, view: int = 1) -> None:
+def commit(mentor: str, payload: bytes, root: Path, outside: Path, *, view: int = 1) -> None:
     """Another payload as block 0 of a view of a mentor, with right checksums all over."""
     array = root / "mentors" / mentor / "logits"
     checksum = crc32c(payload)
@@ -50,10 +50,10 @@ _PAYLOADS: dict[str, bytes] = {
     "level 255": _zstd(b"\xff" * RAW),
 }
 for _name, _payload in _PAYLOADS.items():
-    CASES[f"zstd chunk: {_name}"] = partial(_commit, "r14", _payload)
-CASES["chunk of NaN"] = partial(_commit, "r8", b"\xff\x7f" * RAW, view=0)
-CASES["chunk of infinity"] = partial(_commit, "r8", b"\x00\x7c" * RAW)
-CASES["chunk of another size"] = partial(_commit, "r8", bytes(2 * RAW + 2))
+    CASES[f"zstd chunk: {_name}"] = partial(commit, "r14", _payload)
+CASES["chunk of NaN"] = partial(commit, "r8", b"\xff\x7f" * RAW, view=0)
+CASES["chunk of infinity"] = partial(commit, "r8", b"\x00\x7c" * RAW)
+CASES["chunk of another size"] = partial(commit, "r8", bytes(2 * RAW + 2))
 
 
 def _many_classes(noise: bytes, root: Path, outside: Path) -> None:

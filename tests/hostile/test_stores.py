@@ -25,7 +25,7 @@ HARMLESS = (
     "mentor trap", "mentor wrn", "leftovers", "mentors/r99 is: ", "mentors/r8 is: ",
     "mentors/\\", ".lock is: ", ".writers is: ", "index/.zarray is: ", "index/.zattrs is: ",
     "mentors/r8/logits/c lies elsewhere", "mentors/r8/logits/c/1 lies elsewhere",
-    "zstd chunk: level 255", "chunk of NaN", "chunk of infinity",
+    "zstd chunk: level 255", "chunk of NaN", "chunk of infinity", "fitted: a ",
 )  # fmt: skip
 
 

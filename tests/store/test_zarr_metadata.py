@@ -169,7 +169,7 @@ def test_an_encoder_this_version_cannot_decode_is_an_error(
 ) -> None:
     path = small.array("r20").metadata
     alter(path, lambda document: document["attributes"]["kdcache"].update(encoder=encoder))
-    known = r"cannot decode \(it knows float16, float32, sqrt8, sqrt8-zstd\)"
+    known = r"cannot decode \(it knows coarse, float16, float32, residual, sqrt8, sqrt8-zstd\)"
     with pytest.raises(StoreError, match=rf"{known}|is not an array of targets"):
         small.open().mentor("r20")
     alter(path, lambda document: document["attributes"].update(kdcache=encoder), reseal=False)
