@@ -161,7 +161,7 @@ def test_the_results_file_holds_what_was_printed_and_what_was_written_by_hand(
     monkeypatch.delenv("KDCACHE_DATA", raising=False)
     results = tmp_path / "benchmarks.md"
     results.write_text("# Ours\n\nWhy.\n")
-    arguments = ["--quick", "--only", "storing", "--only", "views", "--markdown", str(results)]
+    arguments = ["--quick", "--only", "encoders", "--only", "views", "--markdown", str(results)]
     printed = CliRunner().invoke(main, arguments).output
     text = results.read_text()
     assert text.startswith("# Ours\n\nWhy.\n")
@@ -177,7 +177,7 @@ def test_the_results_file_holds_what_was_printed_and_what_was_written_by_hand(
         f"{heading} "
     )
 
-    between = text.replace("\n## storing", "\nA word in between.\n\n## storing")
+    between = text.replace("\n## encoders", "\nA word in between.\n\n## encoders")
     results.write_text(between)
     CliRunner().invoke(main, [*arguments[:3], "--markdown", str(results)])
     lines = [line for line in between.splitlines() if not line.startswith("hardware")]

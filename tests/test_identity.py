@@ -447,7 +447,7 @@ def test_training_tells_data_that_changed(
     desk: Desk, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = DATASETS[what][0]().subset(np.arange(1438))
-    monkeypatch.setattr("kdcache.train.run_source.open_dataset", lambda *_, **__: changed)
+    monkeypatch.setattr("kdcache.train.shared.open_dataset", lambda *_, **__: changed)
     with pytest.raises(StoreMismatch) as caught:
         desk.train()
     stored, here = (d.identity() for d in (desk.dataset, changed.subset(desk.dataset.index_N)))

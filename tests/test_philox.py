@@ -91,6 +91,7 @@ def test_purposes_are_part_of_the_format() -> None:
         "RECOMPUTED_ROWS": 5,
         "LOSS_WEIGHTS": 6,
         "BLOCK_ORDER": 7,
+        "CALIBRATION": 8,
     }
 
 

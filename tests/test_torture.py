@@ -170,7 +170,7 @@ def test_it_notices_what_killed_writers_leave(
 def test_it_notices_what_is_believed_wrongly(
     truth: Truth, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_payload(buffer: memoryview, path: Path, checksum: int) -> None:
+    def read_payload(buffer: memoryview, path: Path, checksum: int, checked: object) -> None:
         buffer[:] = path.read_bytes()[: len(buffer)]
 
     monkeypatch.setattr("kdcache.store.chunks.read_payload", read_payload)

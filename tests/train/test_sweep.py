@@ -12,7 +12,7 @@ import kdcache
 from kdcache import TrainConfig
 from kdcache.cli import main
 from kdcache.errors import Stopped, UsageError
-from kdcache.store import TargetStore, read_block
+from kdcache.store import TargetStore, BlockLoader
 from kdcache.train.run_folder import RunFolder
 from tests.train.comparing import same_run, timeless
 from tests.train.conftest import Run
@@ -88,11 +88,13 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The views of the chunks that are read, in order."""
     views: list[int] = []
 
-    def counted(store: Any, stored: Any, view: int, *rest: Any) -> Any:
-        views.append(view)
-        return read_block(store, stored, view, *rest)
+    load = BlockLoader.load
 
-    monkeypatch.setattr("kdcache.resident.read_block", counted)
+    def counted(own: BlockLoader, stored: Any, view: int, block: int, rows: Any) -> None:
+        views.append(view)
+        load(own, stored, view, block, rows)
+
+    monkeypatch.setattr(BlockLoader, "load", counted)
     return views
 
 
