@@ -12,7 +12,7 @@ import kdcache
 from kdcache import TrainConfig
 from kdcache.cli import main
 from kdcache.errors import Stopped, UsageError
-from kdcache.store import TargetStore, BlockLoader
+from kdcache.store import BlockLoader, TargetStore
 from kdcache.train.run_folder import RunFolder
 from tests.train.comparing import same_run, timeless
 from tests.train.conftest import Run
