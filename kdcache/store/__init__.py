@@ -21,6 +21,7 @@ from kdcache.store.manifest import (
     require_equal,
 )
 from kdcache.store.replay_proof import dataset_at_hand, proven_dataset, require_replay
+from kdcache.store.spare_encoder import read_spare_encoder, stated_encoder
 from kdcache.store.store_writer import (
     ensure_mentor,
     ensure_store,
@@ -36,8 +37,6 @@ from kdcache.store.stored_mentor import (
     chunk_bytes,
     mentor_array,
     read_array,
-    read_spare_encoder,
-    stated_encoder,
     stored_as,
     title,
 )

@@ -38,12 +38,12 @@ from kdcache.store.manifest import (
 from kdcache.store.replay_proof import replay_checksums
 from kdcache.store.sample_lists import list_damage, list_path
 from kdcache.store.sealed import BLANK, MOST_BYTES, SEAL, write_sealed
+from kdcache.store.spare_encoder import spare_damage
 from kdcache.store.stored_mentor import (
     is_made,
     kinds_in,
     mentor_array,
     read_array,
-    spare_damage,
     stored_as,
 )
 from kdcache.store.target_store import TargetStore

@@ -14,8 +14,9 @@ from kdcache.store.layout import LISTS, METADATA
 from kdcache.store.manifest import read_attributes
 from kdcache.store.sample_lists import list_damage
 from kdcache.store.sealed import DamagedDocument
+from kdcache.store.spare_encoder import spare_damage
 from kdcache.store.store_writer import is_damaged_store
-from kdcache.store.stored_mentor import StoredMentor, spare_damage
+from kdcache.store.stored_mentor import StoredMentor
 from kdcache.store.target_store import TargetStore, local_path, open_store
 
 Progress = Callable[[int, int], None]  # (bytes read, bytes in all)
