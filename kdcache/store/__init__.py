@@ -5,9 +5,7 @@ from kdcache.store.array_documents import (
     loading_bytes,
     mentor_array,
     read_array,
-    read_spare_encoder,
     resident_bytes,
-    stated_encoder,
 )
 from kdcache.store.checked_files import CheckedFiles
 from kdcache.store.chunk_reading import (
@@ -30,6 +28,7 @@ from kdcache.store.manifest import (
     require_equal,
 )
 from kdcache.store.replay_proof import dataset_at_hand, proven_dataset, require_replay
+from kdcache.store.spare_encoder import read_spare_encoder, stated_encoder
 from kdcache.store.store_writer import (
     LabelledSamples,
     ensure_mentor,

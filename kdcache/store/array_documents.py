@@ -1,13 +1,12 @@
 """A mentor's folder and the documents of its arrays: what they say, and the sizes that follow."""
 
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from kdcache.encode import FITTED, KINDS, LOGITS, Encoder, TargetKind, encoder_from_description
-from kdcache.errors import DamagedTargets, StoreError
+from kdcache.encode import KINDS, LOGITS, Encoder, TargetKind, encoder_from_description
+from kdcache.errors import StoreError
 from kdcache.store.chunks import most_payload
 from kdcache.store.layout import METADATA, ArrayLocation
 from kdcache.store.manifest import Manifest, MentorManifest
@@ -95,45 +94,6 @@ def read_array(
             f"{str(document.get(key))[:200]}, expected {str(expected.get(key))[:200]}"
         )
     return encoder, row_shape, views
-
-
-def stated_encoder(array: ArrayLocation, manifest: Manifest, kind: TargetKind) -> Encoder | None:
-    """What a mentor's array says it is encoded by; where it is damaged, a fitted one's second copy.
-
-    None where neither can be read, and where there is no such mentor.
-    """
-    if not is_made(array.group):
-        return None
-    with suppress(StoreError):
-        return read_array(array, manifest, kind)[0]
-    return read_spare_encoder(array, manifest, kind)
-
-
-def spare_damage(array: ArrayLocation, encoder: Encoder) -> DamagedTargets | None:
-    """What is wrong with the second copy of an array's encoder; None where none is needed."""
-    if encoder.name not in FITTED:
-        return None
-    try:
-        stated = read_sealed(array.spare_encoder).get("encoder")
-    except FileNotFoundError:
-        return DamagedDocument(array.spare_encoder, "the file is gone")
-    except DamagedTargets as error:
-        return error
-    if stated != encoder.describe():
-        return DamagedDocument(array.spare_encoder, "it is of another encoder than the array's")
-    return None
-
-
-def read_spare_encoder(
-    array: ArrayLocation, manifest: Manifest, kind: TargetKind
-) -> Encoder | None:
-    """A fitted encoder's second copy; None where there is none, or it is damaged too."""
-    try:
-        described = read_sealed(array.spare_encoder)["encoder"]
-        encoder = encoder_from_description(described, manifest.dataset["num_classes"])
-    except (StoreError, FileNotFoundError, KeyError, TypeError, ValueError):
-        return None
-    return encoder if encoder.name in kind.encoders else None
 
 
 def chunk_bytes(manifest: Manifest, encoder: Encoder, row_shape: tuple[int, ...]) -> int:

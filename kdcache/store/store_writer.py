@@ -16,7 +16,7 @@ from kdcache import durable, untrusted
 from kdcache.datasets import ImageDataset
 from kdcache.encode import LOGITS, Encoder, TargetKind
 from kdcache.errors import DamagedTargets, StoreError, StoreMismatch
-from kdcache.store.array_documents import is_made, kinds_in, mentor_array, read_array, spare_damage
+from kdcache.store.array_documents import is_made, kinds_in, mentor_array, read_array
 from kdcache.store.chunks import crc32c
 from kdcache.store.commits import store_lock
 from kdcache.store.layout import (
@@ -39,6 +39,7 @@ from kdcache.store.manifest import (
 from kdcache.store.replay_proof import replay_checksums
 from kdcache.store.sample_lists import list_damage, list_path
 from kdcache.store.sealed import BLANK, MOST_BYTES, SEAL, write_sealed
+from kdcache.store.spare_encoder import spare_damage
 from kdcache.store.stored_mentor import stored_as
 from kdcache.store.target_store import TargetStore
 from kdcache.store.zarr_metadata import group_metadata, list_metadata, targets_metadata

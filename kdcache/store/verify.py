@@ -11,7 +11,6 @@ from kdcache import homes
 from kdcache.encode import LOGITS
 from kdcache.errors import StoreError
 from kdcache.remote import is_url
-from kdcache.store.array_documents import spare_damage
 from kdcache.store.chunk_reading import check_block, chunk_reader
 from kdcache.store.commits import BrokenRecord, read_commits
 from kdcache.store.layout import LISTS, METADATA
@@ -19,6 +18,7 @@ from kdcache.store.manifest import read_attributes
 from kdcache.store.remote_store import RemoteStore
 from kdcache.store.sample_lists import list_damage
 from kdcache.store.sealed import DamagedDocument
+from kdcache.store.spare_encoder import spare_damage
 from kdcache.store.store_writer import is_damaged_store
 from kdcache.store.stored_mentor import StoredMentor
 from kdcache.store.target_store import TargetStore, local_path, open_remote, open_store

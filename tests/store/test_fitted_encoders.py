@@ -1,10 +1,7 @@
 """Fitted encoders in a store: their second copy, healing, damage, and what strangers write."""
 
-import base64
-import json
 import shutil
 import threading
-import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +14,12 @@ import kdcache
 from kdcache import durable
 from kdcache.datasets import ImageDataset
 from kdcache.encode import FITTED, Residual
-from kdcache.errors import DamagedTargets, StoreError, StoreMismatch
+from kdcache.errors import DamagedTargets, StoreMismatch
 from kdcache.mentors import Mentor
 from kdcache.precompute import PrecomputeJob, PrecomputeResult
 from kdcache.store import TargetStore, open_store, verify_store
 from kdcache.verification import verify
-from tests.store.small import alter, alter_attributes, files_of
+from tests.store.small import files_of
 
 Damage = Callable[[Path], None]
 
@@ -262,102 +259,3 @@ def test_a_kill_while_a_mentor_is_made_leaves_nothing_that_decides(
     )
     assert verify(store.root).ok
     assert np.array_equal(store.targets(0, store.index_N), whole.targets(0, whole.index_N))
-
-
-# What strangers write
-
-
-def restate(store: TargetStore, change: Callable[[dict[str, Any]], object]) -> None:
-    """Changes r8's encoder in both copies, sealed anew."""
-    array = store.mentor("r8").array
-    alter_attributes(array.metadata, lambda found: change(found["encoder"]))
-    alter(array.spare_encoder, lambda found: change(found["encoder"]))
-
-
-HOSTILE: dict[str, dict[str, Any]] = {
-    "no table": {"table": ""},
-    "a short table": {"table": base64.b64encode(bytes(99)).decode()},
-    "no base64": {"table": "%" * 136},
-    "a table of megabytes": {"table": "A" * 3_000_000},
-    "a table of numbers": {"table": [0] * 100},
-    "no number": {"fine": None},
-    "negative": {"coarse": -1.0},
-    "huge": {"fine": 1e308},
-    "tiny": {"coarse": 1e-308},
-    "finer beyond the knee": {"coarse": 2.0**15},
-    "a knee beyond": {"knee": 256},
-    "a long knee": {"knee": 10**15},
-    "a wrong bound": {"root_error": 1e-9},
-    "another member": {"another": 1},
-    "another name": {"name": "residual2"},
-    "a name that is none": {"name": ["residual"]},
-    "other arithmetic": {"arithmetic": "target = stored"},
-}
-
-
-@pytest.mark.parametrize("case", HOSTILE)
-def test_a_hostile_encoder_is_refused_and_the_other_mentor_read(
-    store: TargetStore, case: str
-) -> None:
-    said = store.targets(0, store.index_N, ["r14"])
-    restate(store, lambda encoder: encoder.update(HOSTILE[case]))
-    tracemalloc.start()
-    opened = open_store(store.root)
-    assert np.array_equal(opened.targets(0, opened.index_N, ["r14"]), said)
-    with pytest.raises(StoreError, match="which this version of kdcache cannot decode") as caught:
-        opened.mentor("r8")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert len(str(caught.value)) < 2000
-    size = sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file())
-    assert peak < 64 * size + 2**22  # and what reading the first store takes once
-    assert not verify_store(store.root).ok
-
-
-def test_a_table_of_others_is_no_ones_targets(store: TargetStore) -> None:
-    """A sound description, but not that of what was committed: the records tell."""
-    other = store.mentor("r14").encoder.describe()
-    restate(store, lambda encoder: encoder.update(other))
-    with pytest.raises(DamagedTargets, match="of targets of another mentor, encoder or store"):
-        open_store(store.root).targets(0, store.index_N, ["r8"])
-
-
-def test_what_differs_is_told_without_its_table(store: TargetStore) -> None:
-    array = store.mentor("r8").array
-    alter_attributes(array.metadata, lambda found: found.update(another=1))
-    with pytest.raises(StoreError, match="attributes is") as caught:
-        open_store(store.root).mentor("r8")
-    assert len(caught.value.args[0]) < 1500
-
-
-@pytest.mark.parametrize("value", [None, [], {}, "text", {"encoder": []}, {"encoder": "residual"}])
-def test_a_hostile_second_copy_is_damage_and_made_anew(
-    store: TargetStore, digits: ImageDataset, digits_mentors: list[Mentor], value: Any
-) -> None:
-    before = contents(store.root)
-    path = store.mentor("r8").array.spare_encoder
-    sealed = json.loads(path.read_text())
-
-    def change(document: dict[str, Any]) -> None:
-        document.clear()
-        document.update({"encoder": value, "seal": sealed["seal"]})
-
-    alter(path, change)
-    assert not verify_store(store.root).ok
-    heal(store, digits, digits_mentors)
-    assert contents(store.root) == before
-
-
-def test_links_are_not_followed_in_healing(
-    store: TargetStore, digits: ImageDataset, digits_mentors: list[Mentor], tmp_path: Path
-) -> None:
-    path, outside = store.mentor("r8").array.spare_encoder, tmp_path / "outside.json"
-    outside.write_bytes(path.read_bytes())
-    path.unlink()
-    path.symlink_to(outside)
-    assert not verify_store(store.root).ok
-    before = outside.read_bytes()
-    heal(store, digits, digits_mentors)
-    assert outside.read_bytes() == before
-    assert not path.is_symlink()
-    assert verify_store(store.root).ok
