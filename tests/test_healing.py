@@ -16,6 +16,7 @@ from kdcache.mentors import Mentor
 from kdcache.precompute import PrecomputeJob, PrecomputeResult
 from kdcache.store import TargetStore, open_store, verify_store
 from kdcache.verification import verify
+from tests.damaging import cut, flip, lose
 
 VIEWS = 2
 
@@ -39,20 +40,6 @@ def heal(
 
 def values(store: TargetStore) -> np.ndarray:
     return np.stack([store.targets(view, store.index_N) for view in range(VIEWS)])
-
-
-def lose(path: Path) -> None:
-    path.unlink()
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-7])
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 DOCUMENTS = ["zarr.json", "index/c/0", "labels/zarr.json", "mentors/zarr.json"]

@@ -16,53 +16,16 @@ from kdcache.datasets import ImageDataset
 from kdcache.encode import FITTED, Residual
 from kdcache.errors import DamagedTargets, StoreMismatch
 from kdcache.mentors import Mentor
-from kdcache.precompute import PrecomputeJob, PrecomputeResult
+from kdcache.precompute import PrecomputeJob
 from kdcache.store import TargetStore, open_store, verify_store
 from kdcache.verification import verify
+from tests.damaging import cut, flip, lose
+from tests.store.mending import heal, values
 from tests.store.small import files_of
 
+pytestmark = pytest.mark.usefixtures("small_blocks")
+
 Damage = Callable[[Path], None]
-
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 samples in 4 blocks of 25."""
-    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 32)
-
-
-@pytest.fixture(params=FITTED)
-def store(
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    digits: ImageDataset,
-    digits_mentors: list[Mentor],
-) -> TargetStore:
-    """Two views of r14 and r8."""
-    return kdcache.precompute_targets(
-        digits, digits_mentors, store=tmp_path / "s", views=2, encoder=request.param, batch_size=64
-    )
-
-
-def heal(store: TargetStore, digits: ImageDataset, mentors: list[Mentor]) -> PrecomputeResult:
-    return PrecomputeJob(digits, mentors, store=store.root, batch_size=64).run()
-
-
-def values(store: TargetStore) -> np.ndarray:
-    return np.stack([store.targets(view, store.index_N) for view in (0, 1)])
-
-
-def lose(path: Path) -> None:
-    path.unlink()
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-7])
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -82,7 +45,7 @@ def no_fitting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("damage", [lose, cut, flip])
 @pytest.mark.parametrize("name", ["zarr.json", "logits/zarr.json", "logits/encoder.json"])
 def test_each_document_is_made_anew_from_the_other_copy(
-    store: TargetStore,
+    fitted_store: TargetStore,
     digits: ImageDataset,
     digits_mentors: list[Mentor],
     name: str,
@@ -90,68 +53,68 @@ def test_each_document_is_made_anew_from_the_other_copy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without fitting, which another machine may do otherwise."""
-    before, said = contents(store.root), values(store)
-    path = store.root / "mentors" / "r8" / name
+    before, said = contents(fitted_store.root), values(fitted_store)
+    path = fitted_store.root / "mentors" / "r8" / name
     damage(path)
-    (found,) = verify_store(store.root).damaged
+    (found,) = verify_store(fitted_store.root).damaged
     assert (found.mentor, found.path) == ("r8", str(path))
     no_fitting(monkeypatch)
-    healed = heal(store, digits, digits_mentors)
+    healed = heal(fitted_store, digits, digits_mentors)
     assert healed.num_pixels == 0
     assert path in healed.healed
-    assert verify_store(store.root).ok
-    assert contents(store.root) == before
+    assert verify_store(fitted_store.root).ok
+    assert contents(fitted_store.root) == before
     assert np.array_equal(values(healed.store), said)
 
 
-def test_a_store_is_read_without_its_second_copies(store: TargetStore) -> None:
-    said = values(store)
-    for name in store.mentors:
-        store.mentor(name).array.spare_encoder.unlink()
-    assert np.array_equal(values(open_store(store.root)), said)
-    assert {Path(d.path).name for d in verify(store.root).damaged} == {"encoder.json"}
-    assert {d.reason for d in verify(store.root).damaged} == {"the file is gone"}
-    command = verify(store.root, dataset="digits").healing
+def test_a_store_is_read_without_its_second_copies(fitted_store: TargetStore) -> None:
+    said = values(fitted_store)
+    for name in fitted_store.mentors:
+        fitted_store.mentor(name).array.spare_encoder.unlink()
+    assert np.array_equal(values(open_store(fitted_store.root)), said)
+    assert {Path(d.path).name for d in verify(fitted_store.root).damaged} == {"encoder.json"}
+    assert {d.reason for d in verify(fitted_store.root).damaged} == {"the file is gone"}
+    command = verify(fitted_store.root, dataset="digits").healing
     assert command is not None
     assert "r14,r8" in command
 
 
 def test_a_second_copy_of_another_mentor_is_damage(
-    store: TargetStore, digits: ImageDataset, digits_mentors: list[Mentor]
+    fitted_store: TargetStore, digits: ImageDataset, digits_mentors: list[Mentor]
 ) -> None:
-    before = contents(store.root)
-    arrays = [store.mentor(name).array for name in ("r14", "r8")]
+    before = contents(fitted_store.root)
+    arrays = [fitted_store.mentor(name).array for name in ("r14", "r8")]
     shutil.copy(arrays[0].spare_encoder, arrays[1].spare_encoder)
-    (found,) = verify_store(store.root).damaged
+    (found,) = verify_store(fitted_store.root).damaged
     assert found.reason == "it is of another encoder than the array's"
-    heal(store, digits, digits_mentors)
-    assert contents(store.root) == before
+    heal(fitted_store, digits, digits_mentors)
+    assert contents(fitted_store.root) == before
 
 
 def test_both_copies_gone_are_fitted_anew_to_the_same(
-    store: TargetStore, digits: ImageDataset, digits_mentors: list[Mentor]
+    fitted_store: TargetStore, digits: ImageDataset, digits_mentors: list[Mentor]
 ) -> None:
-    before = contents(store.root)
-    array = store.mentor("r8").array
+    before = contents(fitted_store.root)
+    array = fitted_store.mentor("r8").array
     array.metadata.unlink()
     array.spare_encoder.unlink()
-    healed = heal(store, digits, digits_mentors)  # on the same machine: bit for bit
+    healed = heal(fitted_store, digits, digits_mentors)  # on the same machine: bit for bit
     assert healed.num_pixels == 0
-    assert contents(store.root) == before
+    assert contents(fitted_store.root) == before
 
 
 def test_another_table_never_takes_the_place_of_the_lost_one(
-    store: TargetStore,
+    fitted_store: TargetStore,
     digits: ImageDataset,
     digits_mentors: list[Mentor],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As on another machine, whose forward passes differ in the last bits."""
-    array = store.mentor("r8").array
+    array = fitted_store.mentor("r8").array
     array.metadata.unlink()
     array.spare_encoder.unlink()
-    before = contents(store.root)
-    name = store.mentor("r8").encoder.name
+    before = contents(fitted_store.root)
+    name = fitted_store.mentor("r8").encoder.name
     fit = FITTED[name].fit
 
     def otherwise(targets_KC: Any, labels_K: Any, fidelity: float) -> Any:
@@ -161,42 +124,44 @@ def test_another_table_never_takes_the_place_of_the_lost_one(
 
     monkeypatch.setitem(FITTED, name, replace(FITTED[name], fit=otherwise))
     with pytest.raises(StoreMismatch, match=r"8 commit records are not of .*--fidelity; what is"):
-        heal(store, digits, digits_mentors)
-    assert contents(store.root) == before
+        heal(fitted_store, digits, digits_mentors)
+    assert contents(fitted_store.root) == before
 
 
 def test_a_damaged_copy_beside_a_sound_one_survives_another_machine(
-    store: TargetStore,
+    fitted_store: TargetStore,
     digits: ImageDataset,
     digits_mentors: list[Mentor],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Views are added to a mentor whose array's document is gone: by the second copy."""
-    said = values(store)
-    store.mentor("r8").array.metadata.unlink()
+    said = values(fitted_store)
+    fitted_store.mentor("r8").array.metadata.unlink()
     no_fitting(monkeypatch)
-    more = PrecomputeJob(digits, digits_mentors, store=store.root, batch_size=64, views=3).run()
+    more = PrecomputeJob(
+        digits, digits_mentors, store=fitted_store.root, batch_size=64, views=3
+    ).run()
     assert more.num_pixels == 100
     assert np.array_equal(values(more.store), said)
     assert more.store.usable_views(["r8", "r14"]) == [0, 1, 2]
 
 
 def test_damaged_chunks_are_computed_again(
-    store: TargetStore, digits: ImageDataset, digits_mentors: list[Mentor]
+    fitted_store: TargetStore, digits: ImageDataset, digits_mentors: list[Mentor]
 ) -> None:
-    said, array = values(store), store.mentor("r8").array
+    said, array = values(fitted_store), fitted_store.mentor("r8").array
     flip(array.chunk(0, 1))
     lose(array.chunk(1, 3))
     with pytest.raises(DamagedTargets, match="'r8', view 0, block 1 are damaged"):
-        store.targets(0, store.index_N)
+        fitted_store.targets(0, fitted_store.index_N)
     with (
         pytest.raises(DamagedTargets, match="view 1, block 3"),
-        kdcache.TargetStream(store, device="cpu").view(1),
+        kdcache.TargetStream(fitted_store, device="cpu").view(1),
     ):
         pass
-    assert len(verify_store(store.root).damaged) == 2
-    assert heal(store, digits, digits_mentors).num_pixels == 50
-    assert np.array_equal(values(open_store(store.root)), said)
+    assert len(verify_store(fitted_store.root).damaged) == 2
+    assert heal(fitted_store, digits, digits_mentors).num_pixels == 50
+    assert np.array_equal(values(open_store(fitted_store.root)), said)
 
 
 def test_two_writers_at_once_take_one_table(

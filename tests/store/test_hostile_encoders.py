@@ -10,41 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-import kdcache
 from kdcache.datasets import ImageDataset
-from kdcache.encode import FITTED
 from kdcache.errors import DamagedTargets, StoreError
 from kdcache.mentors import Mentor
-from kdcache.precompute import PrecomputeJob, PrecomputeResult
 from kdcache.store import TargetStore, open_store, verify_store
+from tests.store.mending import heal
 from tests.store.small import alter, alter_attributes, files_of
 
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 samples in 4 blocks of 25."""
-    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 32)
-
-
-@pytest.fixture(params=FITTED)
-def store(
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    digits: ImageDataset,
-    digits_mentors: list[Mentor],
-) -> TargetStore:
-    """Two views of r14 and r8."""
-    return kdcache.precompute_targets(
-        digits, digits_mentors, store=tmp_path / "s", views=2, encoder=request.param, batch_size=64
-    )
-
-
-def heal(store: TargetStore, digits: ImageDataset, mentors: list[Mentor]) -> PrecomputeResult:
-    return PrecomputeJob(digits, mentors, store=store.root, batch_size=64).run()
-
-
-def values(store: TargetStore) -> np.ndarray:
-    return np.stack([store.targets(view, store.index_N) for view in (0, 1)])
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -81,45 +54,45 @@ HOSTILE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_hostile_encoder_is_refused_and_the_other_mentor_read(
-    store: TargetStore, case: str
+    fitted_store: TargetStore, case: str
 ) -> None:
-    said = store.targets(0, store.index_N, ["r14"])
-    restate(store, lambda encoder: encoder.update(HOSTILE[case]))
+    said = fitted_store.targets(0, fitted_store.index_N, ["r14"])
+    restate(fitted_store, lambda encoder: encoder.update(HOSTILE[case]))
     tracemalloc.start()
-    opened = open_store(store.root)
+    opened = open_store(fitted_store.root)
     assert np.array_equal(opened.targets(0, opened.index_N, ["r14"]), said)
     with pytest.raises(StoreError, match="which this version of kdcache cannot decode") as caught:
         opened.mentor("r8")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(str(caught.value)) < 2000
-    size = sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file())
-    assert peak < 64 * size + 2**22  # and what reading the first store takes once
-    assert not verify_store(store.root).ok
+    size = sum(path.stat().st_size for path in fitted_store.root.rglob("*") if path.is_file())
+    assert peak < 64 * size + 2**22  # and what reading the first fitted_store takes once
+    assert not verify_store(fitted_store.root).ok
 
 
-def test_a_table_of_others_is_no_ones_targets(store: TargetStore) -> None:
+def test_a_table_of_others_is_no_ones_targets(fitted_store: TargetStore) -> None:
     """A sound description, but not that of what was committed: the records tell."""
-    other = store.mentor("r14").encoder.describe()
-    restate(store, lambda encoder: encoder.update(other))
+    other = fitted_store.mentor("r14").encoder.describe()
+    restate(fitted_store, lambda encoder: encoder.update(other))
     with pytest.raises(DamagedTargets, match="of targets of another mentor, encoder or store"):
-        open_store(store.root).targets(0, store.index_N, ["r8"])
+        open_store(fitted_store.root).targets(0, fitted_store.index_N, ["r8"])
 
 
-def test_what_differs_is_told_without_its_table(store: TargetStore) -> None:
-    array = store.mentor("r8").array
+def test_what_differs_is_told_without_its_table(fitted_store: TargetStore) -> None:
+    array = fitted_store.mentor("r8").array
     alter_attributes(array.metadata, lambda found: found.update(another=1))
     with pytest.raises(StoreError, match="attributes is") as caught:
-        open_store(store.root).mentor("r8")
+        open_store(fitted_store.root).mentor("r8")
     assert len(caught.value.args[0]) < 1500
 
 
 @pytest.mark.parametrize("value", [None, [], {}, "text", {"encoder": []}, {"encoder": "residual"}])
 def test_a_hostile_second_copy_is_damage_and_made_anew(
-    store: TargetStore, digits: ImageDataset, digits_mentors: list[Mentor], value: Any
+    fitted_store: TargetStore, digits: ImageDataset, digits_mentors: list[Mentor], value: Any
 ) -> None:
-    before = contents(store.root)
-    path = store.mentor("r8").array.spare_encoder
+    before = contents(fitted_store.root)
+    path = fitted_store.mentor("r8").array.spare_encoder
     sealed = json.loads(path.read_text())
 
     def change(document: dict[str, Any]) -> None:
@@ -127,21 +100,21 @@ def test_a_hostile_second_copy_is_damage_and_made_anew(
         document.update({"encoder": value, "seal": sealed["seal"]})
 
     alter(path, change)
-    assert not verify_store(store.root).ok
-    heal(store, digits, digits_mentors)
-    assert contents(store.root) == before
+    assert not verify_store(fitted_store.root).ok
+    heal(fitted_store, digits, digits_mentors)
+    assert contents(fitted_store.root) == before
 
 
 def test_links_are_not_followed_in_healing(
-    store: TargetStore, digits: ImageDataset, digits_mentors: list[Mentor], tmp_path: Path
+    fitted_store: TargetStore, digits: ImageDataset, digits_mentors: list[Mentor], tmp_path: Path
 ) -> None:
-    path, outside = store.mentor("r8").array.spare_encoder, tmp_path / "outside.json"
+    path, outside = fitted_store.mentor("r8").array.spare_encoder, tmp_path / "outside.json"
     outside.write_bytes(path.read_bytes())
     path.unlink()
     path.symlink_to(outside)
-    assert not verify_store(store.root).ok
+    assert not verify_store(fitted_store.root).ok
     before = outside.read_bytes()
-    heal(store, digits, digits_mentors)
+    heal(fitted_store, digits, digits_mentors)
     assert outside.read_bytes() == before
     assert not path.is_symlink()
-    assert verify_store(store.root).ok
+    assert verify_store(fitted_store.root).ok
