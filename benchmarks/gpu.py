@@ -33,6 +33,7 @@ from kdcache.stream import TargetStream
 from kdcache.train.compiling import require_compiler
 from kdcache.train.loop import TrainingLoop
 
+VIEWS = 3  # of two both would stay in memory, and none be loaded
 MORE_MENTORS = ("r110", "wrn40", "r14", "r8")  # with random weights, until there are six
 QUICK_MORE = ("r20", "vgg8", "r32", "r44")
 
@@ -58,7 +59,7 @@ def _epochs(
             dataset,
             mentors,
             store=settings.folder / "store",
-            views=2,
+            views=VIEWS,
             device=device,
             batch_size=settings.run_shape.batch,
         )
@@ -71,11 +72,11 @@ def _epochs(
     }
     recipe = store.recipe
     sources: dict[str, TargetSource] = {
-        "labels only": LabelsOnly(recipe, [0, 1]),
+        "labels only": LabelsOnly(recipe, range(VIEWS)),
         "from the store, 4 mentors": TargetStream(store, four, device),
         "from the store, 6 mentors": TargetStream(store, names, device),
-        "online, 4 mentors": OnlineTargets(dataset, pools[4], recipe, [0, 1]),
-        "online, 6 mentors": OnlineTargets(dataset, pools[6], recipe, [0, 1]),
+        "online, 4 mentors": OnlineTargets(dataset, pools[4], recipe, range(VIEWS)),
+        "online, 6 mentors": OnlineTargets(dataset, pools[6], recipe, range(VIEWS)),
     }
     ways = {"": False}
     try:

@@ -41,7 +41,7 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
         dataset,
         material.load_mentors(dataset),
         store=settings.folder / "store",
-        views=2,
+        views=3,  # of two both would stay in memory, and none be loaded
         device=device,
         batch_size=settings.run_shape.batch,
     )

@@ -117,7 +117,8 @@ def _reading(settings: Settings, store: TargetStore) -> Row:
         measured=ratio(seconds["sweep"], seconds["single"]),
         detail=(
             f"best {milliseconds(min(seconds['sweep']))} against "
-            f"{milliseconds(min(seconds['single']))}; loaded and gathered; in memory "
+            f"{milliseconds(min(seconds['single']))}; loaded and gathered; in memory at "
+            "the same time "
             f"{megabytes['sweep']:.1f} MB of views against "
             f"{megabytes['single']:.1f} MB; {VIEWS} views of {len(index_N)} samples"
         ),

@@ -62,7 +62,8 @@ class ReplayLoader:
 
     `window`: where a view does not fit in memory, samples of which targets are held at once; the
     order is then a sliding shuffle (`kdcache.epoch_order`), another one than without. None: that of
-    a `TargetStream` given as `store`, else whole views.
+    a `TargetStream` given as `store`, else whole views. A source that was made without a window
+    holds whole views still, and comes in this order.
 
     Before the first batch a stored source is proven to belong to the dataset: StoreMismatch,
     ReplayMismatch or MissingTargets otherwise.

@@ -20,7 +20,7 @@ from kdcache.datasets import ImageDataset
 from kdcache.devices import resolve_device
 from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP
 from kdcache.epoch_order import Blocks, require_window
-from kdcache.errors import MissingTargets, UsageError
+from kdcache.errors import KdcacheError, MissingTargets, UsageError
 from kdcache.memory import available_memory, gigabytes
 from kdcache.resident import ResidentBlocks, ResidentView
 from kdcache.sources import ViewCycle
@@ -50,7 +50,8 @@ class TargetStream:
     `window`: samples to hold in memory at once, rounded up to whole blocks; None: whole views.
     Memory: two views of what is given, encoded (one, when only one view is usable); with a window
     of W blocks W + 1 blocks, and never more than the view's. Of compressed chunks, one as stored.
-    Beside these, with a window, 4 bytes a sample, and the batches that are under way.
+    Beside these, with a window, 4 bytes a sample (12 of a store of some samples), and the batches
+    that are under way. On CUDA the blocks are page-locked, which may round their size up.
     Raises MissingTargets when no view is complete for these mentors, or the store lacks features
     or logsumexps of one.
     """
@@ -108,9 +109,17 @@ class TargetStream:
                 "with ordered_view(number, order), or make the stream without a window"
             )
         self._require_usable(number)
+        ahead = any(slot.view == number for slot in self._slots)
         slot = self._request(number)
         try:
-            resident = slot.wait()
+            try:
+                resident = slot.wait()
+            except KdcacheError:
+                if not ahead:
+                    raise
+                # It failed while it was not needed yet; what was wrong may have been mended.
+                slot.load(number, self)
+                resident = slot.wait()
             slot.readers += 1
         except BaseException:
             slot.forget()
@@ -140,20 +149,26 @@ class TargetStream:
         self._require_usable(number)
         if self._windowed is not None:  # in a loop that was left by an error, for example
             self._windowed.close()
+        blocks = self._blocks_in_order(order_K)
         if self._window_slots is None:
+            if self.store.remote is not None:  # their bytes arrive before memory is taken for more
+                require_files(self.store, self._stored(), number, blocks[: self.num_slots])
             self._window_slots = ResidentBlocks(
                 self.store, self.mentors, self.device, self.kinds, num_slots=self.num_slots
             )
+        stored = self._stored()
+        self.store.expect((one, number, block) for block in blocks for one in stored)
         targets = self._windowed = WindowedView(
             self.store, number, order_K, self._window_slots, self.num_slots, self.executor()
-        )
-        self.store.expect(
-            (one, number, block) for block in targets.arriving for one in self._stored()
         )
         try:
             yield targets
         finally:
             targets.close()
+
+    def _blocks_in_order(self, order_K: NDArray[np.int64]) -> list[int]:
+        block_K = self.store.positions(order_K) // self.store.manifest.block
+        return list(dict.fromkeys(block_K.tolist()))
 
     def blocks(self, index_N: NDArray[np.int64]) -> Blocks:
         """In which of the store's blocks these samples lie. Raises MissingTargets."""
@@ -173,11 +188,17 @@ class TargetStream:
         """The most memory that it takes."""
         stored, manifest = self._stored(), self.store.manifest
         blocks = sum(resident_bytes(manifest, one.encoder, one.row_shape) for one in stored)
-        buffers = {  # for what is compressed, and what is unpacked
-            (one.encoder.family, one.row_shape): loading_bytes(manifest, one.encoder, one.row_shape)
+        # Of what is compressed or unpacked, each allocation's: features are apart by mentor.
+        buffers = {
+            (
+                one.kind.name,
+                one.encoder.family,
+                one.manifest.name if one.kind.from_features else None,
+            ): loading_bytes(manifest, one.encoder, one.row_shape)
             for one in stored
         }
-        return self.num_slots * blocks + sum(buffers.values())
+        sets = 1 if self.window is not None else min(2, len(self.views))
+        return self.num_slots * blocks + sets * sum(buffers.values())
 
     def require_memory(self) -> None:
         """Raises UsageError when that is more than this machine has left, naming what fits."""
@@ -224,11 +245,14 @@ class TargetStream:
                 "with `kdcache precompute --views`"
             )
         views = usable if wanted is None else tuple(wanted)
-        # Of a store at a URL this fetches them: with a window, no more than it holds.
-        blocks = self.store.manifest.num_blocks
-        held = blocks if self.window is None else min(blocks, self.num_slots)
-        require_files(self.store, self._stored(), views[0], range(held))
+        if self.store.remote is None:  # at a URL they are asked for when they are first needed
+            require_files(self.store, self._stored(), views[0])
         return views
+
+    def require_first(self, number: int) -> None:
+        """Before memory is taken for the first view of a store at a URL, its bytes have arrived."""
+        if self.store.remote is not None and not any(slot.is_made for slot in self._slots):
+            require_files(self.store, self._stored(), number)
 
     def _stored(self) -> list[StoredMentor]:
         """What is streamed, in the order in which it is read."""
@@ -297,6 +321,7 @@ class _Slot:
         if self._loading is not None and self._process == os.getpid():
             self._loading.exception()  # the buffer must be quiet before it is filled anew
         if self._resident is None:
+            stream.require_first(number)
             self._resident = ResidentView(stream.store, stream.mentors, stream.device, stream.kinds)
         self.view, self._process = number, os.getpid()
         self._loading = stream.executor().submit(self._resident.load, number)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdcache.epoch_order import passage
-from kdcache.errors import UsageError
+from kdcache.errors import KdcacheError, UsageError
 from kdcache.resident import ResidentBlocks
 from kdcache.sources import Targets
 from kdcache.store import TargetStore
@@ -62,12 +62,6 @@ class WindowedView:
         # What to add to a position to get its row in the slots.
         self._shift_B = np.zeros(store.manifest.num_blocks, dtype=np.int64)
         self._request()
-
-    @property
-    def arriving(self) -> list[int]:
-        """The blocks in the order in which they are loaded."""
-        blocks: list[int] = self._passage.arriving.tolist()
-        return blocks
 
     def __getitem__(self, index_B: NDArray[np.int64]) -> torch.Tensor:
         """float32 (B, M, C) on the device: the logits of `gather_targets`."""
@@ -151,11 +145,21 @@ class WindowedView:
         while self._ready < self._requested and self._passage.first[self._ready] < stop:
             block = int(self._passage.arriving[self._ready])
             if self._process == os.getpid():
-                self._loading[block].result()
+                self._finish(block)
             else:  # a fork: the parent's thread does not run here
                 self._memory.load_block(self._view, block, self._slot_of[block])
             self._loading.pop(block, None)
             self._ready += 1
+
+    def _finish(self, block: int) -> None:
+        """Waits for a block; once more, where loading it ahead failed: it may have been mended."""
+        try:
+            self._loading[block].result()
+        except KdcacheError:
+            slot = self._slot_of[block]
+            again = self._loader.submit(self._memory.load_block, self._view, block, slot)
+            self._loading[block] = again
+            again.result()
 
     def _release(self) -> None:
         """Frees the slots whose last row was gathered, for the next blocks."""

@@ -99,8 +99,8 @@ def train_student(**options: Any) -> None:
         seeds = options.pop("seeds")
         config = TrainConfig(**options, switches=switches, checkpoints=checkpoints)
         configs = [config] if seeds is None else _one_a_seed(config, seeds)
-        for each in configs:
-            _insist(resume, each.run_folder)
+        if resume:
+            _require_begun([each.run_folder for each in configs])
         with progress_line("steps") as progress:
             records = train(configs, should_stop=stop, notify=tell, progress=progress)
             _print_records(records, name_seeds=len(configs) > 1)
@@ -130,7 +130,8 @@ def train_mentor(name: str, **options: Any) -> None:
         resume = options.pop("resume")
         options["out"] = options["out"] or str(default_run_folder(name, options))
         config = TrainConfig(student=name, method="ce", **options)
-        _insist(resume, config.run_folder)
+        if resume:
+            _require_begun([config.run_folder])
         with progress_line("steps") as progress:
             records = train(name, should_stop=stop, notify=tell, progress=progress, **options)
             _print_records((config, record) for record in records)
@@ -161,15 +162,15 @@ def evaluate(checkpoint: str, as_json: bool, **options: Any) -> None:
     )
 
 
-def _insist(resume: bool, run_folder: str) -> None:
+def _require_begun(run_folders: list[str]) -> None:
     """`--resume` means that there must be something to go on with."""
     from kdcache.errors import UsageError
     from kdcache.train.run_folder import RunFolder
 
-    if resume and not RunFolder(Path(run_folder)).checkpoint.exists():
+    if not any(RunFolder(Path(folder)).checkpoint.exists() for folder in run_folders):
         raise UsageError(
-            f"--resume: {run_folder} has no checkpoint to go on from; leave --resume out to start, "
-            "or name the run's folder with --out"
+            f"--resume: {', '.join(run_folders)} has no checkpoint to go on from; leave --resume "
+            "out to start, or name the run's folder with --out"
         )
 
 

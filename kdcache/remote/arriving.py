@@ -3,7 +3,7 @@
 import struct
 from pathlib import Path
 
-import google_crc32c
+import crc32c
 
 from kdcache import durable
 
@@ -68,7 +68,7 @@ class ArrivingChunk:
         if self.got + len(part) > self.most:
             raise TooLarge(f"more than {self.expected} bytes")
         payload = part[: max(0, self.expected - CHECKSUM_BYTES - self.got)]
-        self._crc = google_crc32c.extend(self._crc, payload)
+        self._crc = crc32c.crc32c(payload, self._crc)
         self._trailer += part[len(payload) :]
         try:
             rest = memoryview(part)

@@ -58,12 +58,12 @@ def compiled(function: Callable[..., _Result], device: torch.device) -> Callable
     mode = "reduce-overhead" if device.type == "cuda" else "default"
     fast = torch.compile(function, mode=mode, dynamic=False)
 
+    # Dynamo looks at the gradient of every tensor it is given, then warns of it.
+    warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor")
+
     def call(*args: Any, **options: Any) -> _Result:
         try:
-            with warnings.catch_warnings():
-                # Dynamo looks at the gradient of every tensor it is given, then warns of it.
-                warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor")
-                return fast(*args, **options)
+            return fast(*args, **options)
         except torch._dynamo.exc.TorchDynamoException as error:
             first = str(error).strip().splitlines()[0]
             raise RunFailed(

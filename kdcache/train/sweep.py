@@ -6,7 +6,8 @@
 Students take turns, an epoch each, and all learn from a view before the next one is needed. So the
 targets are read once however many students there are, and the memory for them is one stream's:
 runs share a stream where store, mentors, views and kinds of targets are the same, and datasets
-where name and folder are. Each student is exactly the one it would be alone: seeds, methods,
+where name and folder are. With a window each student reads its own order for itself; the memory is
+one window's still. Each student is exactly the one it would be alone: seeds, methods,
 switches, networks, batch sizes and rates may differ. Live mentors (`targets="online"`) are not
 shared.
 """

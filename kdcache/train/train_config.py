@@ -22,8 +22,8 @@ class TrainConfig:
     the method's own options. `checkpoint_every`: steps between checkpoints within an epoch; None:
     only after each. `compile`: student and loss by torch.compile. `per_class`: records tell of
     every class, too. `checkpoints`: mentor name -> file, for `targets="online"`. `window`: samples
-    of which targets are in memory at once, which decides their order; None: whole views. `out`: the
-    run folder; None: runs/<student>-<method>-s<seed>.
+    of which targets are in memory at once, which decides their order; None: as the run folder has
+    it, else whole views. `out`: the run folder; None: runs/<student>-<method>-s<seed>.
     """
 
     student: str = "r20"

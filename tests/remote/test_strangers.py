@@ -167,8 +167,13 @@ def test_memory_follows_from_bytes_that_came_not_from_claims(
     """A view that is only claimed is not allocated: its chunks are fetched first."""
     store = kdcache.open_store(url)
     server.fail("/c/0/", *[404] * 1000)
-    with pytest.raises(DamagedTargets, match="the file is gone"):
-        kdcache.TargetStream(store, device="cpu")
+    stream = kdcache.TargetStream(store, device="cpu")
+    with (
+        pytest.raises(DamagedTargets, match="the file is gone"),
+        stream.view(0),
+    ):
+        pass
+    assert not any(slot.is_made for slot in stream._slots)
 
 
 @pytest.mark.parametrize(
