@@ -1,13 +1,13 @@
 """What a precompute is left to decide: as given, else as the store has it, else a default."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kdcache import homes
 from kdcache.calibration import AUTO
 from kdcache.datasets import ImageDataset
 from kdcache.encode import FITTED, LOGITS, Encoder
-from kdcache.errors import UsageError
+from kdcache.errors import StoreMismatch, UsageError
 from kdcache.mentors import RunShape
 from kdcache.store import (
     ArrayLocation,
@@ -65,19 +65,20 @@ def choose_encoder(name: str | None, existing: TargetStore | None, mentors: Sequ
 
 
 def stored_encoders(
-    name: str, existing: TargetStore | None, mentors: Sequence[str]
+    name: str | None, existing: TargetStore | None, mentors: Sequence[str]
 ) -> dict[str, Encoder]:
     """Of these mentors the encoders that a store has already fitted, or chosen, as `name` asks.
 
-    Where a mentor's documents are damaged, as what is left of them says. Raises StoreMismatch for
-    a mentor that has another one, where `name` is fitted: it would be in vain.
+    None asks for what there is. Where a mentor's documents are damaged, as what is left of them
+    says. Raises StoreMismatch for a mentor that has another one, where `name` is fitted: it would
+    be in vain.
     """
     found: dict[str, Encoder] = {}
     for mentor in mentors if existing else ():
         assert existing is not None
         array = ArrayLocation(root=existing.root, mentor=mentor, kind=LOGITS.name)
         stated = stated_encoder(array, existing.manifest, LOGITS)
-        if stated is not None and name in (AUTO, stated.name):
+        if stated is not None and name in (None, AUTO, stated.name):
             found[mentor] = stated
         elif stated is not None and name in FITTED:
             require_equal(
@@ -88,6 +89,23 @@ def stored_encoders(
                 "another --store",
             )
     return found
+
+
+def require_kept_fidelity(
+    existing: TargetStore | None, mentors: Iterable[str], fidelity: float
+) -> None:
+    """Raises StoreMismatch where what a store has of these mentors lost more than `fidelity`."""
+    wanted = set(mentors)
+    for stored in existing.sound_mentors if existing else ():
+        sums = [record.error_sums for record in stored.commits.values()]
+        errors = stored.kind.combine_error_sums(sums)
+        worst = max((errors[key] for key in errors if key.startswith("kl_")), default=0.0)
+        if stored.manifest.name in wanted and worst > fidelity:
+            raise StoreMismatch(
+                f"mentor {stored.manifest.name!r} is stored by {stored.encoder.name}, at a mean KL "
+                f"of {worst:.3g}; --fidelity asks for {fidelity:g}. Leave --fidelity out to keep "
+                "what is there, or give another --store"
+            )
 
 
 def choose_run_shape(

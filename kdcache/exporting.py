@@ -23,7 +23,7 @@ from kdcache.calibration import (
     needs_calibration,
     require_fidelity,
 )
-from kdcache.defaults import existing_store, stored_encoders
+from kdcache.defaults import existing_store, require_kept_fidelity, stored_encoders
 from kdcache.encode import KINDS, LOGITS, Encoder, find_encoder
 from kdcache.errors import MissingTargets, UsageError
 from kdcache.filling import fill_store
@@ -187,8 +187,12 @@ class ExportJob:
     ) -> dict[str, Encoder]:
         """By mentor: as the destination has it, else as asked, calibrated on the source."""
         encoders = stored_encoders(name, existing, [stored.manifest.name for stored in logits])
+        if fidelity is not None:
+            require_kept_fidelity(existing, encoders, fidelity)
         for stored in logits:
             mentor = stored.manifest.name
+            if fidelity is None and stored.encoder.name == name:  # a fitted one as it was fitted
+                encoders.setdefault(mentor, stored.encoder)
             views = sorted({view for view, _ in self._keys[mentor, LOGITS.name]})
             if mentor not in encoders and needs_calibration(name, fidelity):
                 found = recalibrate(self.source, stored, views, name, fidelity)

@@ -30,6 +30,7 @@ from kdcache.defaults import (
     default_store,
     existing_store,
     num_views,
+    require_kept_fidelity,
     stored_encoders,
 )
 from kdcache.devices import OnTheWay, resolve_device
@@ -161,7 +162,9 @@ class PrecomputeJob:
         """By mentor: as the store has it, else as asked, calibrated where that takes targets."""
         name = choose_encoder(asked, existing, self.pool.names)
         require_fidelity(name, fidelity)
-        encoders = stored_encoders(name, existing, self.pool.names)
+        encoders = stored_encoders(asked, existing, self.pool.names)
+        if fidelity is not None:
+            require_kept_fidelity(existing, encoders, fidelity)
         new = [mentor for mentor in self.pool.names if mentor not in encoders]
         if new and needs_calibration(name, fidelity):
             self.calibrations = calibrate(self.pool, new, self.dataset, self.recipe, name, fidelity)

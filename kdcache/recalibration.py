@@ -13,6 +13,7 @@ from kdcache.encode import LOGITS, Encoder, has_source
 from kdcache.errors import MissingTargets, UsageError
 from kdcache.store import StoredMentor, TargetStore, decode_into, healing_command
 
+_NOTHING = 1e-9  # a divergence of rounding alone
 REMEDY = "Export from a float32 store, or run `kdcache precompute` with the mentors"
 
 
@@ -57,7 +58,7 @@ def require_finer(
     except ValueError as error:
         raise UsageError(f"mentor {mentor!r}: {error}") from error
     theirs, ours = _worst(sums), _worst([LOGITS.error_sums(targets_KC, decoded, labels_K)])
-    if 0 < ours < theirs:
+    if _NOTHING < ours < theirs:
         raise UsageError(
             f"{where}: a mean KL of {theirs:.2g}, more than the {ours:.2g} that {encoder.name} "
             f"costs. {REMEDY}, or take a smaller --encoder"

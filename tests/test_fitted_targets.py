@@ -12,7 +12,9 @@ import kdcache
 from kdcache.datasets import ImageDataset
 from kdcache.encode import FITTED
 from kdcache.encode.logits import mean_divergences
+from kdcache.errors import StoreMismatch
 from kdcache.mentors import Mentor, load_mentor
+from kdcache.precompute import PrecomputeJob
 from kdcache.store import TargetStore
 from kdcache.verification import verify
 from tests.plain_reader import PlainStore
@@ -142,3 +144,81 @@ def test_features_and_logsumexps_lie_beside_fitted_logits(
     assert gathered.logits is not None
     assert np.allclose(gathered.logits.numpy(), log_probs + lse[..., None], atol=1e-5)
     assert verify(store.root).ok
+
+
+# What a store keeps, and what it is held to
+
+
+def test_what_is_there_stays_as_it_is_encoded_where_no_encoder_is_asked_for(
+    tmp_path: Path, digits: ImageDataset, digits_mentors: list[Mentor]
+) -> None:
+    root = tmp_path / "s"
+    for mentor, encoder in zip(digits_mentors, ("residual", "float16"), strict=True):
+        kdcache.precompute_targets(digits, [mentor], store=root, views=1, encoder=encoder)
+    store = kdcache.precompute_targets(digits, digits_mentors, store=root, views=2)
+    assert {m: store.mentor(m).encoder.name for m in store.mentors} == {
+        "r14": "residual",
+        "r8": "float16",
+    }
+    assert store.usable_views(store.mentors) == [0, 1]
+
+
+@pytest.mark.parametrize("encoder", FITTED)
+def test_the_command_that_verify_prints_heals_a_damaged_array_document(
+    tmp_path: Path, digits: ImageDataset, digits_mentors: list[Mentor], encoder: str
+) -> None:
+    root = tmp_path / "s"
+    store = kdcache.precompute_targets(
+        digits, digits_mentors[:1], store=root, views=1, encoder=encoder
+    )
+    said = store.targets(0, store.index_N)
+    store.mentor("r14").array.metadata.write_text("x")
+    healed = kdcache.precompute_targets(digits, digits_mentors[:1], store=root)  # names no encoder
+    assert verify(root).ok
+    assert np.array_equal(healed.targets(0, healed.index_N), said)
+
+
+@pytest.mark.parametrize("encoder", ["auto", "residual"])
+def test_a_fidelity_that_a_stored_mentor_misses_is_refused(
+    tmp_path: Path, digits: ImageDataset, digits_mentors: list[Mentor], encoder: str
+) -> None:
+    def again(fidelity: float) -> TargetStore:
+        return kdcache.precompute_targets(
+            digits, digits_mentors, store=tmp_path / "s", views=1, encoder=encoder,
+            fidelity=fidelity,
+        )  # fmt: skip
+
+    kdcache.precompute_targets(
+        digits, digits_mentors, store=tmp_path / "s", views=1, encoder="residual", fidelity=1e-3
+    )
+    again(1.1e-3)
+    with pytest.raises(StoreMismatch, match=r"stored by residual, at a mean KL of .* asks for"):
+        again(1e-4)
+
+
+def test_a_second_writer_with_another_fit_is_told(
+    tmp_path: Path, digits: ImageDataset, digits_mentors: list[Mentor]
+) -> None:
+    jobs = [
+        PrecomputeJob(
+            digits, digits_mentors, store=tmp_path / "s", views=1, encoder="residual", fidelity=f
+        )
+        for f in (1e-2, 1e-3)
+    ]
+    jobs[0].run()
+    with pytest.raises(StoreMismatch, match="encoder fit"):
+        jobs[1].run()
+    assert verify(tmp_path / "s").ok
+
+
+@pytest.mark.parametrize("encoder", FITTED)
+def test_an_export_in_the_encoder_that_it_has_loses_nothing(
+    tmp_path: Path, digits: ImageDataset, digits_mentors: list[Mentor], encoder: str
+) -> None:
+    store = kdcache.precompute_targets(
+        digits, digits_mentors, store=tmp_path / "s", views=1, encoder=encoder
+    )
+    copy = kdcache.export_store(store.root, tmp_path / "copy", encoder=encoder)
+    np.testing.assert_allclose(  # the shift of `coarse` is computed anew
+        copy.targets(0, copy.index_N), store.targets(0, store.index_N), rtol=1e-6, atol=1e-6
+    )

@@ -98,6 +98,33 @@ def test_damage_is_noticed_before_it_teaches(store: TargetStore, damage: str) ->
         )
 
 
+@pytest.mark.parametrize("window", [None, 30])
+def test_what_was_mended_before_it_was_needed_is_no_damage(
+    store: TargetStore, window: int | None
+) -> None:
+    """Loading ahead met a chunk that was away for a moment."""
+    stream = TargetStream(store, device="cpu", window=window)
+    away = store.mentor("r8").array.chunk(1, 0)
+    aside = away.with_name("aside")
+    order = store.index_N
+    if window is None:
+        away.rename(aside)
+        with stream.view(0) as targets:
+            targets[order[:1]]
+            stream.executor().submit(int).result()  # behind the loading of view 1
+            aside.rename(away)
+        with stream.view(1) as targets:
+            np.testing.assert_array_equal(targets[order].numpy(), store.targets(1, order))
+        return
+    away = store.mentor("r8").array.chunk(1, 1)
+    away.rename(aside)
+    with stream.ordered_view(1, order) as windowed:
+        windowed[order[:1]]
+        stream.executor().submit(int).result()
+        aside.rename(away)
+        np.testing.assert_array_equal(windowed[order[1:]].numpy(), store.targets(1, order[1:]))
+
+
 def test_unknown_samples_views_and_mentors_are_named(store: TargetStore) -> None:
     stream = TargetStream(store, device="cpu")
     with stream.view(0) as targets, pytest.raises(MissingTargets, match="1437"):

@@ -1,7 +1,6 @@
 """Fitting an encoder to a mentor: the coarsest levels within a fidelity, and the table of labels.
 
-Fidelity is a largest mean KL(exact || decoded) at each of the temperatures 1, 4 and 12. A
-divergence grows with the square of a step, so a few corrections of a first guess find the step.
+Fidelity is a largest mean KL(exact || decoded) at each of the temperatures 1, 4 and 12.
 """
 
 from collections.abc import Callable
@@ -20,11 +19,12 @@ _SHRINK = 2.0  # samples' worth of belief in the mean over all labels
 _LEAST_REACH = -400.0  # a log-probability that has a level, whatever was seen
 _COARSE_REACH = 1.5  # times the lowest that was seen: other views go lower
 _TAIL = 31  # levels beyond a residual's knee
-_LEAST_FINE = 0.5  # levels a unit of s, whatever fidelity is asked for
+_FINENESSES = tuple(2.0 ** (n / 2) for n in range(-2, 21))  # levels a unit of s: 0.5 to 1,024
+_HALVINGS = 7  # of the interval between two of these, to 0.3% of a fineness
+_MENDINGS = 12
 _KNEES = (4.0, 7.0, 10.0, 14.0)  # -log p from which coarse levels suffice
 _RATIOS = (1.0, 2.0, 3.0, 4.0)  # how much coarser
 _SEARCHED = 512  # rows to choose among these by
-_CORRECTIONS = 12
 
 Make = Callable[[float], Levels]  # by fineness
 
@@ -32,7 +32,7 @@ Make = Callable[[float], Levels]  # by fineness
 class UnreachableFidelity(ValueError):
     """An encoder cannot hold these targets within the fidelity; the message has the numbers.
 
-    `nearest`: the smallest divergence that it has.
+    `nearest`: the smallest divergence that was tried.
     """
 
     def __init__(self, message: str, nearest: float = inf) -> None:
@@ -61,7 +61,7 @@ def fit_coarse(
 ) -> Residual:
     """The knee and ratio of the fewest bytes are searched for. Raises UnreachableFidelity."""
     reach = _COARSE_REACH * float(targets_KC.min(initial=0.0))
-    every = max(1, len(labels_K) // _SEARCHED)  # samples may be sorted by label
+    every = max(1, len(labels_K) // _SEARCHED)
     some_KC, some_K = targets_KC[::every], labels_K[::every]
     best: tuple[float, Make] | None = None
     reasons = []
@@ -97,41 +97,65 @@ def _coarsest(
     fidelity: float,
     reach: float,
 ) -> Levels:
-    """The coarsest levels, among those tried, whose divergences stay within the fidelity.
+    """The coarsest levels whose divergences stay within the fidelity, and that reach `reach`.
 
-    And that have a level for `reach`.
+    A divergence falls as levels grow finer, until those that are left for the lowest targets are
+    too few; so the first fineness that holds is looked for from the coarse side, on some rows, and
+    then mended on all.
     """
     classes = targets_KC.shape[1]
     if classes > MOST_TABLE:
         raise UnreachableFidelity(f"{kind.name} is for at most {MOST_TABLE:,} classes")
-    fine, found, least = 32.0, None, inf
-    for _ in range(_CORRECTIONS):
+
+    def worst(fine: float, rows: slice) -> float:
+        """The largest mean divergence; infinite for levels that do not reach so low."""
         try:
             levels = make(fine)
         except ValueError:
-            levels = None
-        if levels is None or levels.lowest > reach:  # too fine to reach so low
-            fine /= 1.5
-            continue
+            return inf
+        if levels.lowest > reach:
+            return inf
         encoder = kind(levels=levels, table=bytes(classes), num_classes=classes)
-        decoded = encoder.round_trip(encoder.encode(targets_KC, labels_K), labels_K)
-        worst = max(mean_divergences(targets_KC, decoded).values())
-        least = min(least, worst)
-        if worst <= AIM * fidelity:
-            if found is None or levels.fine < found.fine:
-                found = levels
-            if worst >= AIM * 0.97 * fidelity or fine <= _LEAST_FINE:
-                break
-        fine *= sqrt(max(worst, 1e-12) / (AIM * 0.985 * fidelity)) if worst else 0.5
-        fine = max(fine, _LEAST_FINE)
-    if found is None:
-        best = f"the nearest it has is {least:.3g}" if least < inf else "none reach so low"
-        raise UnreachableFidelity(
-            f"{kind.name} has no levels within a mean KL of {fidelity:g} for these targets "
-            f"(down to {targets_KC.min(initial=0.0):.4g}; aiming at {AIM:.0%} of it): {best}",
-            least,
-        )
-    return found
+        stored = encoder.encode(targets_KC[rows], labels_K[rows])
+        decoded = encoder.round_trip(stored, labels_K[rows])
+        return max(mean_divergences(targets_KC[rows], decoded).values())
+
+    aim = AIM * fidelity
+    some = slice(None, None, max(1, len(labels_K) // _SEARCHED))  # they may be sorted by label
+    fine, least = _first_within(aim, lambda fine: worst(fine, some))
+    for _ in range(_MENDINGS if fine is not None else 0):
+        assert fine is not None
+        found = worst(fine, slice(None))
+        if found <= aim:
+            return make(fine)
+        least, fine = min(least, found), fine * 1.01
+    best = f"the nearest that was tried has {least:.3g}" if least < inf else "none reach so low"
+    raise UnreachableFidelity(
+        f"{kind.name} has no levels within a mean KL of {fidelity:g} for these targets "
+        f"(down to {targets_KC.min(initial=0.0):.4g}; aiming at {AIM:.0%} of it): {best}",
+        least,
+    )
+
+
+def _first_within(aim: float, worst: Callable[[float], float]) -> tuple[float | None, float]:
+    """The coarsest fineness that holds, None for none; and the least divergence that was seen."""
+    seen: dict[float, float] = {}
+
+    def holds(fine: float) -> bool:
+        seen[fine] = worst(fine)
+        return seen[fine] <= aim
+
+    fine = next((fine for fine in _FINENESSES if holds(fine)), None)
+    if fine is None:  # it may hold between two of these, beside the best of them
+        nearest = min(seen, key=lambda fine: seen[fine])
+        fine = next((f for n in range(-8, 9) if holds(f := nearest * 2.0 ** (n / 16))), None)
+    if fine is None:
+        return None, min(seen.values())
+    below = max((coarser for coarser in seen if coarser < fine), default=fine)
+    for _ in range(_HALVINGS if below < fine else 0):
+        middle = sqrt(below * fine)
+        below, fine = (below, middle) if holds(middle) else (middle, fine)
+    return fine, min(seen.values())
 
 
 def _with_table(

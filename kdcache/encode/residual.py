@@ -162,7 +162,7 @@ class Coarse(Residual):
 
     After the residual's bytes a stored row has two little-endian float32: the log-probability of
     the label as it is, and a shift of all other classes by which they have their exact mass. So
-    p(label) is exact under softmax at temperature 1, and the knowledge filter never flips.
+    p(label) is exact under softmax at temperature 1, to the rounding of float32.
     """
 
     name: str = "coarse"
@@ -245,5 +245,6 @@ def _mass_without(
     """float64 (B,): the logsumexp of all classes but the label's."""
     others = log_probs_BC.astype(np.float64)
     np.put_along_axis(others, label_B1, -np.inf, axis=1)
-    mass: NDArray[np.float64] = np.logaddexp.reduce(others, axis=1)
+    highest_B1 = others.max(axis=1, keepdims=True)
+    mass: NDArray[np.float64] = highest_B1[:, 0] + np.log(np.exp(others - highest_B1).sum(axis=1))
     return mass

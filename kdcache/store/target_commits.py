@@ -37,7 +37,10 @@ def commit_targets(
     except ValueError as error:
         where = f"mentor {name!r}, view {key[0]}"
         if kind is LOGITS:
-            raise RunFailed(f"{where}: {error}") from error
+            raise RunFailed(
+                f"{where}: {error} (into another --store, where targets of this mentor are "
+                "committed in this one)"
+            ) from error
         raise RunFailed(
             f"{where}, {kind.values}: {error}, for a mentor whose logits are stored already into "
             f"another --store; or leave {kind.option} out"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kdcache.datasets import open_dataset
 from kdcache.encode import FITTED, Encoder, Residual, UnreachableFidelity, encoder_from_description
+from kdcache.encode.levels import Levels
 from kdcache.encode.logits import mean_divergences
 from kdcache.mentors import MentorPool, RunShape, load_mentors
 from kdcache.store import chunk_payload
@@ -131,7 +132,9 @@ def test_a_fidelity_that_nobody_reaches_is_refused_with_the_numbers(
     name: str, fidelity: float
 ) -> None:
     rows = random_rows(200, 10)
-    message = rf"^{name} has no levels within a mean KL of {fidelity:g} .* nearest it has is"
+    message = (
+        rf"^{name} has no levels within a mean KL of {fidelity:g} .* nearest that was tried has"
+    )
     with pytest.raises(UnreachableFidelity, match=message) as caught:
         fit(name, rows, fidelity)
     assert f"down to {rows[0].min():.4g};" in str(caught.value)
@@ -225,3 +228,28 @@ def test_what_is_fitted_holds_or_is_refused(
     assert worst(encoder, targets, labels_B) <= fidelity
     again = fit(name, (targets.copy(), labels_B.copy()), fidelity)
     assert again == encoder  # bit for bit
+
+
+@pytest.mark.parametrize("scale", [1, 4, 8])
+@pytest.mark.parametrize("fidelity", [1e-2, 1e-3, 1e-4])
+def test_residual_finds_what_a_search_of_every_fineness_finds(scale: int, fidelity: float) -> None:
+    """Sharper mentors reach lower, and leave fewer levels for what matters."""
+    random = np.random.default_rng(3)
+    targets_KC, labels_K = log_probabilities(random, 300, 20), random.integers(0, 20, 300)
+    sharper = torch.from_numpy(targets_KC * scale).log_softmax(-1).numpy()
+    reach = min(-400.0, 2 * float(sharper.min()))
+
+    def divergence(fine: float) -> float:
+        beyond = (-reach) ** 0.5 * 1.000001 - 224 / fine
+        coarse = fine if beyond <= 0 else min(fine, 31 / beyond)
+        levels = Levels(fine=fine, coarse=coarse, knee=224)
+        encoder = Residual(levels=levels, table=bytes(20), num_classes=20)
+        return worst(encoder, sharper, labels_K)
+
+    grid = [2 ** (n / 8) for n in range(-8, 56)]
+    possible = [fine for fine in grid if divergence(fine) <= 0.9 * fidelity]
+    if not possible:
+        return
+    found = fit("residual", (sharper, labels_K), fidelity)
+    assert worst(found, sharper, labels_K) <= fidelity
+    assert found.levels.fine <= 1.25 * min(possible)  # a divergence wiggles

@@ -65,6 +65,13 @@ def test_a_student_from_a_url_is_the_one_from_the_folder(
 
 
 @pytest.mark.filterwarnings("ignore:epoch 3 uses view 0 again")
+def test_labels_only_on_a_stores_views_fetches_no_target(folder: Path, tmp_path: Path) -> None:
+    with serving(folder) as server:
+        run(*OPTIONS, "--method", "ce", "--store", f"{server.url}/store", "--out", tmp_path / "ce")
+        assert server.chunks == []
+
+
+@pytest.mark.filterwarnings("ignore:epoch 3 uses view 0 again")
 def test_a_run_whose_server_died_goes_on_where_it_was(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
