@@ -70,6 +70,11 @@ def open_file(path: str | os.PathLike[str], *, follow_links: bool = True) -> io.
     return os.fdopen(_open(path, follow_links)[0], "rb")
 
 
+def open_unbuffered(path: str | os.PathLike[str], *, follow_links: bool = True) -> io.FileIO:
+    """As `open_file`; every read asks the system, straight into the caller's memory."""
+    return os.fdopen(_open(path, follow_links)[0], "rb", buffering=0)
+
+
 def read_json(path: str | os.PathLike[str], *, most_bytes: int, follow_links: bool = True) -> Any:
     """The value of a JSON file: RFC 8259, where Python's own reader takes more.
 

@@ -112,7 +112,7 @@ def read_payload(
     cannot read it now.
     """
     try:
-        with untrusted.open_file(path, follow_links=False) as file:
+        with untrusted.open_unbuffered(path, follow_links=False) as file:
             state = None if checked is None else FileState(file.fileno())
             got = 0
             while got < len(buffer) and (more := file.readinto(buffer[got:])):
