@@ -63,7 +63,7 @@ class HostRows:
     """Gathered on the host, then sent."""
 
     def __init__(self, device: torch.device, buffer: torch.Tensor) -> None:
-        self._device, self._buffer = device, buffer
+        self._device, self._buffer, self._is_here = device, buffer, device.type == "cpu"
 
     def settle(self) -> None:
         pass
@@ -72,6 +72,8 @@ class HostRows:
         pass
 
     def take(self, row_K: torch.Tensor) -> torch.Tensor:
+        if self._is_here:
+            return self._buffer.index_select(0, row_K)
         if self._device.type != "cuda":
             return send(self._buffer.index_select(0, row_K), self._device)
         # Pinned memory of torch's own cache, which waits for the copy before it is used again.

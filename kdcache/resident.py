@@ -171,11 +171,13 @@ class _EncodedRows:
             dtype=getattr(torch, encoder.dtype),
             pin_memory=device.type == "cuda",
         )
+        self._rows_shape = (len(stored), *self._rows.shape[1:])  # of all mentors, of one sample
         self._on_device = rows_on(device, self._rows)
         self._slots = self._rows.numpy().reshape(
             len(stored), num_slots, block, *self._rows.shape[1:]
         )
         self._first_row_M = torch.arange(len(stored)) * (num_slots * block)
+        self._needs_labels = encoder.needs_labels
         self._labels_S = torch.zeros(
             num_slots * block if encoder.needs_labels else 0, dtype=torch.int64
         )
@@ -188,7 +190,7 @@ class _EncodedRows:
         ):
             self._loader.load(stored, view, block, slots[slot])
             self._on_device.refresh(first + slot * rows, first + (slot + 1) * rows)
-        if len(self._labels_S):
+        if self._needs_labels:
             labels = torch.from_numpy(self._store.block_labels(block))
             self._labels_S[slot * rows : slot * rows + len(labels)] = labels
 
@@ -198,8 +200,8 @@ class _EncodedRows:
 
     def gather(self, rows_B: torch.Tensor) -> torch.Tensor:
         rows_BM = rows_B[:, None] + self._first_row_M
-        encoded = self._on_device.take(rows_BM.view(-1))
+        encoded = self._on_device.take(rows_BM.view(-1)).view(-1, *self._rows_shape)
         labels_B = rows_B  # not looked at
-        if len(self._labels_S):
+        if self._needs_labels:
             labels_B = send(self._labels_S[rows_B], self._device)
-        return self._decode(encoded.view(*rows_BM.shape, *encoded.shape[1:]), labels_B)
+        return self._decode(encoded, labels_B)
