@@ -171,7 +171,7 @@ class _EncodedRows:
             dtype=getattr(torch, encoder.dtype),
             pin_memory=device.type == "cuda",
         )
-        self._rows_shape = (len(stored), *self._rows.shape[1:])  # of all mentors, of one sample
+        self._sample_shape = (len(stored), *self._rows.shape[1:])  # of all mentors, of one sample
         self._on_device = rows_on(device, self._rows)
         self._slots = self._rows.numpy().reshape(
             len(stored), num_slots, block, *self._rows.shape[1:]
@@ -200,7 +200,7 @@ class _EncodedRows:
 
     def gather(self, rows_B: torch.Tensor) -> torch.Tensor:
         rows_BM = rows_B[:, None] + self._first_row_M
-        encoded = self._on_device.take(rows_BM.view(-1)).view(-1, *self._rows_shape)
+        encoded = self._on_device.take(rows_BM.view(-1)).view(len(rows_B), *self._sample_shape)
         labels_B = rows_B  # not looked at
         if self._needs_labels:
             labels_B = send(self._labels_S[rows_B], self._device)

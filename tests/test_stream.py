@@ -48,8 +48,10 @@ def test_rows_equal_the_stores_own(store: TargetStore, mentors: list[str] | None
     for view in (0, 2, 1, 1, 0):
         with stream.view(view) as targets:
             rows = targets[index]
+            nothing = targets[index[:0]]
         assert rows.is_contiguous()
         np.testing.assert_array_equal(rows.numpy(), store.targets(view, index, mentors))
+        assert nothing.shape == (0, *rows.shape[1:])
 
 
 def test_two_views_can_be_open_at_once_but_not_three(store: TargetStore) -> None:
