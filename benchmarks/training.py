@@ -54,7 +54,7 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
     how many there are.
     """
     material = find_material(settings)
-    dataset = material.open(settings.size(full=1024, quick=BATCH))
+    dataset = material.open(settings.size(full=512, quick=BATCH))
     store = PrecomputeJob(
         dataset,
         material.load_mentors(dataset),
