@@ -149,15 +149,12 @@ class TargetStream:
         self._require_usable(number)
         if self._windowed is not None:  # in a loop that was left by an error, for example
             self._windowed.close()
-        blocks = self._blocks_in_order(order_K)
+        if self.store.remote is not None:
+            self._expect_ordered(number, order_K)
         if self._window_slots is None:
-            if self.store.remote is not None:  # their bytes arrive before memory is taken for more
-                require_files(self.store, self._stored(), number, blocks[: self.num_slots])
             self._window_slots = ResidentBlocks(
                 self.store, self.mentors, self.device, self.kinds, num_slots=self.num_slots
             )
-        stored = self._stored()
-        self.store.expect((one, number, block) for block in blocks for one in stored)
         targets = self._windowed = WindowedView(
             self.store, number, order_K, self._window_slots, self.num_slots, self.executor()
         )
@@ -166,9 +163,14 @@ class TargetStream:
         finally:
             targets.close()
 
-    def _blocks_in_order(self, order_K: NDArray[np.int64]) -> list[int]:
+    def _expect_ordered(self, number: int, order_K: NDArray[np.int64]) -> None:
+        """A pass over a view at a URL comes; before memory is taken for it, bytes have arrived."""
         block_K = self.store.positions(order_K) // self.store.manifest.block
-        return list(dict.fromkeys(block_K.tolist()))
+        found, first = np.unique(block_K, return_index=True)
+        blocks, stored = found[np.argsort(first)].tolist(), self._stored()
+        if self._window_slots is None:
+            require_files(self.store, stored, number, blocks[: self.num_slots])
+        self.store.expect((one, number, block) for block in blocks for one in stored)
 
     def blocks(self, index_N: NDArray[np.int64]) -> Blocks:
         """In which of the store's blocks these samples lie. Raises MissingTargets."""

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcache.canonical import json_sha256
 from kdcache.datasets import ImageDataset
-from kdcache.encode import ENCODERS, FITTED, KINDS, Encoder, TargetKind, find_encoder
+from kdcache.encode import ENCODERS, KINDS, Encoder, TargetKind, find_encoder
 from kdcache.errors import DamagedTargets, MissingTargets, StoreMismatch
 from kdcache.mentors import MentorPool
 from kdcache.store import (
@@ -193,17 +192,10 @@ def require_same_views(store: TargetStore, dataset: ImageDataset, recipe: Recipe
     require_replay(manifest.replay_proof, dataset, recipe, manifest.written_by, library_versions())
 
 
-def _encoding(encoder: Encoder) -> dict[str, str]:
-    """What of an encoder must be the same: of a fitted one the fit, of any the name."""
-    if encoder.name not in FITTED:
-        return {"encoder": encoder.name}
-    return {"encoder": encoder.name, "encoder fit": json_sha256(encoder.describe())}
-
-
 def require_same_targets(store: TargetStore, stored: StoredMentor, wanted: Wanted) -> None:
     """Raises StoreMismatch unless stored targets are made exactly as the wanted ones."""
     sides = [
-        {**mentor.to_json(), **_encoding(encoder), "row": row_shape}
+        {**mentor.to_json(), "encoder": encoder.name, "row": row_shape}
         for mentor, encoder, row_shape in (
             (stored.manifest, stored.encoder, stored.row_shape),
             (wanted.mentor, wanted.encoder, wanted.row_shape(store.manifest)),
@@ -215,10 +207,5 @@ def require_same_targets(store: TargetStore, stored: StoredMentor, wanted: Wante
         ("this command", sides[1]),
         "Targets of one mentor must all be made alike: give the store's options (--checkpoint, "
         "--precision, --batch-size, --encoder), or another --store"
-        + (
-            "; or the same command again, where another writer fitted it meanwhile"
-            if stored.encoder.name in FITTED
-            else ""
-        )
         + ("" if stored.commits else f"; or remove {stored.array.group}, which holds none yet"),
     )

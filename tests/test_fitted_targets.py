@@ -14,7 +14,6 @@ from kdcache.encode import FITTED
 from kdcache.encode.logits import mean_divergences
 from kdcache.errors import StoreMismatch
 from kdcache.mentors import Mentor, load_mentor
-from kdcache.precompute import PrecomputeJob
 from kdcache.store import TargetStore
 from kdcache.verification import verify
 from tests.plain_reader import PlainStore
@@ -194,21 +193,6 @@ def test_a_fidelity_that_a_stored_mentor_misses_is_refused(
     again(1.1e-3)
     with pytest.raises(StoreMismatch, match=r"stored by residual, at a mean KL of .* asks for"):
         again(1e-4)
-
-
-def test_a_second_writer_with_another_fit_is_told(
-    tmp_path: Path, digits: ImageDataset, digits_mentors: list[Mentor]
-) -> None:
-    jobs = [
-        PrecomputeJob(
-            digits, digits_mentors, store=tmp_path / "s", views=1, encoder="residual", fidelity=f
-        )
-        for f in (1e-2, 1e-3)
-    ]
-    jobs[0].run()
-    with pytest.raises(StoreMismatch, match="encoder fit"):
-        jobs[1].run()
-    assert verify(tmp_path / "s").ok
 
 
 @pytest.mark.parametrize("encoder", FITTED)

@@ -86,8 +86,9 @@ def test_healing_never_replaces_another_mentors_targets(
     (root / "mentors" / name / lost).unlink(missing_ok=True)
     with pytest.raises(StoreMismatch, match=r"8 commit records are not of what .*--batch-size"):
         heal(root, digits, digits_mentors[:1], encoder="sqrt8", batch_size=128)
-    with pytest.raises(StoreMismatch, match=r"encoder +sqrt8 +float16\n.*--encoder"):
-        heal(root, digits, digits_mentors[:1], batch_size=64)
+    if lost == "logits/zarr.json":  # else the array still says how it is encoded
+        with pytest.raises(StoreMismatch, match=r"encoder +sqrt8 +float16\n.*--encoder"):
+            heal(root, digits, digits_mentors[:1], batch_size=64)
     for path, content in before.items():
         assert not path.exists() or path.read_bytes() == content
     healed = heal(root, digits, digits_mentors[:1], encoder="sqrt8", batch_size=64)

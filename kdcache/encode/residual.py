@@ -243,7 +243,7 @@ def _mass_without(
     log_probs_BC: NDArray[np.float32], label_B1: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """float64 (B,): the logsumexp of all classes but the label's."""
-    others = log_probs_BC.astype(np.float64)
+    others = log_probs_BC.astype(np.float64, order="C")  # sums depend on it
     np.put_along_axis(others, label_B1, -np.inf, axis=1)
     highest_B1 = others.max(axis=1, keepdims=True)
     mass: NDArray[np.float64] = highest_B1[:, 0] + np.log(np.exp(others - highest_B1).sum(axis=1))
