@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kdcache import philox
 from kdcache.datasets import ImageDataset
 from kdcache.encode import ENCODERS, FITTED, LOGITS, Encoder, UnreachableFidelity
+from kdcache.encode.logits import stated_divergences
 from kdcache.encode.target_kind import MEASURED_ROWS
 from kdcache.errors import UsageError, unknown_name
 from kdcache.mentors import MentorPool
@@ -201,7 +202,7 @@ def _measure(
         errors = LOGITS.combine_error_sums(  # in parts of which every row is measured
             LOGITS.error_sums(targets_KC[part], decoded[part], labels_K[part]) for part in parts
         )
-    worst = max((errors[key] for key in errors if key.startswith("kl_")), default=0.0)
+    worst = max(stated_divergences(errors))
     reason = None if worst <= fidelity else f"a mean KL of {worst:.2g}"
     if fidelity == 0 and not encoder.exact:
         reason = f"{name} is not exact"

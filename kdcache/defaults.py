@@ -7,6 +7,7 @@ from kdcache import homes
 from kdcache.calibration import AUTO
 from kdcache.datasets import ImageDataset
 from kdcache.encode import FITTED, LOGITS, Encoder
+from kdcache.encode.logits import stated_divergences
 from kdcache.errors import StoreMismatch, UsageError
 from kdcache.mentors import RunShape
 from kdcache.store import (
@@ -98,8 +99,7 @@ def require_kept_fidelity(
     wanted = set(mentors)
     for stored in existing.sound_mentors if existing else ():
         sums = [record.error_sums for record in stored.commits.values()]
-        errors = stored.kind.combine_error_sums(sums)
-        worst = max((errors[key] for key in errors if key.startswith("kl_")), default=0.0)
+        worst = max(stated_divergences(stored.kind.combine_error_sums(sums)))
         if stored.manifest.name in wanted and worst > fidelity:
             raise StoreMismatch(
                 f"mentor {stored.manifest.name!r} is stored by {stored.encoder.name}, at a mean KL "

@@ -26,11 +26,11 @@ from kdcache.calibration import (
 from kdcache.defaults import existing_store, require_kept_fidelity, stored_encoders
 from kdcache.encode import KINDS, LOGITS, Encoder, find_encoder
 from kdcache.errors import MissingTargets, UsageError
-from kdcache.filling import fill_store
-from kdcache.plan import MOST_CHUNKS
+from kdcache.filling import Progress, fill_store, never
+from kdcache.plan import MOST_CHUNKS, soundness
 from kdcache.recalibration import recalibrate, require_finer
 from kdcache.store import (
-    ChunkReader,
+    ChunkKey,
     StoredMentor,
     TargetStore,
     commit_targets,
@@ -44,13 +44,6 @@ from kdcache.store import (
     view_ranges,
 )
 from kdcache.wanted import TargetsKey, Wanted, encoder_of, present_targets
-
-ChunkKey = tuple[int, int]
-Progress = Callable[[int, int], None]  # (rows done, all of them)
-
-
-def _never() -> bool:
-    return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,13 +199,11 @@ class ExportJob:
 
     def _lacking(self, present: Mapping[TargetsKey, StoredMentor]) -> dict[ChunkKey, list[Wanted]]:
         """What the destination lacks or has damaged, every byte of it read; by view and block."""
+        is_sound = soundness(self.source.manifest, self.wanted, present)
         lacking: dict[ChunkKey, list[Wanted]] = {}
         for one in self.wanted:
-            stored = present.get(one.key)
-            reader = ChunkReader(one.encoder, one.chunk_bytes(self.source.manifest))
             for key in self._keys[one.key]:
-                committed = stored is not None and key in stored.commits
-                if not (committed and stored and stored.damage(key, reader) is None):
+                if not is_sound(one, key):
                     lacking.setdefault(key, []).append(one)
         return dict(sorted(lacking.items()))
 
@@ -223,7 +214,7 @@ class ExportJob:
         return sum(manifest.num_rows(block) * len(of) for (_, block), of in self.chunks.items())
 
     def run(
-        self, *, progress: Progress | None = None, should_stop: Callable[[], bool] = _never
+        self, *, progress: Progress | None = None, should_stop: Callable[[], bool] = never
     ) -> ExportResult:
         """Encodes and commits what is lacking; stops between chunks when asked to.
 
@@ -283,7 +274,7 @@ def export_store(
     *,
     encoder: str,
     progress: Progress | None = None,
-    should_stop: Callable[[], bool] = _never,
+    should_stop: Callable[[], bool] = never,
     **options: Any,
 ) -> TargetStore:
     """Encodes what a store holds anew, into another one of the same views, and returns that.

@@ -24,6 +24,13 @@ from kdcache.store import (
 )
 from kdcache.wanted import TargetsKey, Wanted, require_same_targets
 
+Progress = Callable[[int, int], None]  # (rows done, all of them)
+
+
+def never() -> bool:
+    """Of a run that nobody stops."""
+    return False
+
 
 def fill_store(
     root: Path,

@@ -1,12 +1,12 @@
 """What a precompute will do: which chunks of which mentors' targets are missing or damaged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdcache.encode import LOGITS
 from kdcache.errors import UsageError
-from kdcache.store import ChunkReader, Manifest, StoredMentor
+from kdcache.store import ChunkKey, ChunkReader, Manifest, StoredMentor
 from kdcache.wanted import TargetsKey, Wanted
 
 MOST_CHUNKS = 2**18  # of one mentor; in blocks of 8,192 samples, two billion forward passes
@@ -78,22 +78,14 @@ def make_plan(
             f"{views:,} views in {manifest.num_blocks:,} blocks each are more than {MOST_CHUNKS:,} "
             f"chunks a mentor; say with --views how many views {root} is to have"
         )
-    readers = {
-        (one.encoder, one.chunk_bytes(manifest)): ChunkReader(
-            one.encoder, one.chunk_bytes(manifest)
-        )
-        for one in wanted
-    }
+    is_sound = soundness(manifest, wanted, present)
     units = []
     reused, new = (dict.fromkeys((one.title for one in wanted), 0) for _ in range(2))
     for view in range(views):
         for block in range(manifest.num_blocks):
             lacking = []
             for one in wanted:
-                stored = present.get(one.key)
-                committed = stored is not None and (view, block) in stored.commits
-                reader = readers[one.encoder, one.chunk_bytes(manifest)]
-                if committed and stored and stored.damage((view, block), reader) is None:
+                if is_sound(one, (view, block)):
                     reused[one.title] += 1
                 else:
                     new[one.title] += 1
@@ -109,3 +101,24 @@ def make_plan(
         reused=reused,
         new=new,
     )
+
+
+def soundness(
+    manifest: Manifest, wanted: Sequence[Wanted], present: Mapping[TargetsKey, StoredMentor]
+) -> Callable[[Wanted, ChunkKey], bool]:
+    """Whether a chunk of what is wanted is committed and sound: every byte of it is read."""
+    readers: dict[tuple[str | None, int], ChunkReader] = {}  # each has a buffer of a chunk's size
+    reader_of = {}
+    for one in wanted:
+        size = one.chunk_bytes(manifest)
+        reader_of[one.key] = readers.setdefault(
+            (one.encoder.compression, size), ChunkReader(one.encoder, size)
+        )
+
+    def is_sound(one: Wanted, key: ChunkKey) -> bool:
+        stored = present.get(one.key)
+        if stored is None or key not in stored.commits:
+            return False
+        return stored.damage(key, reader_of[one.key]) is None
+
+    return is_sound

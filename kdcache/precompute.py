@@ -36,7 +36,7 @@ from kdcache.defaults import (
 from kdcache.devices import OnTheWay, resolve_device
 from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP, Encoder, find_encoder
 from kdcache.errors import UsageError
-from kdcache.filling import fill_store
+from kdcache.filling import Progress, fill_store, never
 from kdcache.mentors import Mentor, MentorPool, load_mentors
 from kdcache.plan import Plan, Unit, make_plan
 from kdcache.store import (
@@ -54,11 +54,6 @@ from kdcache.wanted import (
 )
 
 MOST_BLOCKS_IN_FLIGHT = 2  # waiting or being written, beside the one that is computed
-Progress = Callable[[int, int], None]  # (views of samples done, all of them)
-
-
-def _never() -> bool:
-    return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +188,7 @@ class PrecomputeJob:
         self,
         *,
         progress: Progress | None = None,
-        should_stop: Callable[[], bool] = _never,
+        should_stop: Callable[[], bool] = never,
     ) -> PrecomputeResult:
         """Computes and commits what the plan lists; stops between batches when asked to.
 
@@ -276,7 +271,7 @@ def precompute_targets(
     *,
     checkpoints: Mapping[str, str | Path] | None = None,
     progress: Progress | None = None,
-    should_stop: Callable[[], bool] = _never,
+    should_stop: Callable[[], bool] = never,
     **options: Any,
 ) -> TargetStore:
     """Runs the mentors once over every view the store lacks, and returns the store.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kdcache.calibration import Calibration, calibrate_on, calibration_rows
 from kdcache.encode import LOGITS, Encoder, has_source
+from kdcache.encode.logits import stated_divergences
 from kdcache.errors import MissingTargets, UsageError
 from kdcache.store import StoredMentor, TargetStore, decode_into, healing_command
 
@@ -88,5 +89,4 @@ def _some_targets(
 
 def _worst(sums: Sequence[Mapping[str, float]]) -> float:
     """The greatest mean KL of any temperature in error sums of logits."""
-    means = LOGITS.combine_error_sums(sums)
-    return max((means[key] for key in means if key.startswith("kl_")), default=0.0)
+    return max(stated_divergences(LOGITS.combine_error_sums(sums)))

@@ -4,7 +4,13 @@ from typing import Any
 
 import click
 
-from kdcache.cli.options import NameList, ViewChoice, config_option, fidelity_option
+from kdcache.cli.options import (
+    ENCODERS_HELP,
+    NameList,
+    ViewChoice,
+    config_option,
+    fidelity_option,
+)
 from kdcache.cli.printing import print_calibration, tell
 from kdcache.cli.progress import progress_line, readable_bytes, readable_seconds
 from kdcache.cli.stopping import stop_on_signals
@@ -14,12 +20,7 @@ from kdcache.cli.stores import print_mentors
 @click.command()
 @click.argument("source")
 @click.argument("destination", type=click.Path())
-@click.option(
-    "--encoder",
-    required=True,
-    help="float16, float32, sqrt8, sqrt8-zstd, residual, coarse, or auto: the smallest within "
-    "--fidelity.",
-)
+@click.option("--encoder", required=True, help=ENCODERS_HELP)
 @fidelity_option
 @click.option("--mentors", type=NameList(), help="Mentors to take along.  [default: all]")
 @click.option(

@@ -157,6 +157,10 @@ device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."
 )
 
+ENCODERS_HELP = (
+    "float16, float32, sqrt8, sqrt8-zstd, residual, coarse, or auto: the smallest within "
+    "--fidelity."
+)
 fidelity_option = click.option(
     "--fidelity",
     type=float,

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from kdcache.cli.options import (
+    ENCODERS_HELP,
     NameList,
     checkpoint_option,
     config_option,
@@ -30,11 +31,7 @@ from kdcache.cli.stores import print_mentors
 @click.option("--views", type=int, help="Views a sample.  [default: the store's, else 40]")
 @click.option("--recipe", help="crop-flip or none.  [default: the store's, else crop-flip]")
 @click.option("--view-seed", type=int, help="Of the views.  [default: the store's, else 0]")
-@click.option(
-    "--encoder",
-    help="float16, float32, sqrt8, sqrt8-zstd, residual, coarse, or auto: the smallest within "
-    "--fidelity.  [default: the store's, else float16]",
-)
+@click.option("--encoder", help=f"{ENCODERS_HELP}  [default: the store's, else float16]")
 @fidelity_option
 @click.option(
     "--store", type=click.Path(), help="The store's folder.  [default: under $KDCACHE_HOME/stores]"

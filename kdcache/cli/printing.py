@@ -28,17 +28,18 @@ def tell_all(lines: Sequence[str], *, err: bool = False) -> None:
 
 def print_calibration(calibration: "Calibration") -> None:
     """What each encoder cost a mentor's targets, and which one it has now."""
+    from kdcache.encode.logits import stated_divergences
+
     tell(
         f"{calibration.mentor} on {calibration.rows:,} targets, mean KL at T = 1, 4, 12 at most "
         f"{calibration.fidelity:g}: {calibration.chosen.name}"
     )
     for one in calibration.measured:
-        costs = [one.errors[key] for key in one.errors if key.startswith("kl_")] or [0.0] * 3
         if one.encoder is None:
             tell(f"  {one.name:<11}{one.reason}")
             continue
         tell(
             f"  {one.name:<11}{one.bytes_a_row:>8.1f} bytes a row, KL "
-            + ", ".join(f"{cost:.1e}" for cost in costs)
+            + ", ".join(f"{cost:.1e}" for cost in stated_divergences(one.errors))
             + ("" if one.reason is None else "; too much")
         )

@@ -67,6 +67,11 @@ class Logits(TargetKind):
         return sums
 
 
+def stated_divergences(errors: Mapping[str, float]) -> list[float]:
+    """The mean divergences that means of error sums state, by temperature; 0 where none is."""
+    return [errors.get(f"kl_t{temperature}", 0.0) for temperature in TEMPERATURES]
+
+
 def mean_divergences(exact: NDArray[np.float32], decoded: NDArray[np.float32]) -> dict[int, float]:
     """The mean KL(exact || decoded) of rows (K, C), in nats, by temperature."""
     exact_KC, decoded_KC = (torch.from_numpy(a).to(torch.float64) for a in (exact, decoded))

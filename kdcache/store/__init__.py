@@ -16,7 +16,7 @@ from kdcache.store.chunk_reading import (
     require_files,
 )
 from kdcache.store.chunks import ChunkReader, chunk_payload, most_payload
-from kdcache.store.commit_record import CommitRecord
+from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.commits import STRANGER, commit_chunk, gather_commits, write_commit_index
 from kdcache.store.healing import healing_command, view_ranges
 from kdcache.store.layout import FORMAT, METADATA, ArrayLocation, block_size
@@ -55,6 +55,7 @@ __all__ = [
     "ArrayLocation",
     "BlockLoader",
     "CheckedFiles",
+    "ChunkKey",
     "ChunkReader",
     "CommitRecord",
     "Damage",
