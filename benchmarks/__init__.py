@@ -6,6 +6,7 @@ python -m benchmarks            paired.py     interleaved timing, medians, inter
                                 hardware.py   what the numbers were measured on
                                 material.py   real data and mentors, or stand-ins
                                 synthetic.py  stores made without running a mentor
+                                 options.py    options of its commands
                                  page_cache.py what of a file is in memory; forgetting it
                                  peak.py       the most memory this process held
                                  views.py, reading.py, streamed.py, cold.py, windows.py,

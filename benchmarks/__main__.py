@@ -26,6 +26,7 @@ from benchmarks import (
     windows,
 )
 from benchmarks.material import Settings, default_data_dir
+from benchmarks.options import data_dir_option, repeats_option
 from benchmarks.table import Row, Skipped, heading, markdown
 
 GROUPS: dict[str, Callable[[Settings], Iterator[Row | Skipped]]] = {
@@ -60,23 +61,13 @@ QUICK_REPEATS = 2
     type=click.Choice(list(GROUPS)),
     help=f"Measure this group of rows; repeatable. One of {', '.join(GROUPS)}.  [default: all]",
 )
-@click.option(
-    "--repeats",
-    type=click.IntRange(min=1),
-    default=9,
-    show_default=True,
-    help="Interleaved rounds; the median counts.",
-)
+@repeats_option(default=9)
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
     help="Of torch. One is steadier on a busy machine.  [default: torch's own; with --quick, 1]",
 )
-@click.option(
-    "--data-dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with cifar-100-python/ and mentors/cifar100/.  [default: $KDCACHE_DATA]",
-)
+@data_dir_option
 @click.option(
     "--markdown",
     "results",

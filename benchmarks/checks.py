@@ -10,23 +10,20 @@ from numpy.typing import NDArray
 from benchmarks import synthetic
 from benchmarks.material import Settings, find_material
 from benchmarks.paired import Budget, interleave, ratio, spread, timed
+from benchmarks.synthetic import MENTORS
 from benchmarks.table import Row, Skipped, milliseconds, number
 from kdcache.mentors import MentorPool
 from kdcache.models import build_network
 from kdcache.store import TargetStore, open_store, verify_store
 from kdcache.store.chunks import crc32c
 
-MENTORS = 6
 CIFAR_SAMPLES = 50_000
 SHARE = Budget(limit=0.01, higher_is_better=False)
 
 
 def measure(settings: Settings) -> Iterator[Row | Skipped]:
     """CIFAR-100's sizes; both shares are of one core's work, as if nothing ran beside it."""
-    samples = settings.size(full=CIFAR_SAMPLES, quick=2_000)
-    store = synthetic.make_store(
-        settings.folder / "wide", samples, mentors=MENTORS, views=2, blocks=7, same_chunks=False
-    )
+    store = synthetic.cifar_sized(settings, views=2, blocks=7)
     yield _verify(settings, store)
     yield _opening(settings)
     yield _training(settings, store)

@@ -4,10 +4,7 @@ What lies behind the system's cache (a host's, the drive's own) cannot be emptie
 serves both sides alike.
 """
 
-import ctypes
-import mmap
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,36 +12,31 @@ import torch
 
 from benchmarks import synthetic
 from benchmarks.material import Settings
+from benchmarks.page_cache import StillCached, forget_pages
 from benchmarks.paired import Budget, Side, interleave, ratio, require_same, spread, timed
 from benchmarks.streamed import forget_checks
+from benchmarks.synthetic import MENTORS
 from benchmarks.table import Row, Skipped, milliseconds
 from kdcache.resident import ResidentView
 from kdcache.store import TargetStore, open_store
 from kdcache.stream import TargetStream
 
-MENTORS, FIRST, BATCH = 6, 64, 128
-MOST_CACHED = 0.01
+FIRST, BATCH = 64, 128
 CPU = torch.device("cpu")
 FIRST_BATCH = Budget(limit=1, aim=0.3, higher_is_better=False)
 
 
-class StillCached(Exception):
-    """The system keeps pages in memory that it was asked to forget."""
-
-
 def measure(settings: Settings) -> Iterator[Row | Skipped]:
     """CIFAR-100's sizes; 240 views of few samples for the documents of a store."""
-    store = synthetic.make_store(
-        settings.folder / "wide",
-        settings.size(full=50_000, quick=2_000),
-        mentors=MENTORS,
-        views=2,
-        blocks=settings.size(full=7, quick=2),
-        same_chunks=False,
-    )
+    store = synthetic.cifar_sized(settings, views=2)
     views = settings.size(full=240, quick=4)
     long = synthetic.make_store(
-        settings.folder / "long", 500, mentors=MENTORS, views=views, blocks=1, same_chunks=True
+        settings.folder / "long",
+        500,
+        mentors=MENTORS,
+        views=views,
+        blocks=1,
+        same_chunks=True,
     )
     try:
         forget_pages(_files(store))
@@ -56,37 +48,6 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
     yield from _loading(settings, store, map_file)
     yield from _first_batches(settings, store, map_file)
     yield _first_batch_of_many_views(settings, long)
-
-
-def forget_pages(paths: Iterable[Path]) -> None:
-    """Puts these files out of the page cache. Raises StillCached unless the system did it."""
-    if not hasattr(os, "posix_fadvise"):
-        raise StillCached("this system has no posix_fadvise to empty its page cache with")
-    total = left = 0
-    for path in paths:
-        size = path.stat().st_size
-        if not size:
-            continue
-        with open(path, "rb", buffering=0) as file:
-            os.fsync(file.fileno())  # what is not on the disk yet stays
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            total += -(-size // mmap.PAGESIZE)
-            left += cached_pages(file.fileno(), size)
-    if left > MOST_CACHED * total:
-        raise StillCached(f"the system keeps {left / total:.0%} of the files in its page cache")
-
-
-def cached_pages(file: int, size: int) -> int:
-    """How many of an open file's pages lie in memory (mincore)."""
-    pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
-    with mmap.mmap(file, size, access=mmap.ACCESS_READ) as mapped:
-        mapped_bytes = np.frombuffer(mapped, dtype=np.uint8)
-        address = ctypes.c_void_p(mapped_bytes.ctypes.data)
-        del mapped_bytes  # or the map could not be closed
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.mincore(address, ctypes.c_size_t(size), pages):
-            raise OSError(ctypes.get_errno(), "mincore cannot say what is in memory")
-    return sum(page & 1 for page in pages)
 
 
 def _loading(settings: Settings, store: TargetStore, map_file: Path) -> Iterator[Row]:

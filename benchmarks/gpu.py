@@ -14,7 +14,15 @@ import click
 import torch
 
 from benchmarks import hardware, precompute
-from benchmarks.material import Material, Settings, default_data_dir, find_material
+from benchmarks.material import (
+    LOADED_VIEWS,
+    Material,
+    Settings,
+    default_data_dir,
+    find_material,
+    mentored_store,
+)
+from benchmarks.options import data_dir_option, repeats_option
 from benchmarks.paired import interleave, spread
 from benchmarks.steps import BATCH, epoch_seconds, make_loop, run_epoch
 from benchmarks.table import Row, Skipped, heading, milliseconds
@@ -27,13 +35,11 @@ from kdcache.errors import UsageError
 from kdcache.mentors import MentorPool
 from kdcache.models import build_network
 from kdcache.online import OnlineTargets
-from kdcache.precompute import PrecomputeJob
 from kdcache.sources import LabelsOnly, TargetSource
 from kdcache.stream import TargetStream
 from kdcache.train.compiling import require_compiler
 from kdcache.train.loop import TrainingLoop
 
-VIEWS = 3  # of two both would stay in memory, and none be loaded
 MORE_MENTORS = ("r110", "wrn40", "r14", "r8")  # with random weights, until there are six
 QUICK_MORE = ("r20", "vgg8", "r32", "r44")
 
@@ -54,29 +60,18 @@ def _epochs(
     names = list(material.mentors)
     four = names[:4]
     mentors = material.load_mentors(dataset)
-    store = (
-        PrecomputeJob(
-            dataset,
-            mentors,
-            store=settings.folder / "store",
-            views=VIEWS,
-            device=device,
-            batch_size=settings.run_shape.batch,
-        )
-        .run()
-        .store
-    )
+    store = mentored_store(settings, dataset, mentors, device=device)
     pools = {
         count: MentorPool(mentors[:count], device=device, run_shape=settings.run_shape)
         for count in (4, 6)
     }
     recipe = store.recipe
     sources: dict[str, TargetSource] = {
-        "labels only": LabelsOnly(recipe, range(VIEWS)),
+        "labels only": LabelsOnly(recipe, range(LOADED_VIEWS)),
         "from the store, 4 mentors": TargetStream(store, four, device),
         "from the store, 6 mentors": TargetStream(store, names, device),
-        "online, 4 mentors": OnlineTargets(dataset, pools[4], recipe, range(VIEWS)),
-        "online, 6 mentors": OnlineTargets(dataset, pools[6], recipe, range(VIEWS)),
+        "online, 4 mentors": OnlineTargets(dataset, pools[4], recipe, range(LOADED_VIEWS)),
+        "online, 6 mentors": OnlineTargets(dataset, pools[6], recipe, range(LOADED_VIEWS)),
     }
     ways = {"": False}
     try:
@@ -140,18 +135,8 @@ def _with_six_mentors(settings: Settings, material: Material) -> Material:
     help="auto: a CUDA device, which must be there; or any that torch knows, such as cpu.",
 )
 @click.option("--quick", is_flag=True, help="Only see that everything works: small sizes.")
-@click.option(
-    "--repeats",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="Interleaved rounds; the median counts.",
-)
-@click.option(
-    "--data-dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with cifar-100-python/ and mentors/cifar100/.  [default: $KDCACHE_DATA]",
-)
+@repeats_option(default=5)
+@data_dir_option
 def main(device: str, quick: bool, repeats: int, data_dir: Path | None) -> None:
     """Epochs, waiting and precompute on a GPU."""
     if device == "auto" and not torch.cuda.is_available():

@@ -4,17 +4,23 @@ A forward pass costs the same whatever the weights are; only what encoding loses
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from kdcache.checkpoints import save_weights
 from kdcache.datasets import ImageDataset, open_dataset
 from kdcache.mentor_library import SUFFIXES, library_stem
 from kdcache.mentors import Mentor, RunShape, load_mentor
 from kdcache.models import build_network
+from kdcache.precompute import precompute_targets
+from kdcache.store import TargetStore
 
 REAL_MENTORS = ("r20", "r32", "r44", "r56")
+LOADED_VIEWS = 3  # that a stream cycles through: of two both would stay in memory
+CPU = torch.device("cpu")
 STAND_IN_MENTORS = ("r8", "r14")
 
 
@@ -63,6 +69,25 @@ class Material:
         if self.real:
             return f"{self.dataset}, {networks}"
         return f"STAND-IN: {self.dataset}, {networks} with random weights"
+
+
+def mentored_store(
+    settings: Settings,
+    dataset: ImageDataset,
+    mentors: Sequence[Mentor],
+    *,
+    views: int = LOADED_VIEWS,
+    device: torch.device = CPU,
+) -> TargetStore:
+    """What these mentors say of a dataset, by the default encoder."""
+    return precompute_targets(
+        dataset,
+        mentors,
+        store=settings.folder / "store",
+        views=views,
+        device=device,
+        batch_size=settings.run_shape.batch,
+    )
 
 
 def default_data_dir() -> Path | None:

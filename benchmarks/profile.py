@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.material import Settings, find_material
+from benchmarks.material import Settings, find_material, mentored_store
 from benchmarks.paired import spread
 from benchmarks.steps import BATCH, make_loop, run_epoch
 from benchmarks.table import Row, Skipped, milliseconds
 from kdcache.classroom import ClassroomLoss
-from kdcache.precompute import PrecomputeJob
 from kdcache.stream import TargetStream
 from kdcache.train.loop import TrainingLoop
 
@@ -37,15 +36,8 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
     device = torch.device("cpu")
     material = find_material(settings)
     dataset = material.open(settings.size(full=1024, quick=2 * BATCH))
-    job = PrecomputeJob(
-        dataset,
-        material.load_mentors(dataset),
-        store=settings.folder / "store",
-        views=3,  # of two both would stay in memory, and none be loaded
-        device=device,
-        batch_size=settings.run_shape.batch,
-    )
-    stream = TargetStream(job.run().store, list(material.mentors), device)
+    store = mentored_store(settings, dataset, material.load_mentors(dataset), device=device)
+    stream = TargetStream(store, list(material.mentors), device)
     loop = make_loop(
         material, dataset, stream, ClassroomLoss(), folder=settings.folder / "none", device=device
     )

@@ -12,29 +12,21 @@ from numpy.typing import NDArray
 from benchmarks import synthetic
 from benchmarks.material import Settings
 from benchmarks.paired import Budget, Spread, interleave, ratio, require_same, spread, timed
+from benchmarks.synthetic import MENTORS
 from benchmarks.table import Row, Skipped, milliseconds, number
 from kdcache.resident import ResidentView, checked_files
 from kdcache.store import TargetStore, open_store
 from kdcache.store.checked_files import SETTLED_NS
 from kdcache.stream import TargetStream
 
-MENTORS = 6
 CPU = torch.device("cpu")
 FIRST_BATCH = Budget(limit=1, aim=0.3, higher_is_better=False)
 
 
 def measure(settings: Settings) -> Iterator[Row | Skipped]:
     """CIFAR-100's sizes for what depends on bytes, 240 views for what depends on their number."""
-    samples = settings.size(full=50_000, quick=2_000)
     blocks = settings.size(full=7, quick=2)
-    store = synthetic.make_store(
-        settings.folder / "wide",
-        samples,
-        mentors=MENTORS,
-        views=2,
-        blocks=blocks,
-        same_chunks=False,
-    )
+    store = synthetic.cifar_sized(settings, views=2)
     yield from _random_batches(settings, store)
     yield from _loading(settings, store)
     views = settings.size(full=240, quick=4)
@@ -50,7 +42,7 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
         yield _first_batch(
             settings, long, f"{MENTORS} mentors x {views} views x {blocks_a_view} blocks"
         )
-    yield _first_batch(settings, store, f"{MENTORS} x 2 views of {samples:,} samples")
+    yield _first_batch(settings, store, f"{MENTORS} x 2 views of {store.num_samples:,} samples")
     yield _memory(store)
 
 

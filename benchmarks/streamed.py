@@ -12,24 +12,18 @@ from numpy.typing import NDArray
 from benchmarks import synthetic
 from benchmarks.material import Settings
 from benchmarks.paired import Budget, Side, interleave, ratio, require_same, timed
+from benchmarks.synthetic import MENTORS
 from benchmarks.table import Row, Skipped, milliseconds
 from kdcache.store import TargetStore
 from kdcache.stream import TargetStream
 
-MENTORS, VIEWS = 6, 3
+VIEWS = 3
 BATCHES = (128, 256, 1024)
 
 
 def measure(settings: Settings) -> Iterator[Row | Skipped]:
     """Epochs, each of another view, against the same batches of one view that is mapped already."""
-    store = synthetic.make_store(
-        settings.folder / "store",
-        settings.size(full=50_000, quick=2_000),
-        mentors=MENTORS,
-        views=VIEWS,
-        blocks=settings.size(full=7, quick=2),
-        same_chunks=False,
-    )
+    store = synthetic.cifar_sized(settings, views=VIEWS)
     shape = (MENTORS, store.num_samples, synthetic.NUM_CLASSES)
     raw_file = settings.folder / "raw.float16"
     rows_NMC = store.targets(0, store.index_N)

@@ -7,11 +7,10 @@ from dataclasses import replace
 import torch
 
 from benchmarks import synthetic
-from benchmarks.material import Settings, find_material
+from benchmarks.material import Settings, find_material, mentored_store
 from benchmarks.paired import interleave, ratio, timed
 from benchmarks.steps import BATCH
 from benchmarks.table import Row, Skipped, milliseconds
-from kdcache.precompute import PrecomputeJob
 from kdcache.store import TargetStore
 from kdcache.stream import TargetStream
 from kdcache.train import TrainConfig, train_student, train_sweep
@@ -38,18 +37,7 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
     material = find_material(replace(settings, data_dir=None))
     few = settings.size(full=4 * BATCH, quick=BATCH)  # a step costs the same either way
     dataset = material.open(few)
-    store = (
-        PrecomputeJob(
-            dataset,
-            material.load_mentors(dataset),
-            store=settings.folder / "store",
-            views=VIEWS,
-            device="cpu",
-            batch_size=settings.run_shape.batch,
-        )
-        .run()
-        .store
-    )
+    store = mentored_store(settings, dataset, material.load_mentors(dataset), views=VIEWS)
     common = TrainConfig(
         student=material.student,
         dataset=material.dataset,

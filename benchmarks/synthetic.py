@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.material import Settings
 from kdcache.datasets import ImageDataset, Preprocessing
 from kdcache.datasets.image_dataset import array_dataset
 from kdcache.encode import LOGITS, find_encoder
@@ -27,6 +28,7 @@ from kdcache.store import (
 from kdcache.store.sealed import BLANK, SEAL, seal
 from kdcache.views import CropFlip
 
+MENTORS = 6
 NUM_CLASSES = 100
 # Commit records carry such sums; a store opens slower with them than without.
 ERROR_SUMS = {
@@ -69,6 +71,21 @@ def generated_dataset(num_samples: int, num_classes: int, size: int = 8) -> Imag
         num_classes=num_classes,
         preprocessing=Preprocessing(mean=(0.5,) * 3, std=(0.25,) * 3),
         view_parameters={"size": size, "padding": 1, "flip": True},
+    )
+
+
+def cifar_sized(settings: Settings, *, views: int, blocks: int | None = None) -> TargetStore:
+    """Six mentors of 100 classes on 50,000 samples, every chunk of its own values.
+
+    `blocks` a view; None: as many as CIFAR-100 has.
+    """
+    return make_store(
+        settings.folder / "wide",
+        settings.size(full=50_000, quick=2_000),
+        mentors=MENTORS,
+        views=views,
+        blocks=settings.size(full=7, quick=2) if blocks is None else blocks,
+        same_chunks=False,
     )
 
 

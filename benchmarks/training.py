@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.material import Material, Settings, find_material
+from benchmarks.material import Material, Settings, find_material, mentored_store
 from benchmarks.paired import (
     Budget,
     Side,
@@ -34,7 +34,6 @@ from kdcache.datasets import ImageDataset
 from kdcache.loader import Batch, ReplayLoader
 from kdcache.mentors import MentorPool
 from kdcache.online import OnlineTargets
-from kdcache.precompute import PrecomputeJob
 from kdcache.sources import LabelsOnly
 from kdcache.store import TargetStore
 from kdcache.stream import TargetStream
@@ -55,17 +54,10 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
     """
     material = find_material(settings)
     dataset = material.open(settings.size(full=512, quick=BATCH))
-    store = PrecomputeJob(
-        dataset,
-        material.load_mentors(dataset),
-        store=settings.folder / "store",
-        views=3,  # of two both would stay in memory, and none be loaded
-        device=CPU,
-        batch_size=settings.run_shape.batch,
-    ).run()
+    store = mentored_store(settings, dataset, material.load_mentors(dataset))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # two views go a long way here, on purpose
-        experiment = _Experiment(settings, material, dataset, store.store)
+        warnings.simplefilter("ignore")  # few views go a long way here, on purpose
+        experiment = _Experiment(settings, material, dataset, store)
         experiment.require_same_batches()
         yield experiment.store_against_labels()
         yield from experiment.online_against_store()

@@ -10,9 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks import page_cache, peak, synthetic
+from benchmarks import peak, synthetic
 from benchmarks.material import Settings
+from benchmarks.page_cache import StillCached, forget_pages
 from benchmarks.paired import Budget, Spread, interleave, ratio, require_same, spread, timed
+from benchmarks.synthetic import MENTORS
 from benchmarks.table import Row, Skipped, number
 from kdcache import ClassroomLoss
 from kdcache.datasets import ImageDataset
@@ -24,7 +26,6 @@ from kdcache.sources import LabelsOnly
 from kdcache.store import TargetStore
 from kdcache.stream import TargetStream
 
-MENTORS = 6
 BATCH = 256
 CPU = torch.device("cpu")
 IMAGENET, IMAGENET_CLASSES, IMAGENET_BLOCKS = 1_281_167, 1000, 157
@@ -38,15 +39,9 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
 
 
 def _against_memmap(settings: Settings) -> Row:
-    samples, blocks = settings.size(50_000, 2_000), settings.size(28, 8)
-    store = synthetic.make_store(
-        settings.folder / "wide",
-        samples,
-        mentors=MENTORS,
-        views=1,
-        blocks=blocks,
-        same_chunks=False,
-    )
+    blocks = settings.size(28, 8)
+    store = synthetic.cifar_sized(settings, views=1, blocks=blocks)
+    samples = store.num_samples
     rows_NMC = store.targets(0, store.index_N)
     raw_file = settings.folder / "raw.float16"
     rows_NMC.transpose(1, 0, 2).astype(np.float16).tofile(raw_file)
@@ -124,7 +119,12 @@ def _imagenet(settings: Settings) -> Iterator[Row]:
 
 def _reading(stream: TargetStream, order: NDArray[np.int64], cold: bool, sizes: str) -> Row:
     """One epoch of targets alone, decoded."""
-    left = page_cache.forget(_chunks(stream.store)) if cold else None
+    state = "page cache as the epoch before left it"
+    if cold:
+        try:
+            state = f"{forget_pages(_chunks(stream.store)):.1%} of it in page cache"
+        except StillCached as error:
+            state = f"not cold: {error}"
     checked_files.clear()
     started = time.perf_counter()
     for _ in _epoch(stream, order, BATCH):
@@ -132,9 +132,6 @@ def _reading(stream: TargetStream, order: NDArray[np.int64], cold: bool, sizes: 
     seconds = time.perf_counter() - started
     found = spread([len(order) / seconds])
     rate = f"{gigabytes(_view_bytes(stream.store) / seconds)}/s as stored"
-    state = "page cache as the epoch before left it"
-    if cold:
-        state = "no page cache told" if left is None else f"{100 * left:.1f}% of it in page cache"
     return Row(
         what=f"ImageNet's size, reading alone{', cold disk' if cold else ''}",
         measured=found,

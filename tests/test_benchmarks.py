@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.__main__ import GROUPS, main
-from benchmarks.cold import StillCached, cached_pages, forget_pages
 from benchmarks.material import Settings
+from benchmarks.page_cache import StillCached, cached_pages, forget_pages
 from benchmarks.paired import (
     Budget,
     SidesDiffer,

@@ -16,7 +16,8 @@ from benchmarks.material import Settings
 from benchmarks.paired import Side, Spread, interleave, ratio, require_same, timed
 from benchmarks.readers import containers, files, on_our_store, ours
 from benchmarks.readers.reader import Given, Opened, Reader
-from benchmarks.streamed import BATCHES, MENTORS, VIEWS, shuffled_batches, streamed_epochs
+from benchmarks.streamed import BATCHES, VIEWS, shuffled_batches, streamed_epochs
+from benchmarks.synthetic import MENTORS
 from benchmarks.table import Row, Skipped, milliseconds, number
 from kdcache.stream import TargetStream
 
@@ -112,15 +113,8 @@ def measure(settings: Settings) -> Iterator[Row | Skipped]:
     Every reader goes through the same shuffled epoch; the slow ones not so far. The Zarr readers
     use threads of their own. Workers, with which users would hide some of it, are left out.
     """
-    samples = settings.size(full=50_000, quick=2_000)
-    store = synthetic.make_store(
-        settings.folder / "store",
-        samples,
-        mentors=MENTORS,
-        views=VIEWS,
-        blocks=settings.size(full=7, quick=2),
-        same_chunks=False,
-    )
+    store = synthetic.cifar_sized(settings, views=VIEWS)
+    samples = store.num_samples
     logits_NMC = store.targets(VIEW, store.index_N).astype(np.float16)
     batches = {size: shuffled_batches(samples, size) for size in BATCHES}
     opened: dict[str, Opened] = {}
