@@ -6,11 +6,12 @@ written knows every one of them. Whoever writes last has therefore seen all; who
 a push that the next one gathers. Nothing here asks a clock.
 """
 
+import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from kdcache.errors import KdcacheError, RunFailed, StoreError, UsageError
+from kdcache.errors import DamagedTargets, RunFailed, StoreError, Unreachable, UsageError
 from kdcache.remote import Connection, NotListed, NotThere, folder_of, is_url
 from kdcache.share.hub_card import hub_card
 from kdcache.store import TargetStore, open_store
@@ -23,6 +24,7 @@ from kdcache.store.hub_documents import (
     fetch_document,
     is_hub,
     list_store,
+    listed_mentor,
     marker,
     opened_document,
     read_index_document,
@@ -32,6 +34,7 @@ from kdcache.store.hub_layout import (
     HUB_FORMAT,
     HUB_INDEX,
     HUB_MARKER,
+    MENTORS,
     gathered_name,
     parse_push,
     push_name,
@@ -108,6 +111,11 @@ class Hub:
         self.connection.put(name, content)
         self.gather()
 
+    def put_card(self, fingerprint: str) -> None:
+        """Writes the card of a store that is shown."""
+        card = store_card(open_store(self.store_address(fingerprint)))
+        self.connection.put(f"{store_folder(fingerprint)}/{CARD}", card.encode())
+
     def gather(self) -> None:
         """Makes what is shown of every store, and the index, of all pushes and mentors there.
 
@@ -132,7 +140,7 @@ class Hub:
         for fingerprint, names in sorted(pushes.items()):
             listed = known.stores.get(fingerprint)
             if listed is None or frozenset(listed.pushes) != names:
-                listed = self._gather_store(fingerprint, names)
+                listed = self._gather_store(fingerprint, names) or listed
             if listed is not None:
                 stores[fingerprint] = listed
         entries = {entry.get("file"): entry for entry in known.mentors}
@@ -177,6 +185,8 @@ class Hub:
             if content is None or _sha256(content) != sha256:
                 return None
             pushed = GatheredStore.from_json(opened_document(content, origin), origin)
+        except Unreachable:
+            raise
         except StoreError:
             return None
         return pushed if pushed.manifest.fingerprint == fingerprint else None
@@ -185,9 +195,7 @@ class Hub:
         """The index as it is; an empty one where it is missing or damaged: it is made anew."""
         try:
             return read_index_document(self.connection) or HubIndex()
-        except StoreError as error:
-            if error.exit_code == 1 and "network" in str(error):
-                raise
+        except DamagedTargets:
             return HubIndex()
 
     def _pushes(self) -> dict[str, frozenset[str]]:
@@ -200,16 +208,16 @@ class Hub:
         return {fingerprint: frozenset(names) for fingerprint, names in found.items()}
 
     def _mentor_names(self) -> frozenset[str]:
-        return frozenset(name for name in self._names("mentors") if name.endswith(".json"))
+        return frozenset(name for name in self._names(MENTORS) if name.endswith(".json"))
 
     def _mentor_entry(self, name: str) -> Mapping[str, Any] | None:
         """What the index says of a mentor's checkpoint; None for an entry that is none."""
-        from kdcache.share.checkpoints import listed_entry
-
         try:
-            document = fetch_document(self.connection, f"mentors/{name}")
-            return None if document is None else listed_entry(name, document)
-        except KdcacheError:
+            document = fetch_document(self.connection, f"{MENTORS}/{name}")
+            return None if document is None else {"file": name, **listed_mentor(document)}
+        except Unreachable:
+            raise
+        except (StoreError, ValueError):
             return None
 
     def _names(self, folder: str) -> list[str]:
@@ -232,11 +240,4 @@ def default_hub(given: str | None) -> str:
 
 
 def _sha256(content: bytes) -> str:
-    import hashlib
-
     return hashlib.sha256(content).hexdigest()
-
-
-def names_of(stores: Iterable[ListedStore]) -> list[str]:
-    """Mentors of these stores, once each."""
-    return sorted({one.mentor for store in stores for one in store.targets})
