@@ -11,7 +11,9 @@ def hub_card(index: HubIndex, url: str) -> str:
     Texts out of stores are of whoever pushed them: what could be markup is left out.
     """
     rows = [_row(store) for _, store in sorted(index.stores.items())]
-    table = "\n".join(["| store | dataset | views | mentors | MB |", "|---|---|---|---|---|", *rows])
+    table = "\n".join(
+        ["| store | dataset | views | mentors | MB |", "|---|---|---|---|---|", *rows]
+    )
     mentors = ", ".join(
         f"{plain(str(entry['name']))} ({plain(str(entry['dataset']))})" for entry in index.mentors
     )

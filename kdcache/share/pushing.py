@@ -203,9 +203,7 @@ class PushJob:
             seconds=time.perf_counter() - started,
         )
 
-    def _moved(
-        self, should_stop: Callable[[], bool]
-    ) -> Iterator[tuple[_Chunk, str | None]]:
+    def _moved(self, should_stop: Callable[[], bool]) -> Iterator[tuple[_Chunk, str | None]]:
         """Each planned chunk, and why it was not moved (it is damaged); None: it was."""
         if self.hub.connection.commits_puts:
             yield from self._moved_together(should_stop)
@@ -241,7 +239,9 @@ class PushJob:
         payload = read_payload_of(self.store, chunk.stored, chunk.record.key).payload
         return b"".join((payload, chunk.record.checksum.to_bytes(CHECKSUM_BYTES, "little")))
 
-    def _show(self, damaged: Collection[tuple[str | None, str | None, int | None, int | None]]) -> None:
+    def _show(
+        self, damaged: Collection[tuple[str | None, str | None, int | None, int | None]]
+    ) -> None:
         """States what is there now, once all of it is: its bytes are asked for again."""
         self._put_lists()
         arrays = {}
