@@ -93,7 +93,10 @@ class Hub:
             names = {name for name in self.connection.names("") if not name.startswith(".")}
         except (NotThere, NotListed):
             names = set()
-        if names - {CARD, HUB_MARKER}:
+        if HUB_MARKER in names:  # somebody was first, since we asked
+            is_hub(self.connection)
+            return
+        if names - {CARD}:
             raise StoreError(
                 f"{self.url} holds something else than a hub ({', '.join(sorted(names)[:5])}). "
                 f"Name a new or empty folder, such as {self.url}/kdcache"
