@@ -1,6 +1,7 @@
 """Commands that share stores: `kdcache push`, `kdcache list`."""
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -76,22 +77,31 @@ def push(store: str, hub: str | None, **options: Any) -> None:
 @click.argument("hub", metavar="[HUB]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 def list_stores(hub: str | None, as_json: bool) -> None:
-    """Show which stores and mentors a hub holds; one request."""
-    from kdcache.share import Hub, default_hub
+    """Show which stores and mentors a hub holds; one request.
 
-    found = Hub(default_hub(hub))
-    index = found.index()
+    Where neither HUB nor $KDCACHE_HUB names one: the stores under $KDCACHE_HOME.
+    """
+    from kdcache.share import Hub, default_hub, local_stores
+
+    if hub or os.environ.get("KDCACHE_HUB"):
+        found = Hub(default_hub(hub))
+        index, address = found.index(), found.short_address
+        none = f"{found.url} holds no store yet. Push one with: kdcache push STORE {found.url}"
+    else:
+        index, places = local_stores()
+        address = places.__getitem__
+        none = "no store under $KDCACHE_HOME. Make one with `kdcache precompute`, or name a HUB"
     if as_json:
         document = index.to_json()
         for store in document["stores"]:
-            store["address"] = found.store_address(store["fingerprint"])
+            store["address"] = address(store["fingerprint"])
         click.echo(json.dumps(document, indent=2))
         return
-    for store in index.stores.values():
-        _print_store(found.short_address(store.fingerprint), store)
+    for fingerprint, listed in index.stores.items():
+        _print_store(address(fingerprint), listed)
     _print_mentors(index)
     if not index.stores:
-        tell(f"{found.url} holds no store yet. Push one with: kdcache push STORE {found.url}")
+        tell(none)
 
 
 def _print_store(address: str, store: "ListedStore") -> None:
