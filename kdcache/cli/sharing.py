@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -85,7 +86,8 @@ def list_stores(hub: str | None, as_json: bool) -> None:
 
     if hub or os.environ.get("KDCACHE_HUB"):
         found = Hub(default_hub(hub))
-        index, address = found.index(), found.short_address
+        index = found.index()
+        address: Callable[[str], str] = found.short_address
         none = f"{found.url} holds no store yet. Push one with: kdcache push STORE {found.url}"
     else:
         index, places = local_stores()

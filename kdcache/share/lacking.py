@@ -30,7 +30,7 @@ class ChunkToPush:
 def choose_chunks(
     store: TargetStore, mentors: Sequence[str] | None, views: set[int] | None
 ) -> Chosen:
-    """Each kind of each mentor, with its committed chunks. Raises MissingTargets, DamagedTargets."""
+    """Each kind of each mentor, with its chunks. Raises MissingTargets, DamagedTargets."""
     chosen = []
     for name in dict.fromkeys(store.mentors if mentors is None else mentors):
         for kind in [kind for kind in KINDS if kind in store.kinds(name)] or [LOGITS.name]:
