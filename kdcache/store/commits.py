@@ -142,7 +142,7 @@ def prepare_chunk(
     content = [payload, struct.pack("<I", record.checksum)]
     chunk_aside = durable.write_aside(chunk, content, within=array.root)
     try:
-        document = seal({**asdict(record), SEAL: BLANK})
+        document = seal({**vars(record), SEAL: BLANK})
         record_aside = durable.write_aside(
             array.commits / record.file_name, [document], within=array.root
         )
