@@ -9,6 +9,7 @@ from kdcache.cli.demo import demo
 from kdcache.cli.export import export
 from kdcache.cli.group import KdcacheGroup
 from kdcache.cli.precompute import precompute
+from kdcache.cli.sharing import merge, pull
 from kdcache.cli.stores import inspect, verify
 from kdcache.cli.train import evaluate, train_mentor, train_student
 
@@ -26,6 +27,8 @@ def main() -> None:
 for command in (
     precompute,
     export,
+    merge,
+    pull,
     train_student,
     train_mentor,
     evaluate,
