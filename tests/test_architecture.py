@@ -23,7 +23,7 @@ LAYERS = (
     ("calibration", "resident", "wanted"),
     ("windowed",),
     ("stream", "online", "plan", "defaults", "filling", "recalibration"),
-    ("pixels",),
+    ("pixels", "row_checks"),
     ("loader", "precompute", "exporting"),
     ("train",),
     ("inspection", "verification", "against"),
