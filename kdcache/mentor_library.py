@@ -36,9 +36,10 @@ def find_checkpoint(name: str, dataset_name: str) -> Path:
     looked = "\n".join(f"  {folder / stem}{{{','.join(SUFFIXES)}}}" for folder in folders)
     raise CheckpointError(
         f"mentor {name!r} has no checkpoint for {dataset_name}. Looked for\n{looked}\n"
-        f"Three ways to get one: train it (kdcache train-mentor {name} --dataset {dataset_name}), "
-        "put a file there, or name one (--checkpoint "
-        f"{name}=FILE)"
+        f"Four ways to get one: train it (kdcache train-mentor {name} --dataset {dataset_name}), "
+        f"put a file there, name one (--checkpoint {name}=FILE), or take a teammate's from a hub "
+        f"(kdcache pull-mentor {name} --dataset {dataset_name} --hub URL; kdcache push-mentor puts "
+        "one there)"
     )
 
 
