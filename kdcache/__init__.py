@@ -6,6 +6,7 @@ The public names, each loaded when first used (importing kdcache does not import
     kdcache.views.CropFlip(size=32, padding=4)        replayable views
     kdcache.precompute_targets(dataset, ["r56"])      run the mentors once
     kdcache.export_store(path, new, encoder="auto")   encode what they said anew
+    kdcache.merge_stores(path_or_url, path)           copy what a store has into another
     kdcache.open_store(path_or_url)                   what they said: .targets(view, index)
     kdcache.TargetStream(store)                       the same, whole views in the background
     kdcache.ReplayLoader(dataset, store)              batches of views with their targets
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         LossShapes,
         SoftLoss,
     )
+    from kdcache.copying import CopyJob, merge_stores
     from kdcache.datasets import ImageDataset, Preprocessing, open_dataset
     from kdcache.exporting import ExportJob, export_store
     from kdcache.inspection import inspect_store
@@ -72,6 +74,7 @@ _HOMES = {
         "LossShapes",
         "SoftLoss",
     ),
+    "kdcache.copying": ("CopyJob", "merge_stores"),
     "kdcache.datasets": ("ImageDataset", "Preprocessing", "open_dataset"),
     "kdcache.exporting": ("ExportJob", "export_store"),
     "kdcache.inspection": ("inspect_store",),
@@ -101,6 +104,7 @@ __all__ = [
     "Batch",
     "CAMKDLoss",
     "ClassroomLoss",
+    "CopyJob",
     "CrossEntropyLoss",
     "DISTLoss",
     "DKDLoss",
@@ -135,6 +139,7 @@ __all__ = [
     "inspect_classroom",
     "inspect_store",
     "load_mentor",
+    "merge_stores",
     "models",
     "open_dataset",
     "open_store",

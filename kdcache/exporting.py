@@ -27,7 +27,7 @@ from kdcache.defaults import existing_store, require_kept_fidelity, stored_encod
 from kdcache.encode import KINDS, LOGITS, Encoder, find_encoder
 from kdcache.errors import MissingTargets, UsageError
 from kdcache.filling import Progress, fill_store, never
-from kdcache.plan import MOST_CHUNKS, soundness
+from kdcache.plan import soundness
 from kdcache.recalibration import recalibrate, require_finer
 from kdcache.store import (
     ChunkKey,
@@ -39,10 +39,10 @@ from kdcache.store import (
     local_path,
     open_store,
     refuse_foreign,
-    require_equal,
     require_files,
     view_ranges,
 )
+from kdcache.two_stores import asked_views, require_views_of
 from kdcache.wanted import TargetsKey, Wanted, encoder_of, present_targets
 
 
@@ -101,7 +101,7 @@ class ExportJob:
         refuse_foreign(self.root)
         existing = existing_store(self.root, manifest)
         if existing is not None:
-            _require_same_views(self.source, existing)
+            require_views_of(self.source, existing)
         names = list(dict.fromkeys(self.source.mentors if mentors is None else mentors))
         if not names:
             raise MissingTargets(f"{self.source.root} has no mentor; there is nothing to export")
@@ -143,7 +143,7 @@ class ExportJob:
         self, logits: Sequence[StoredMentor], views: int | Sequence[int] | None
     ) -> dict[TargetsKey, list[ChunkKey]]:
         """The chunks to have of each of these mentors' kinds; their files are there."""
-        asked = _asked_views(views)
+        asked = asked_views(views)
         chosen = set(asked or ())
         blocks = self.source.manifest.num_blocks
         keys = {}
@@ -231,7 +231,7 @@ class ExportJob:
             self._views,
             self.calibrations.values(),
             (lambda store: self._fill(store, progress, should_stop)) if self.chunks else None,
-            lambda store: _require_same_views(self.source, store),
+            lambda store: require_views_of(self.source, store),
         )
         return ExportResult(
             store=open_store(self.root),
@@ -284,34 +284,3 @@ def export_store(
     """
     job = ExportJob(source, destination, encoder=encoder, **options)
     return job.run(progress=progress, should_stop=should_stop).store
-
-
-def _asked_views(views: int | Sequence[int] | None) -> list[int] | None:
-    """The numbers of views that are asked for; None: whatever is there. Raises UsageError."""
-    if views is None:
-        return None
-    asked = range(views) if isinstance(views, int) else sorted(set(views))
-    if not asked or not 0 <= asked[0] <= asked[-1] < MOST_CHUNKS:
-        raise UsageError(
-            f"--views is how many, or a list of numbers from 0 to {MOST_CHUNKS - 1:,}; got {views}"
-        )
-    return list(asked)
-
-
-def _require_same_views(source: TargetStore, destination: TargetStore) -> None:
-    """Raises StoreMismatch unless both are of the same views, cut into the same blocks."""
-    sides = [
-        {
-            **manifest.dataset,
-            **{f"recipe {key}": value for key, value in manifest.recipe.items()},
-            "view_seed": manifest.view_seed,
-            "block": manifest.block,
-        }
-        for manifest in (source.manifest, destination.manifest)
-    ]
-    require_equal(
-        "what the views are made of",
-        (f"source {source.root}", sides[0]),
-        (f"destination {destination.root}", sides[1]),
-        "Name a new folder as the destination",
-    )

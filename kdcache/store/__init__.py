@@ -16,7 +16,7 @@ from kdcache.store.chunk_reading import (
     read_block,
     require_files,
 )
-from kdcache.store.chunks import ChunkReader, chunk_payload, most_payload
+from kdcache.store.chunks import ChunkReader, DamagedChunk, chunk_payload, most_payload
 from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.commits import STRANGER, commit_chunk, gather_commits, write_commit_index
 from kdcache.store.healing import healing_command, view_ranges
@@ -28,6 +28,7 @@ from kdcache.store.manifest import (
     read_mentor_manifest,
     require_equal,
 )
+from kdcache.store.payloads import RecordedPayload, commit_copy, read_payload_of
 from kdcache.store.replay_proof import dataset_at_hand, proven_dataset, require_replay
 from kdcache.store.spare_encoder import read_spare_encoder, stated_encoder
 from kdcache.store.store_writer import (
@@ -60,9 +61,11 @@ __all__ = [
     "ChunkReader",
     "CommitRecord",
     "Damage",
+    "DamagedChunk",
     "LabelledSamples",
     "Manifest",
     "MentorManifest",
+    "RecordedPayload",
     "StoredMentor",
     "TargetStore",
     "Verification",
@@ -71,6 +74,7 @@ __all__ = [
     "chunk_payload",
     "chunk_reader",
     "commit_chunk",
+    "commit_copy",
     "commit_targets",
     "dataset_at_hand",
     "decode_into",
@@ -96,6 +100,7 @@ __all__ = [
     "read_block",
     "read_manifest",
     "read_mentor_manifest",
+    "read_payload_of",
     "read_spare_encoder",
     "refuse_foreign",
     "remove_leftovers",

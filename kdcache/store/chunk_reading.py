@@ -56,7 +56,7 @@ def require_files(
                 reason = "the file is gone"
                 raise damaged_chunk(store, stored, record.key, path, reason) from None
             if size != record.bytes + CHECKSUM_BYTES:
-                healed = _healed(store, stored, record)
+                healed = healed_record(store, stored, record)
                 if healed is None or size != healed.bytes + CHECKSUM_BYTES:
                     reason = f"{size} bytes instead of {record.bytes + CHECKSUM_BYTES}"
                     raise damaged_chunk(store, stored, record.key, path, reason)
@@ -79,7 +79,7 @@ def read_block(
     try:
         _read(store, path, record, partial(reader.read_into, buffer))
     except DamagedChunk as error:
-        if healed := _healed(store, stored, record):
+        if healed := healed_record(store, stored, record):
             with suppress(DamagedChunk):
                 return _read(store, path, healed, partial(reader.read_into, buffer))
         raise damaged_chunk(store, stored, record.key, path, str(error)) from error
@@ -194,7 +194,7 @@ def _fetch(store: "TargetStore", stored: StoredMentor, path: Path, record: Commi
         with store.remote.holding(path, record):
             return
     except DamagedChunk as error:
-        if healed := _healed(store, stored, record):
+        if healed := healed_record(store, stored, record):
             with suppress(DamagedChunk), store.remote.holding(path, healed):
                 return
         raise damaged_chunk(store, stored, record.key, path, str(error)) from error
@@ -224,7 +224,7 @@ def _record(store: "TargetStore", stored: StoredMentor, key: ChunkKey) -> Commit
     )
 
 
-def _healed(
+def healed_record(
     store: "TargetStore", stored: StoredMentor, record: CommitRecord
 ) -> CommitRecord | None:
     """The record that now stands in this one's place, if somebody healed its chunk."""

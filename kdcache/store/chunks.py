@@ -117,12 +117,18 @@ def unpack_payload(payload: memoryview, buffer: memoryview, encoder: Encoder) ->
 
 
 def read_payload(
-    buffer: memoryview, path: Path, checksum: int, checked: CheckedFiles | None = None
+    buffer: memoryview,
+    path: Path,
+    checksum: int,
+    checked: CheckedFiles | None = None,
+    *,
+    hashes: bool = True,
 ) -> None:
     """Reads a whole chunk file: the payload into `buffer`, then its CRC32C.
 
-    `checked`: as `ChunkReader` has it. Raises DamagedChunk; OSError where this process may not or
-    cannot read it now.
+    `checked`: as `ChunkReader` has it. `hashes`: else the file's last bytes alone are compared with
+    `checksum`, and the payload is the caller's to check. Raises DamagedChunk; OSError where this
+    process may not or cannot read it now.
     """
     try:
         with untrusted.open_unbuffered(path, follow_links=False) as file:
@@ -132,6 +138,8 @@ def read_payload(
                 got += more
             trailer = file.read(CHECKSUM_BYTES + 1)
             if got == len(buffer) and len(trailer) == CHECKSUM_BYTES:
+                if not hashes and trailer == struct.pack("<I", checksum):
+                    return
                 _require_checksum(buffer, trailer, checksum, checked, state)
                 return
     except (FileNotFoundError, NotADirectoryError):
@@ -144,6 +152,22 @@ def read_payload(
         raise DamagedChunk(f"it cannot be read ({error.strerror})") from None
     _require_size(path, len(buffer))
     raise DamagedChunk("it changed while it was read")
+
+
+def load_payload(path: Path, payload_bytes: int, checksum: int) -> memoryview:
+    """A chunk file's payload in memory of its own, not hashed. Raises as `read_payload`."""
+    _require_size(path, payload_bytes)  # before memory is taken for it
+    payload = memoryview(bytearray(payload_bytes))
+    read_payload(payload, path, checksum, hashes=False)
+    return payload
+
+
+def require_whole(payload: memoryview, encoder: Encoder, raw_bytes: int) -> None:
+    """Raises DamagedChunk for a payload that is no whole chunk of `raw_bytes`; unpacks it."""
+    if not can_hold(len(payload), raw_bytes, encoder):
+        raise DamagedChunk(f"{len(payload)} bytes cannot be a chunk of {raw_bytes}")
+    if encoder.compression is not None:
+        _decompress(payload, memoryview(bytearray(raw_bytes)))
 
 
 def _require_checksum(

@@ -1,4 +1,4 @@
-"""Commit records: the only truth about what a store holds, and the one function that makes them."""
+"""Commit records: the only truth about what a store holds, and the one writer of chunks."""
 
 import hashlib
 import re
@@ -78,38 +78,47 @@ def commit_chunk(
     identity: str,
     encoder: Encoder,
 ) -> CommitRecord:
-    """Makes one chunk part of the store. All writing of chunks goes through here.
+    """Makes one chunk that was computed here part of the store, by `commit_recorded`.
+
+    Raises StoreError when the store's folder vanished or a link inside it leads elsewhere, OSError
+    when the disk is full or not writable.
+    """
+    view, block = key
+    record = CommitRecord(
+        view=view,
+        block=block,
+        rows=rows,
+        bytes=len(memoryview(payload).cast("B")),
+        crc32c=f"{crc32c(payload):08x}",
+        sha256=hashlib.sha256(payload).hexdigest(),
+        identity=identity,
+        correct=correct,
+        error_sums=dict(error_sums),
+    )
+    return commit_recorded(array, record, payload, encoder)
+
+
+def commit_recorded(
+    array: ArrayLocation, record: CommitRecord, payload: durable.Bytes, encoder: Encoder
+) -> CommitRecord:
+    """Makes one chunk part of the store: the only writer of chunks.
 
     The chunk is written aside and fsynced; then, under the store's lock, renamed into place, and
     its record appears the same way. A kill at any moment leaves either no record (the chunk counts
     as missing) or a whole one. If the chunk is committed already and is intact, it stays and its
     record is returned; if it is damaged, its record is withdrawn first and this chunk heals it.
 
-    Raises StoreError when the store's folder vanished or a link inside it leads elsewhere, OSError
-    when the disk is full or not writable.
+    That the record is the payload's is the caller's word. Errors as `commit_chunk`'s.
     """
-    view, block = key
-    checksum = crc32c(payload)
-    record = CommitRecord(
-        view=view,
-        block=block,
-        rows=rows,
-        bytes=len(memoryview(payload).cast("B")),
-        crc32c=f"{checksum:08x}",
-        sha256=hashlib.sha256(payload).hexdigest(),
-        identity=identity,
-        correct=correct,
-        error_sums=dict(error_sums),
-    )
-    chunk = array.chunk(view, block)
+    chunk = array.chunk(*record.key)
     require_folder(array.root)
     require_inside(array.root, chunk.parent)
     require_inside(array.root, array.commits)
-    content = [payload, struct.pack("<I", checksum)]
+    content = [payload, struct.pack("<I", record.checksum)]
     temporary = durable.write_aside(chunk, content, within=array.root)
     try:
         with store_lock(array.root):
-            present = [array.commits / name for name, _ in _listed_records(array, key)]
+            present = [array.commits / name for name, _ in _listed_records(array, record.key)]
             reader = ChunkReader(encoder, raw_size(payload, encoder))
             theirs = _intact_record(array, present, record, reader)
             if theirs is not None:

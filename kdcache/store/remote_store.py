@@ -268,6 +268,28 @@ class RemoteStore:
         """These will be read next, in this order."""
         self._chunks.expect([self._wanted(path, record) for path, record in chunks])
 
+    def payload(self, path: Path, record: CommitRecord) -> memoryview:
+        """A chunk's payload, fetched straight into memory; not hashed, the caller checks it.
+
+        Raises DamagedChunk for another size or last bytes, Unreachable.
+        """
+        wanted = self._wanted(path, record)
+        arriving = ArrivingDocument(wanted.bytes)
+        arriving.expected = wanted.bytes
+        try:
+            self._connection.fetch(wanted.name, arriving)
+        except NotThere:
+            raise DamagedChunk("the file is gone") from None
+        except TooLarge as error:
+            raise DamagedChunk(f"{error}, which it should have") from None
+        page = "; a web page arrived" if sounds_like_a_page(arriving.content) else ""
+        if arriving.got != wanted.bytes:
+            raise DamagedChunk(f"{arriving.got} bytes instead of {wanted.bytes}{page}")
+        content = memoryview(arriving.content)
+        if content[record.bytes :] != wanted.checksum.to_bytes(CHECKSUM_BYTES, "little"):
+            raise DamagedChunk(f"its CRC32C differs from the committed one{page}")
+        return content[: record.bytes]
+
     def _wanted(self, path: Path, record: CommitRecord) -> WantedChunk:
         return WantedChunk(
             path=path,

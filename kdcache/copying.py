@@ -1,0 +1,437 @@
+"""Copying chunks from one store to another of the same views: what merging and pulling are.
+
+    source -> payload -> check -> commit          encoded as it is, several chunks at once
+
+Nothing is decoded and nothing computed: a chunk arrives with the commit record that it was written
+with, is checked against it (size, CRC32C, SHA-256, identity, and that it unpacks), and is committed
+by the same function as any other. So the same copy run again goes on where it was cut.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdcache.defaults import existing_store
+from kdcache.encode import KINDS, LOGITS
+from kdcache.errors import DamagedTargets, MissingTargets, StoreError, UsageError
+from kdcache.filling import Progress, fill_store, never
+from kdcache.plan import soundness
+from kdcache.remote import CONNECTIONS
+from kdcache.store import (
+    ChunkKey,
+    CommitRecord,
+    Damage,
+    DamagedChunk,
+    StoredMentor,
+    TargetStore,
+    commit_copy,
+    healing_command,
+    local_path,
+    open_store,
+    read_payload_of,
+    refuse_foreign,
+    require_equal,
+)
+from kdcache.two_stores import asked_views, described_targets, require_views_of
+from kdcache.wanted import TargetsKey, Wanted, present_targets
+
+Check = Callable[[StoredMentor, ChunkKey, memoryview], str | None]
+PART_AT_ONCE = (
+    10  # what is on its way is at most a tenth of what is to be moved: a cut costs little
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """A chunk that is to be copied: whose (in the source), and as what it was committed there."""
+
+    stored: StoredMentor
+    record: CommitRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyResult:
+    """What a copy did.
+
+    `stopped`: it was asked to stop before it was done. `healed`: damaged or lost documents of the
+    destination that were made anew. `num_chunks`, `num_bytes`: copied. `damaged`: what the source
+    has damaged, `refused`: what the job's `check` refused; neither is in the destination.
+    `different`: chunks, by title, that both stores have sound and with other bytes; the
+    destination's stayed. `healing`: the command that computes what is damaged again; None where
+    nothing is.
+    """
+
+    store: TargetStore
+    stopped: bool
+    healed: Sequence[Path]
+    num_chunks: int
+    num_bytes: int
+    damaged: Sequence[Damage]
+    refused: Sequence[Damage]
+    different: Mapping[str, int]
+    healing: str | None
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether all that was to be copied is there now."""
+        return not (self.stopped or self.damaged or self.refused)
+
+
+class CopyJob:
+    """One copy: made, looked at, then run.
+
+    `source`: a store, its path or URL. `destination`: the path of a new store, or of one of the
+    same views, to which is added what it lacks or has damaged. `mentors`: names; None: all. Each
+    goes with all its kinds of targets. `views`: how many, or which; None: all. `chunks`: of these
+    mentors and kinds exactly these, of no others any; None: all. `check`: called from several threads for each chunk that arrived (the source's mentor, (view, block), payload); the
+    reason that it gives for refusing one, or None.
+
+    Attributes: `source`; `root`; `planned`: what moves, view by view; `num_bytes`: of it; `reused`:
+    chunks that the destination has already; `lacking`: views that are not complete in the source,
+    by title; `damaged`: what the source is known to have damaged before any chunk is read.
+
+    Raises UsageError for a destination that is the source; StoreMismatch when the destination is of
+    other views, or has another mentor of the same name; StoreError for a folder that is no store;
+    MissingTargets where the source has nothing of what is asked for, or of a mentor that is named;
+    DamagedTargets where a named mentor's documents are damaged.
+    """
+
+    def __init__(
+        self,
+        source: TargetStore | str | os.PathLike[str],
+        destination: str | os.PathLike[str],
+        *,
+        mentors: Sequence[str] | None = None,
+        views: int | Sequence[int] | None = None,
+        chunks: Mapping[TargetsKey, Collection[ChunkKey]] | None = None,
+        check: Check | None = None,
+    ) -> None:
+        self.source = source if isinstance(source, TargetStore) else open_store(source)
+        self.root = local_path(destination)
+        self._check = check
+        if os.path.realpath(self.root) == os.path.realpath(self.source.root):
+            raise UsageError(
+                f"{self.root} is the source itself; name another folder as the destination"
+            )
+        refuse_foreign(self.root)
+        existing = existing_store(self.root, self.source.manifest)
+        if existing is not None:
+            require_views_of(self.source, existing)
+        asked = asked_views(views)
+        self.damaged: list[Damage] = []
+        self._only = chunks
+        self._stored = self._choose_targets(mentors, None if asked is None else set(asked))
+        self._wanted = tuple(
+            Wanted(
+                mentor=stored.manifest,
+                kind=stored.kind,
+                encoder=stored.encoder,
+                width=stored.row_shape[0] if stored.kind.from_features else None,
+            )
+            for stored, _ in self._stored
+        )
+        self._views = {
+            one.key: stored.declared_views
+            if asked is self._only is None
+            else 1 + max(view for view, _ in keys)
+            for one, (stored, keys) in zip(self._wanted, self._stored, strict=True)
+        }
+        self.lacking = self._lacking(asked)
+        self._different: dict[str, int] = {}
+        self.planned, self.reused = self._plan(existing)
+        self.num_bytes = sum(move.record.bytes for move in self.planned)
+
+    def _choose_targets(
+        self, mentors: Sequence[str] | None, asked: set[int] | None
+    ) -> list[tuple[StoredMentor, list[ChunkKey]]]:
+        """Each kind of each mentor, and its chunks; what is damaged is noted, what is empty left.
+
+        A kind other than logits goes along even where nothing of it is committed yet.
+        """
+        chosen: list[tuple[StoredMentor, list[ChunkKey]]] = []
+        for name in dict.fromkeys(self.source.mentors if mentors is None else mentors):
+            of_it: list[tuple[StoredMentor, list[ChunkKey]]] = []
+            kinds = [kind for kind in KINDS if kind in self.source.kinds(name)] or [LOGITS.name]
+            for kind in kinds if self._only is None else [k for n, k in self._only if n == name]:
+                try:
+                    stored = self.source.mentor(name, kind)
+                except MissingTargets:
+                    raise
+                except StoreError as error:
+                    if mentors is not None and kind == LOGITS.name:
+                        raise
+                    self._note(name, kind, error)
+                    continue
+                keys = sorted(filter(self._chooses(name, kind, asked), stored.commits))
+                self._note_broken(stored, self._chooses(name, kind, asked))
+                if keys or (self._only is asked is None and of_it):
+                    of_it.append((stored, keys))
+            if mentors is not None and not of_it:
+                raise MissingTargets(self._nothing_of(f"mentor {name!r}", [name], asked))
+            chosen += of_it
+        if not chosen and self.damaged:
+            raise DamagedTargets(
+                f"nothing of {self.source.address} can be copied: {self.damaged[0]}. Heal it where "
+                "it lies, with the `kdcache precompute` command that made it"
+            )
+        if not chosen:
+            raise MissingTargets(self._nothing_of("any mentor", self.source.mentors, asked))
+        return chosen
+
+    def _chooses(
+        self, mentor: str, kind: str, asked: set[int] | None
+    ) -> Callable[[ChunkKey], bool]:
+        """Whether a chunk is asked for."""
+        only = None if self._only is None else self._only[mentor, kind]
+        return lambda key: (asked is None or key[0] in asked) and (only is None or key in only)
+
+    def _nothing_of(self, whose: str, names: Sequence[str], asked: set[int] | None) -> str:
+        what = "nothing" if asked is None else "none of these views"
+        remedy = f"Compute it with: {healing_command(self.source, names)}" if names else ""
+        return f"{self.source.address} has {what} of {whose} yet, so there is nothing to copy. " + (
+            remedy or "Compute something into it first, with `kdcache precompute`"
+        )
+
+    def _note(self, mentor: str, kind: str, error: StoreError) -> None:
+        path = self.source.shown(self.source.root / "mentors" / mentor.replace(":", "."))
+        self.damaged.append(Damage(mentor=mentor, kind=kind, path=path, reason=str(error)))
+
+    def _note_broken(self, stored: StoredMentor, chooses: Callable[[ChunkKey], bool]) -> None:
+        for wrong in stored.broken:
+            if chooses(wrong.key):
+                path = self.source.shown(wrong.path)
+                self.damaged.append(_damage(stored, wrong.key, path, wrong.reason))
+
+    def _lacking(self, asked: Sequence[int] | None) -> dict[str, list[int]]:
+        found = {}
+        for stored, _ in self._stored:
+            complete = set(stored.complete_views(self.source.manifest.num_blocks))
+            wanted = range(stored.declared_views) if asked is None else asked
+            found[stored.title] = [view for view in wanted if view not in complete]
+        return {title: views for title, views in found.items() if views}
+
+    def _plan(self, existing: TargetStore | None) -> tuple[list[Move], int]:
+        """What moves, views in order; and how many chunks the destination has sound."""
+        present: Mapping[TargetsKey, StoredMentor] = {}
+        if existing is not None:
+            present = self._present(existing)
+        is_sound = soundness(self.source.manifest, self._wanted, present)
+        moves, reused = [], 0
+        for one, (stored, keys) in zip(self._wanted, self._stored, strict=True):
+            for key in keys:
+                record = stored.commits[key]
+                if not is_sound(one, key):
+                    moves.append(Move(stored=stored, record=record))
+                    continue
+                reused += 1
+                if present[one.key].commits[key].sha256 != record.sha256:
+                    self._note_different(stored)
+        return sorted(moves, key=lambda move: move.record.key), reused
+
+    def _present(self, existing: TargetStore) -> Mapping[TargetsKey, StoredMentor]:
+        for stored, _ in self._stored:
+            try:
+                there = existing.mentor(stored.manifest.name, stored.kind.name)
+            except (MissingTargets, DamagedTargets):
+                continue
+            self._require_same(stored, there)
+        present = present_targets(existing, self._wanted)
+        for one, (stored, _) in zip(self._wanted, self._stored, strict=True):
+            if one.key in present:  # its documents may be damaged: then its records decide
+                self._require_same(stored, present[one.key])
+        return present
+
+    def _require_same(self, stored: StoredMentor, there: StoredMentor) -> None:
+        """Raises StoreMismatch unless both are the same mentor's, encoded by the same numbers."""
+        if stored.identity != there.identity:
+            require_equal(
+                f"mentor {stored.title!r}",
+                (f"source {self.source.address}", described_targets(stored)),
+                (f"destination {self.root}", described_targets(there)),
+                "Targets of one mentor must all be made alike: leave it out with --mentors, or "
+                "name a new folder as the destination",
+            )
+
+    def _note_different(self, stored: StoredMentor) -> None:
+        self._different[stored.title] = self._different.get(stored.title, 0) + 1
+
+    def run(
+        self, *, progress: Progress | None = None, should_stop: Callable[[], bool] = never
+    ) -> CopyResult:
+        """Copies what is planned; stops between chunks when asked to. `progress`: in bytes.
+
+        At most `CONNECTIONS` chunks, and at most a tenth of the bytes to move (one chunk at least),
+        are on their way at once; memory is what these take, and where they are compressed as much
+        again as they unpack to.
+
+        Raises Unreachable, RunFailed for a full disk, StoreError for a folder that vanished or
+        cannot be written. What arrived is committed.
+        """
+        started = time.perf_counter()
+        copied = _Copied()
+        _, healed = fill_store(
+            self.root,
+            self.source.manifest,
+            self.source,
+            self._wanted,
+            self._views,
+            (),
+            (lambda store: self._fill(store, copied, progress, should_stop))
+            if self.planned
+            else None,
+            lambda store: require_views_of(self.source, store),
+        )
+        damaged = [*self.damaged, *copied.damaged]
+        names = dict.fromkeys(d.mentor for d in damaged if d.mentor is not None)
+        return CopyResult(
+            store=open_store(self.root),
+            stopped=copied.seen < len(self.planned),
+            healed=healed,
+            num_chunks=copied.chunks,
+            num_bytes=copied.bytes,
+            damaged=damaged,
+            refused=copied.refused,
+            different=self._different,
+            healing=healing_command(self.source, names) if names else None,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _fill(
+        self,
+        store: TargetStore,
+        copied: "_Copied",
+        progress: Progress | None,
+        should_stop: Callable[[], bool],
+    ) -> int:
+        there = {one.key: store.mentor(*one.key) for one in self._wanted}
+        for one, (stored, _) in zip(self._wanted, self._stored, strict=True):
+            self._require_same(stored, there[one.key])  # another writer may have been first
+        pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="kdcache-copy")
+        waits = False  # an interruption does not wait for the network
+        try:
+            for move, outcome in self._outcomes(pool, store, there, should_stop):
+                copied.note(move, outcome, self.source)
+                if outcome.sha256 not in (None, move.record.sha256):
+                    self._note_different(move.stored)
+                if progress is not None:
+                    progress(copied.seen_bytes, self.num_bytes)
+            waits = True
+        except Exception:
+            waits = True
+            raise
+        finally:
+            pool.shutdown(wait=waits, cancel_futures=True)
+        return copied.chunks
+
+    def _outcomes(
+        self,
+        pool: ThreadPoolExecutor,
+        store: TargetStore,
+        there: Mapping[TargetsKey, StoredMentor],
+        should_stop: Callable[[], bool],
+    ) -> Iterator[tuple[Move, "_Outcome"]]:
+        """Copies all that is planned in threads, as many at once as may be; gives what came."""
+        left = deque(self.planned)
+        on_way: dict[Future[_Outcome], Move] = {}
+        most = self.num_bytes // PART_AT_ONCE
+        stopping = False
+        while left or on_way:
+            while left and not stopping and len(on_way) < CONNECTIONS:
+                taken = sum(move.record.bytes for move in on_way.values())
+                if on_way and taken + left[0].record.bytes > most:
+                    break
+                move = left.popleft()
+                key = (move.stored.manifest.name, move.stored.kind.name)
+                on_way[pool.submit(self._copy, store, there[key], move)] = move
+            done, _ = wait(on_way, timeout=0.2, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield on_way.pop(future), future.result()
+            stopping = stopping or should_stop()
+            if stopping:
+                left.clear()
+
+    def _copy(self, store: TargetStore, there: StoredMentor, move: Move) -> "_Outcome":
+        key = move.record.key
+        try:
+            chunk = read_payload_of(self.source, move.stored, key)
+            if self._check is not None:
+                reason = self._check(move.stored, key, chunk.payload)
+                if reason is not None:
+                    return _Outcome(refused=reason)
+            return _Outcome(sha256=commit_copy(store, there, chunk).sha256)
+        except DamagedChunk as error:
+            return _Outcome(damage=str(error))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """Of one chunk: the SHA-256 of what is committed now, or why nothing is."""
+
+    sha256: str | None = None
+    damage: str | None = None
+    refused: str | None = None
+
+
+class _Copied:
+    """What was copied so far."""
+
+    def __init__(self) -> None:
+        self.seen = self.seen_bytes = self.chunks = self.bytes = 0
+        self.damaged: list[Damage] = []
+        self.refused: list[Damage] = []
+
+    def note(self, move: Move, outcome: _Outcome, source: TargetStore) -> None:
+        record = move.record
+        self.seen += 1
+        self.seen_bytes += record.bytes
+        path = source.shown(move.stored.array.chunk(*record.key))
+        if outcome.damage is not None:
+            self.damaged.append(_damage(move.stored, record.key, path, outcome.damage))
+        elif outcome.refused is not None:
+            self.refused.append(_damage(move.stored, record.key, path, outcome.refused))
+        else:
+            self.chunks += 1
+            self.bytes += record.bytes
+
+
+def _damage(stored: StoredMentor, key: ChunkKey, path: str, reason: str) -> Damage:
+    return Damage(
+        mentor=stored.manifest.name,
+        kind=stored.kind.name,
+        view=key[0],
+        block=key[1],
+        path=path,
+        reason=reason,
+    )
+
+
+def merge_stores(
+    source: TargetStore | str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] = never,
+    **options: Any,
+) -> TargetStore:
+    """Copies what a store (also one at a URL) holds into another of the same views; returns that.
+
+    The options are `CopyJob`'s. Incremental: calling it again copies only what is missing or
+    damaged in the destination. Raises DamagedTargets where the source had damaged chunks: all
+    others were copied.
+    """
+    job = CopyJob(source, destination, **options)
+    result = job.run(progress=progress, should_stop=should_stop)
+    if result.damaged or result.refused:
+        first = [*result.damaged, *result.refused][0]
+        raise DamagedTargets(
+            f"{len(result.damaged) + len(result.refused)} chunks of {job.source.address} were not "
+            f"copied to {job.root}; all others were. The first: {first}"
+            + (f". Compute them again with: {result.healing}" if result.healing else "")
+        )
+    return result.store
