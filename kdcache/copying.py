@@ -89,8 +89,9 @@ class CopyJob:
     `source`: a store, its path or URL. `destination`: the path of a new store, or of one of the
     same views, to which is added what it lacks or has damaged. `mentors`: names; None: all. Each
     goes with all its kinds of targets. `views`: how many, or which; None: all. `chunks`: of these
-    mentors and kinds exactly these, of no others any; None: all. `check`: called from several threads for each chunk that arrived (the source's mentor, (view, block), payload); the
-    reason that it gives for refusing one, or None.
+    mentors and kinds exactly these, of no others any; None: all. `check`: called from several
+    threads for each chunk that arrived (the source's mentor, (view, block), payload); the reason
+    that it gives for refusing one, or None.
 
     Attributes: `source`; `root`; `planned`: what moves, view by view; `num_bytes`: of it; `reused`:
     chunks that the destination has already; `lacking`: views that are not complete in the source,
@@ -138,7 +139,7 @@ class CopyJob:
         )
         self._views = {
             one.key: stored.declared_views
-            if asked is self._only is None
+            if asked is None and self._only is None
             else 1 + max(view for view, _ in keys)
             for one, (stored, keys) in zip(self._wanted, self._stored, strict=True)
         }
@@ -170,7 +171,7 @@ class CopyJob:
                     continue
                 keys = sorted(filter(self._chooses(name, kind, asked), stored.commits))
                 self._note_broken(stored, self._chooses(name, kind, asked))
-                if keys or (self._only is asked is None and of_it):
+                if keys or (asked is None and self._only is None and of_it):
                     of_it.append((stored, keys))
             if mentors is not None and not of_it:
                 raise MissingTargets(self._nothing_of(f"mentor {name!r}", [name], asked))

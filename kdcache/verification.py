@@ -28,7 +28,6 @@ from kdcache.errors import (
 from kdcache.factories import require_named
 from kdcache.mentors import MentorPool, RunShape, load_mentor
 from kdcache.online import require_stored_mentor
-from kdcache.remote import is_url
 from kdcache.row_checks import unlike
 from kdcache.store import (
     METADATA,
@@ -39,6 +38,7 @@ from kdcache.store import (
     dataset_at_hand,
     decode_into,
     healing_command,
+    is_elsewhere,
     open_store,
     proven_dataset,
     stored_names,
@@ -105,7 +105,7 @@ def _healing(root: str | Path, found: Verification) -> str | None:
     try:
         store = open_store(root)
     except StoreError:
-        if is_url(root):
+        if is_elsewhere(root):
             return None
         names = ",".join(stored_names(Path(root))) or "MENTORS"
         command = shlex.join(["kdcache", "precompute", "--store", str(root), "--mentors", names])

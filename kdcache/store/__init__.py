@@ -28,6 +28,7 @@ from kdcache.store.manifest import (
     read_mentor_manifest,
     require_equal,
 )
+from kdcache.store.opening import is_elsewhere, local_path, open_store
 from kdcache.store.payloads import RecordedPayload, commit_copy, read_payload_of
 from kdcache.store.replay_proof import dataset_at_hand, proven_dataset, require_replay
 from kdcache.store.spare_encoder import read_spare_encoder, stated_encoder
@@ -45,7 +46,7 @@ from kdcache.store.store_writer import (
 )
 from kdcache.store.stored_mentor import StoredMentor, stored_as, title
 from kdcache.store.target_commits import commit_targets, require_finite
-from kdcache.store.target_store import TargetStore, local_path, open_store
+from kdcache.store.target_store import TargetStore
 from kdcache.store.tidying import forget_unused, keep_what_is_there, withdraw_strays
 from kdcache.store.verify import Damage, Verification, verify_store
 from kdcache.store.writers import explained, remove_leftovers, writing
@@ -86,6 +87,7 @@ __all__ = [
     "gather_commits",
     "healing_command",
     "is_damaged_store",
+    "is_elsewhere",
     "is_store",
     "keep_what_is_there",
     "loading_bytes",

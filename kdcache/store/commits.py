@@ -16,7 +16,7 @@ from kdcache.errors import StoreError
 from kdcache.store.chunks import ChunkReader, DamagedChunk, crc32c, raw_size
 from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.layout import ArrayLocation, listed, require_inside
-from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, read_sealed, seal, write_sealed
+from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, read_sealed, seal
 
 GONE = "the commit record is gone"
 STRANGER = "its record is of targets of another mentor, encoder or store"
@@ -125,8 +125,8 @@ def commit_recorded(
                 return theirs
             withdraw(array, present)
             durable.publish(temporary, chunk)
-            document = {**asdict(record), SEAL: BLANK}
-            write_sealed(array.commits / record.file_name, document, within=array.root)
+            path = array.commits / record.file_name
+            durable.write_file(path, sealed_record(record), within=array.root)
     finally:
         durable.remove(temporary)
     return record
@@ -190,10 +190,20 @@ def read_record(array: ArrayLocation, key: ChunkKey) -> CommitRecord | None:
 def write_commit_index(array: ArrayLocation, records: Iterable[CommitRecord]) -> None:
     """Gathers the records into one file, for opening a large store in one read."""
     require_inside(array.root, array.folder)
-    gathered = {record.file_name: asdict(record) for record in records}
-    content = seal({"records": gathered, SEAL: BLANK})
+    content = sealed_index(records)
     if len(content) <= MOST_INDEX_BYTES:
         durable.write_file(array.commit_index, content, within=array.root)
+
+
+def sealed_index(records: Iterable[CommitRecord]) -> bytes:
+    """The file that gathers these records."""
+    gathered = {record.file_name: asdict(record) for record in records}
+    return seal({"records": gathered, SEAL: BLANK})
+
+
+def sealed_record(record: CommitRecord) -> bytes:
+    """A record's file."""
+    return seal({**asdict(record), SEAL: BLANK})
 
 
 def _listed_records(

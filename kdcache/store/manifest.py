@@ -7,7 +7,7 @@ from typing import Any
 
 from kdcache.canonical import json_sha256
 from kdcache.encode import Encoder, TargetKind
-from kdcache.errors import StoreError, StoreMismatch, both_sides, differences
+from kdcache.errors import StoreError, StoreMismatch, UsageError, both_sides, differences
 from kdcache.store.layout import FORMAT, METADATA, MOST_VIEWS, member_name
 from kdcache.store.plain import require_plain
 from kdcache.store.sealed import BLANK, SEAL, read_sealed
@@ -113,23 +113,34 @@ def read_attributes(metadata: Path) -> dict[str, Any]:
 
 def read_manifest(root: Path) -> Manifest:
     """The manifest of the store at `root`, its seal, format and fingerprint checked."""
-    attributes = read_attributes(root / METADATA)
+    return manifest_of(read_attributes(root / METADATA), root)
+
+
+def manifest_of(attributes: Mapping[str, Any], origin: object) -> Manifest:
+    """The manifest that a root group's `attributes.kdcache` is, without its seal.
+
+    `origin`: where it is from, for messages. Raises StoreError for one of another format, or none
+    that a writer wrote.
+    """
     found = attributes.get("format")
     if found != FORMAT or type(found) is not int:
         raise StoreError(
-            f"{root} has store format {found!r}, this version of kdcache reads format {FORMAT}; "
+            f"{origin} has store format {found!r}, this version of kdcache reads format {FORMAT}; "
             f"use the version that wrote it ({_writer(attributes)}) or a later one"
         )
     try:
         manifest = Manifest(**attributes)
         _check_types(manifest)
     except (TypeError, KeyError, ValueError) as error:
-        raise StoreError(f"{root}: the manifest is not one of format {FORMAT} ({error})") from error
+        raise StoreError(
+            f"{origin}: the manifest is not one of format {FORMAT} ({error})"
+        ) from error
     expected = fingerprint(manifest.dataset, manifest.recipe, manifest.view_seed)
     if expected != manifest.fingerprint:
         raise StoreError(
-            f"{root}: the manifest was altered: it states the fingerprint {manifest.fingerprint}, "
-            f"its content has {expected}. Fetch the store again from where it came"
+            f"{origin}: the manifest was altered: it states the fingerprint "
+            f"{manifest.fingerprint}, its content has {expected}. Fetch the store again from where "
+            "it came"
         )
     return manifest
 
@@ -190,7 +201,11 @@ def _is_sampled_view(value: Any) -> bool:
 
 def read_mentor_manifest(group_metadata: Path) -> MentorManifest:
     """The identity of a stored mentor. Errors as `read_attributes`'s."""
-    attributes = read_attributes(group_metadata)
+    return mentor_of(read_attributes(group_metadata), group_metadata)
+
+
+def mentor_of(attributes: Mapping[str, Any], origin: object) -> MentorManifest:
+    """The mentor that a group's `attributes.kdcache` is, without its seal. Raises StoreError."""
     try:
         manifest = MentorManifest(**attributes)
         texts = (manifest.fingerprint, manifest.name, manifest.architecture)
@@ -203,8 +218,8 @@ def read_mentor_manifest(group_metadata: Path) -> MentorManifest:
         require_plain("it", manifest.to_json())
         member_name(manifest.name)
         return manifest
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"{group_metadata}: not a mentor of format {FORMAT} ({error})") from error
+    except (TypeError, ValueError, UsageError) as error:
+        raise StoreError(f"{origin}: not a mentor of format {FORMAT} ({error})") from error
 
 
 def require_equal(

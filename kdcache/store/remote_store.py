@@ -1,14 +1,14 @@
-"""A store at a URL: a mirror folder that fills on demand, and is then read like any store.
+"""A store elsewhere: a mirror folder that fills on demand, and is then read like any store.
 
 Documents are fetched whenever the store is opened; a sample list when it is first needed; a chunk
-right before it is read, or ahead of that. A commit record that the gathered index has is not
+right before it is read, or ahead of that. A commit record that a gathered document has is not
 fetched: an empty file of its name says that it is there.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 from filelock import FileLock
 
 from kdcache import durable, homes
-from kdcache.encode import KINDS
 from kdcache.errors import KdcacheError, StoreError
 from kdcache.remote import (
     CONNECTIONS,
@@ -24,7 +23,6 @@ from kdcache.remote import (
     ChunkFetcher,
     Connection,
     MirrorSpace,
-    NotListed,
     NotThere,
     TooLarge,
     WantedChunk,
@@ -35,35 +33,31 @@ from kdcache.remote import (
 )
 from kdcache.store.chunks import CHECKSUM_BYTES, DamagedChunk
 from kdcache.store.commit_record import ChunkKey, CommitRecord
-from kdcache.store.commits import (
-    MOST_INDEX_BYTES,
-    MOST_RECORD_BYTES,
-    read_index,
-    read_record_file,
-    record_key,
-)
-from kdcache.store.layout import METADATA, SPARE_ENCODER, ArrayLocation, listed, member_name
-from kdcache.store.manifest import Manifest, read_manifest
-from kdcache.store.sealed import MOST_BYTES
+from kdcache.store.commits import record_key
+from kdcache.store.layout import ArrayLocation, listed
+from kdcache.store.manifest import Manifest
+from kdcache.store.sample_lists import list_path
 
 MOST_LIST_BYTES = 2**30  # of a list of samples
 MOST_DOCUMENTS = 2**30  # bytes that opening a store fetches; a name counts as a block of the disk
-_NAME_BYTES = 2**12
-MOST_MENTORS = 1000
+NAME_BYTES = 2**12
 
 
-class RemoteStore:
-    """The store at a URL and its mirror, the folder `root`. `address`: the URL as it is told.
+class RemoteStore(ABC):
+    """A store elsewhere and its mirror, the folder `root`. `address`: its URL, as it is told.
 
-    `mirrors`: the folder that holds the mirror; None: the user's. `most`: bytes of chunks that all
-    mirrors there may have; None: `most_mirrored()`. Safe to pickle and to fork.
+    `url`: of the folder that its files are fetched from. `mirrors`: the folder that holds the
+    mirror; None: the user's. `most`: bytes of chunks that all mirrors there may have; None:
+    `most_mirrored()`. Safe to pickle and to fork.
     """
 
-    def __init__(self, url: str, mirrors: Path | None = None, most: int | None = None) -> None:
+    def __init__(
+        self, url: str, address: str, mirrors: Path | None = None, most: int | None = None
+    ) -> None:
         home = homes.mirrors() if mirrors is None else mirrors
         self._connection = Connection(url)
-        self.address = self._connection.address
-        self.root = home / mirror_name(url)
+        self.address = address
+        self.root = home / mirror_name(address)
         self._chunks = ChunkFetcher(
             self._connection, MirrorSpace(home, most_mirrored() if most is None else most)
         )
@@ -84,7 +78,7 @@ class RemoteStore:
             pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="kdcache-open")
             waits = False  # an interruption does not wait for the network
             try:
-                self._fetch_documents(pool)
+                self.fetch_documents(pool)
                 waits = True
             except Exception:
                 waits = True
@@ -93,75 +87,28 @@ class RemoteStore:
                 pool.shutdown(wait=waits, cancel_futures=True)
             yield
 
-    def _fetch_documents(self, pool: ThreadPoolExecutor) -> None:
-        mentors = pool.submit(self._mentor_names)
-        if not self._fetch(METADATA, MOST_BYTES):
-            raise StoreError(
-                f"{self.address} has no {METADATA}: it is not the address of a store's folder"
-            )
-        read_manifest(self.root)
-        names = mentors.result()
-        for gone in set(listed(self.root / "mentors")) - set(names):
-            self._forget_documents(f"mentors/{gone}")
-        groups = {f"mentors/{name}": pool.submit(self._mentor, name) for name in names}
-        arrays = [
-            f"{group}/{kind}"
-            for group, found in groups.items()
-            for kind in KINDS
-            if kind in found.result() or self._forget_documents(f"{group}/{kind}")
-        ]
-        documents = [
-            *((f"{group}/{METADATA}", MOST_BYTES) for group in groups),
-            *((f"{array}/{METADATA}", MOST_BYTES) for array in arrays),
-            *((f"{array}/commits.json", MOST_INDEX_BYTES) for array in arrays),
-        ]
-        fetches = [pool.submit(self._fetch, *document) for document in documents]
-        listings = {array: pool.submit(self._names, f"{array}/commits") for array in arrays}
-        for fetch in fetches:
-            fetch.result()
-        records = []
-        for array, names_of in listings.items():
-            gathered, _ = read_index(self.root / array / "commits.json")
-            records += self._note_records(array, names_of.result(), gathered)
-        list(pool.map(partial(self._fetch, most=MOST_RECORD_BYTES), records))
+    @abstractmethod
+    def fetch_documents(self, pool: ThreadPoolExecutor) -> None:
+        """Brings every document that opening reads into the mirror."""
 
-    def _mentor_names(self) -> list[str]:
-        try:
-            names = self._connection.names("mentors")
-        except NotThere:
-            return []
-        except NotListed as error:
-            raise StoreError(self._cannot_list(str(error))) from error
-        if METADATA not in names:  # it is in every store
-            raise StoreError(self._cannot_list("it answered with another page"))
-        found = [name for name in names if name != METADATA and _is_member(name)]
-        if len(found) > MOST_MENTORS:
-            raise StoreError(f"{self.address} has more than {MOST_MENTORS:,} mentors")
-        return found
+    @abstractmethod
+    def fetch_all_documents(self) -> None:
+        """Those too that opening does not read, and every commit record by itself."""
 
-    def _cannot_list(self, why: str) -> str:
-        return (
-            f"the server does not list the folder {self.address}/mentors/ ({why}), so which "
-            "mentors it has cannot be known. Turn listings on (nginx: `autoindex on;`; "
-            "`python -m http.server` has them), use a protocol that lists (s3://, gs://, "
-            "sftp://), or copy the store to a local folder"
-        )
+    @abstractmethod
+    def fetch_record(self, array: ArrayLocation, key: ChunkKey) -> None:
+        """What now is the commit record of a chunk: somebody may have healed it."""
 
-    def _mentor(self, name: str) -> list[str]:
-        return self._names(f"mentors/{name}")
+    @abstractmethod
+    def list_name(self, name: str, manifest: Manifest) -> str:
+        """Where the chunk of the list `index` or `labels` is fetched from."""
 
-    def _names(self, folder: str) -> list[str]:
-        self._count(_NAME_BYTES)
-        with suppress(NotThere, NotListed):
-            names = self._connection.names(folder)
-            self._count(_NAME_BYTES * len(names))
-            return names
-        return []
+    @abstractmethod
+    def chunk_name(self, path: Path, record: CommitRecord) -> str:
+        """Where the chunk that the mirror has at `path` is fetched from."""
 
-    def _note_records(
-        self, array: str, names: Sequence[str], gathered: dict[str, CommitRecord]
-    ) -> list[str]:
-        """Makes the mirror's records those of these names; gives which must be fetched."""
+    def note_records(self, array: str, names: Iterable[str]) -> list[str]:
+        """Makes the mirror's records those of these names; gives which of the names are records."""
         folder = self.root / array / "commits"
         there = {name for name in names if record_key(name) is not None}
         here = set(listed(folder))
@@ -170,34 +117,41 @@ class RemoteStore:
         folder.mkdir(parents=True, exist_ok=True)
         for name in there - here:
             (folder / name).touch()
-        lacking = [name for name in sorted(there) if name not in gathered]
-        return [f"{array}/commits/{name}" for name in lacking if not _is_record(folder / name)]
+        return sorted(there)
 
-    def _forget_documents(self, folder: str) -> bool:
+    def forget_documents(self, folder: str) -> bool:
         """Of what is no longer there; its chunks stay until they make way. False."""
         for path in [*(self.root / folder).glob("**/*.json")]:
             path.unlink(missing_ok=True)
         return False
 
-    def _fetch(self, name: str, most: int) -> bool:
-        """A document into the mirror; whether there is one. Raises StoreError for a web page."""
+    def fetch(self, name: str, most: int, into: str | None = None) -> bool:
+        """A document into the mirror, as `into` (None: under its own name); whether there is one.
+
+        Raises StoreError for a web page.
+        """
         arriving = ArrivingDocument(most)
-        path = self.root / name
+        path = self.root / (into or name)
         try:
             self._connection.fetch(name, arriving)
         except NotThere:
             path.unlink(missing_ok=True)
             return False
         except TooLarge as error:
-            raise StoreError(f"{self.address}/{name}: {error}. No writer wrote this") from None
+            raise StoreError(f"{self._url(name)}: {error}. No writer wrote this") from None
         content = bytes(arriving.content)
-        self._count(len(content))
+        self.count(len(content))
         if sounds_like_a_page(content):
             raise StoreError(
-                f"{self.address}/{name}: a web page of {len(content):,} bytes arrived instead "
+                f"{self._url(name)}: a web page of {len(content):,} bytes arrived instead "
                 f"of a store's document; it begins {content[:80]!r}. Is this the address of the "
                 "store's folder itself, and may it be read without logging in?"
             )
+        self.keep(path, content)
+        return True
+
+    def keep(self, path: Path, content: bytes) -> None:
+        """Puts a document into the mirror, whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = durable.aside(path)
         try:
@@ -205,9 +159,8 @@ class RemoteStore:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        return True
 
-    def _count(self, num_bytes: int) -> None:
+    def count(self, num_bytes: int) -> None:
         """Raises StoreError when a store has more documents than any writer made."""
         with self._counting:
             self._allowance -= num_bytes
@@ -222,34 +175,9 @@ class RemoteStore:
     def fetch_list(self, name: str, manifest: Manifest) -> None:
         """The list `index` or `labels`."""
         most = min(8 * manifest.num_samples + CHECKSUM_BYTES, MOST_LIST_BYTES)
+        into = list_path(self.root, name).relative_to(self.root).as_posix()
         with self.explained():
-            self._fetch(f"{name}/{METADATA}", MOST_BYTES)
-            self._fetch(f"{name}/c/0", most)
-
-    def fetch_all_documents(self) -> None:
-        """Those too that opening does not read, and every commit record by itself."""
-        records = [
-            path.relative_to(self.root).as_posix()
-            for path in self.root.glob("mentors/*/*/commits/*.json")
-        ]
-        spares = [
-            path.with_name(SPARE_ENCODER).relative_to(self.root).as_posix()
-            for path in self.root.glob(f"mentors/*/*/{METADATA}")
-        ]
-        with self.explained(), ThreadPoolExecutor(CONNECTIONS) as pool:
-            pool.submit(self._fetch, f"mentors/{METADATA}", MOST_BYTES).result()
-            list(pool.map(partial(self._fetch, most=MOST_BYTES), spares))
-            list(pool.map(partial(self._fetch, most=MOST_RECORD_BYTES), records))
-
-    def fetch_record(self, array: ArrayLocation, key: ChunkKey) -> None:
-        """What now is the commit record of a chunk: somebody may have healed it."""
-        folder = array.commits.relative_to(self.root).as_posix()
-        names = [name for name in self._names(folder) if record_key(name) == key]
-        for path in array.commits.glob(f"{key[0]:06d}.{key[1]:06d}.*"):
-            if path.name not in names:
-                path.unlink(missing_ok=True)
-        for name in names:
-            self._fetch(f"{folder}/{name}", MOST_RECORD_BYTES)
+            self.fetch(self.list_name(name, manifest), most, into)
 
     @contextmanager
     def holding(self, path: Path, record: CommitRecord) -> Iterator[bool]:
@@ -293,7 +221,7 @@ class RemoteStore:
     def _wanted(self, path: Path, record: CommitRecord) -> WantedChunk:
         return WantedChunk(
             path=path,
-            name=path.relative_to(self.root).as_posix(),
+            name=self.chunk_name(path, record),
             bytes=record.bytes + CHECKSUM_BYTES,
             checksum=record.checksum,
         )
@@ -317,6 +245,9 @@ class RemoteStore:
             self.explain(error)
             raise
 
+    def _url(self, name: str) -> str:
+        return f"{self._connection.address}/{name}"
+
     def _told(self, text: str) -> str:
         return text.replace(str(self.root), self.address)
 
@@ -325,18 +256,3 @@ class RemoteStore:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _counting=Lock())
-
-
-def _is_record(path: Path) -> bool:
-    try:
-        read_record_file(path)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_member(name: str) -> bool:
-    try:
-        return len(name) <= 200 and member_name(name) == name
-    except KdcacheError:
-        return False

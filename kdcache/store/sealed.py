@@ -50,6 +50,11 @@ def read_sealed(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
         if isinstance(error, OSError) and error.errno not in untrusted.UNREADABLE:
             raise
         raise DamagedDocument(path, str(error)) from error
+    return unsealed(content, path)
+
+
+def unsealed(content: bytes, path: Path) -> dict[str, Any]:
+    """The document that these bytes of a file are. Raises DamagedDocument."""
     seals = _SEAL_PATTERN.findall(content)
     if len(seals) != 1:
         raise DamagedDocument(

@@ -1,6 +1,5 @@
 """Opening a store and reading from it."""
 
-import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 
 from kdcache.encode import LOGITS, find_kind
 from kdcache.errors import MissingTargets, StoreError
-from kdcache.remote import folder_of, is_url
 from kdcache.store.array_documents import chunk_bytes, is_made
 from kdcache.store.chunk_reading import damaged_chunk, decode_into, require_files
 from kdcache.store.healing import healing_command, view_ranges
@@ -311,37 +309,6 @@ class TargetStore:
         for column, stored in enumerate(chosen):
             decode_into(rows_BM[:, column], self, stored, view, positions_B)
         return rows_BM
-
-
-def open_store(path: str | os.PathLike[str], *, mirrors: Path | None = None) -> TargetStore:
-    """Opens the store at a path or URL for reading. Raises StoreError when it is none.
-
-    At a URL (http, https, s3, gs, sftp, memory: any that fsspec knows) documents are read now, and
-    chunks when they are needed, through a mirror in the user's cache folder (`mirrors`: another)
-    that later runs find again. Raises Unreachable when the network or the server fails for long.
-    """
-    if is_url(path):
-        return open_remote(RemoteStore(str(path), mirrors))
-    root = local_path(path)
-    if not root.exists():
-        raise StoreError(f"{root} does not exist. Make a store with `kdcache precompute --store`")
-    return TargetStore(root)
-
-
-def open_remote(remote: RemoteStore) -> TargetStore:
-    """The store at a URL, its documents fetched now."""
-    with remote.opened():
-        return TargetStore(remote.root, remote=remote)
-
-
-def local_path(path: str | os.PathLike[str]) -> Path:
-    """A store's folder, for those who write. Raises StoreError for a URL."""
-    if is_url(path):
-        raise StoreError(
-            f"{path}: a store at a URL can be read, not written. Give --store a local or mounted "
-            "folder, and copy that to where the others fetch it"
-        )
-    return folder_of(path)
 
 
 def _mentor_folders(root: Path) -> list[Path]:

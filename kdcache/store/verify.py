@@ -10,18 +10,17 @@ from typing import Any
 from kdcache import homes
 from kdcache.encode import LOGITS
 from kdcache.errors import StoreError
-from kdcache.remote import is_url
 from kdcache.store.chunk_reading import check_block, chunk_reader
 from kdcache.store.commits import BrokenRecord, read_commits
 from kdcache.store.layout import LISTS, METADATA
 from kdcache.store.manifest import read_attributes
-from kdcache.store.remote_store import RemoteStore
+from kdcache.store.opening import is_elsewhere, local_path, open_store
 from kdcache.store.sample_lists import list_damage
 from kdcache.store.sealed import DamagedDocument
 from kdcache.store.spare_encoder import spare_damage
 from kdcache.store.store_writer import is_damaged_store
 from kdcache.store.stored_mentor import StoredMentor
-from kdcache.store.target_store import TargetStore, local_path, open_remote, open_store
+from kdcache.store.target_store import TargetStore
 
 Progress = Callable[[int, int], None]  # (bytes read, bytes in all)
 
@@ -85,12 +84,12 @@ def verify_store(root: str | Path, progress: Progress = lambda done, total: None
     Of a store at a URL all is fetched anew, none kept. Chunks that were never committed are no
     damage. Raises StoreError for a folder that is no store, or one of another format; Unreachable.
     """
-    if is_url(root):
+    if is_elsewhere(root):
         homes.mirrors().mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix="verify-", dir=homes.mirrors()) as fresh:
-            remote = RemoteStore(str(root), Path(fresh), most=MOST_KEPT)
-            store = open_remote(remote)
-            remote.fetch_all_documents()
+            store = open_store(root, mirrors=Path(fresh), most_mirrored=MOST_KEPT)
+            assert store.remote is not None
+            store.remote.fetch_all_documents()
             return _verify(store, progress)
     try:
         store = open_store(root)

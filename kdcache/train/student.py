@@ -18,8 +18,7 @@ from kdcache.errors import StoreError, UsageError
 from kdcache.loader import ReplayLoader
 from kdcache.models import build_network, checked_forward, long_name
 from kdcache.models.pooled_features import FeatureTap
-from kdcache.remote import is_url
-from kdcache.store import local_path
+from kdcache.store import is_elsewhere, local_path
 from kdcache.train.beginnings import describe_samples, running_environment, tell_changes
 from kdcache.train.compiling import require_compiler
 from kdcache.train.loop import Progress, TrainingLoop
@@ -158,7 +157,7 @@ class StudentRun:
 
 def _require_store_in_place(given: TrainConfig, config: TrainConfig, folder: RunFolder) -> None:
     """The store that the run in the folder began with must still be where it was."""
-    if given.store is not None or not config.store or is_url(config.store):
+    if given.store is not None or not config.store or is_elsewhere(config.store):
         return
     if not local_path(config.store).exists():
         raise StoreError(

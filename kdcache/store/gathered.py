@@ -1,0 +1,285 @@
+"""A store in one document: its manifest, its arrays and their commit records, but no target.
+
+It is what a push to a hub states, and what all pushes of the same views are gathered into. Arrays
+are told apart by the identity of their targets, so mentors of one name and different checkpoints or
+encoders stand side by side. Documents are kept as they were written: an array of an encoder or kind
+that this version does not know is passed on untouched.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from kdcache.canonical import json_sha256
+from kdcache.encode import FITTED, LOGITS
+from kdcache.errors import StoreError, UsageError
+from kdcache.store.commit_record import ChunkKey, CommitRecord
+from kdcache.store.layout import METADATA, SPARE_ENCODER, member_name
+from kdcache.store.manifest import Manifest, MentorManifest, manifest_of, mentor_of
+from kdcache.store.sealed import BLANK, SEAL, read_sealed, seal
+from kdcache.store.stored_mentor import StoredMentor
+from kdcache.store.zarr_metadata import group_metadata
+
+MOST_ARRAYS = 10_000
+_HEX = frozenset("0123456789abcdef")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatheredArray:
+    """One array of targets: its mentor's attributes, its zarr.json without seal, its records.
+
+    `identity`: what every record states; it names the array.
+    """
+
+    identity: str
+    mentor: Mapping[str, Any]
+    kind: str
+    metadata: Mapping[str, Any]
+    records: Mapping[ChunkKey, CommitRecord]
+
+    @property
+    def name(self) -> str:
+        return str(self.mentor["name"])
+
+    @property
+    def views(self) -> int:
+        return int(self.metadata["shape"][0])
+
+    @property
+    def encoder(self) -> Mapping[str, Any]:
+        """The encoder's description."""
+        described: Mapping[str, Any] = self.metadata["attributes"]["kdcache"]["encoder"]
+        return described
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(record.bytes for record in self.records.values())
+
+    def complete_views(self, num_blocks: int) -> int:
+        counts = Counter(view for view, _ in self.records)
+        return sum(count == num_blocks for count in counts.values())
+
+    @property
+    def accuracy(self) -> float | None:
+        """Top-1 percent on what is committed; None of what is no logits, or is empty."""
+        rows = sum(record.rows for record in self.records.values())
+        if self.kind != LOGITS.name or not rows:
+            return None
+        return 100 * sum(record.correct for record in self.records.values()) / rows
+
+    def to_json(self) -> dict[str, Any]:
+        records = [asdict(record) for _, record in sorted(self.records.items())]
+        for record in records:
+            del record["identity"]  # it is the array's
+        return {
+            "identity": self.identity,
+            "mentor": dict(self.mentor),
+            "kind": self.kind,
+            "metadata": dict(self.metadata),
+            "records": records,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> "GatheredArray":
+        """Raises ValueError, StoreError for what no writer wrote."""
+        try:
+            identity, kind, metadata = value["identity"], value["kind"], value["metadata"]
+            mentor_of(value["mentor"], "a gathered store")
+            if not (is_sha256(identity) and _is_kind(kind)):
+                raise ValueError("an array must state its identity and kind")
+            views = metadata["shape"][0]
+            if type(views) is not int or not 1 <= views < 2**40:
+                raise ValueError(f"it states {str(views)[:80]} views")
+            if not isinstance(metadata["attributes"]["kdcache"]["encoder"]["name"], str):
+                raise ValueError("an encoder must have a name")
+            records = [_record(record, identity) for record in value["records"]]
+        except (TypeError, KeyError, IndexError) as error:
+            raise ValueError(f"not an array of targets ({error})") from error
+        array = cls(
+            identity=identity,
+            mentor=value["mentor"],
+            kind=kind,
+            metadata=metadata,
+            records={record.key: record for record in records},
+        )
+        if len(array.records) != len(records):
+            raise ValueError("two records name one chunk")
+        return array
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatheredStore:
+    """What several pushes, or one, have of the same views. `arrays`: by identity, ascending."""
+
+    manifest: Manifest
+    arrays: Mapping[str, GatheredArray]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(array.num_bytes for array in self.arrays.values())
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "manifest": asdict(self.manifest),
+            "arrays": [array.to_json() for _, array in sorted(self.arrays.items())],
+        }
+
+    @classmethod
+    def from_json(cls, value: Any, origin: object) -> "GatheredStore":
+        """Raises StoreError for what no writer wrote. `origin`: for messages."""
+        try:
+            manifest = manifest_of(value["manifest"], origin)
+            if len(value["arrays"]) > MOST_ARRAYS:
+                raise ValueError(f"it has more than {MOST_ARRAYS:,} arrays")
+            arrays = [GatheredArray.from_json(array) for array in value["arrays"]]
+            for array in arrays:
+                if array.mentor["fingerprint"] != manifest.fingerprint:
+                    raise ValueError(f"mentor {array.name[:40]!r} is of other views")
+        except (TypeError, KeyError, ValueError) as error:
+            raise StoreError(f"{origin} describes no store: {error}. No writer wrote it") from error
+        return cls(manifest=manifest, arrays={array.identity: array for array in arrays})
+
+    def variants(self) -> dict[str, list[GatheredArray]]:
+        """The logits of each mentor's name; of several, those with the most chunks come first."""
+        found: dict[str, list[GatheredArray]] = {}
+        for _, array in sorted(self.arrays.items()):
+            if array.kind == LOGITS.name:
+                found.setdefault(array.name, []).append(array)
+        return {name: sorted(found[name], key=_fullest_first) for name in sorted(found)}
+
+    def beside(self, logits: GatheredArray) -> list[GatheredArray]:
+        """The other kinds of the same mentor, one array each: the fullest."""
+        kinds: dict[str, list[GatheredArray]] = {}
+        for array in self.arrays.values():
+            if array.kind != LOGITS.name and array.mentor == logits.mentor:
+                kinds.setdefault(array.kind, []).append(array)
+        return [min(kinds[kind], key=_fullest_first) for kind in sorted(kinds)]
+
+    def choose(self, identities: Sequence[str] = ()) -> "GatheredStore":
+        """One variant of each mentor, as a store has: the fullest, or of these identities.
+
+        `identities`: of logits, or how they begin. Raises UsageError for one that is of none, or of
+        several.
+        """
+        variants = self.variants()
+        chosen = {name: arrays[0] for name, arrays in variants.items()}
+        for begins in identities:
+            meant = [a for arrays in variants.values() for a in arrays if _begins(a, begins)]
+            if len(meant) != 1:
+                there = ", ".join(
+                    f"{a.name} {a.identity[:16]}" for arrays in variants.values() for a in arrays
+                )
+                raise UsageError(
+                    f"{begins!r} names {len(meant)} of the mentors' variants there; there are "
+                    f"{there or 'none'}"
+                )
+            chosen[meant[0].name] = meant[0]
+        arrays = [array for one in chosen.values() for array in (one, *self.beside(one))]
+        return replace(self, arrays={array.identity: array for array in sorted(arrays, key=_key)})
+
+    def documents(self) -> dict[str, bytes]:
+        """A store's documents by path, as its writer makes them; without lists and records.
+
+        Of a store in which every mentor has one variant (`choose`).
+        """
+        documents: dict[str, dict[str, Any]] = {
+            METADATA: self.manifest.document(),
+            f"mentors/{METADATA}": group_metadata({SEAL: BLANK}),
+        }
+        for array in self.arrays.values():
+            group = f"mentors/{member_name(array.name)}"
+            mentor = MentorManifest(**array.mentor)
+            documents[f"{group}/{METADATA}"] = mentor.document()
+            documents[f"{group}/{array.kind}/{METADATA}"] = _sealable(array.metadata)
+            if array.encoder["name"] in FITTED:
+                spare = {"encoder": dict(array.encoder), SEAL: BLANK}
+                documents[f"{group}/{array.kind}/{SPARE_ENCODER}"] = spare
+        return {path: seal(document) for path, document in documents.items()}
+
+    def records_of(self) -> dict[str, list[CommitRecord]]:
+        """The commit records by the path of their array's folder; of a store as `documents`."""
+        return {
+            f"mentors/{member_name(array.name)}/{array.kind}": list(array.records.values())
+            for array in self.arrays.values()
+        }
+
+
+def gather_array(stored: StoredMentor, keys: Iterable[ChunkKey]) -> GatheredArray:
+    """These committed chunks of a store's array. Raises DamagedTargets, FileNotFoundError."""
+    metadata = read_sealed(stored.array.metadata)
+    metadata["attributes"]["kdcache"].pop(SEAL, None)
+    records = {key: stored.commits[key] for key in sorted(keys)}
+    views = max((view + 1 for view, _ in records), default=1)
+    metadata["shape"][0] = min(views, stored.declared_views)
+    return GatheredArray(
+        identity=stored.identity,
+        mentor=stored.manifest.to_json(),
+        kind=stored.kind.name,
+        metadata=metadata,
+        records=records,
+    )
+
+
+def merge_gathered(stores: Iterable[GatheredStore]) -> GatheredStore:
+    """What several pushes of the same views have together; the same in whatever order they come.
+
+    Where two have one chunk with other bytes (of the same targets, computed on two machines), that
+    with the smaller SHA-256 stands. Their manifests may differ in who wrote them: the one with the
+    smaller hash stands. What is cut into other blocks than that one says is left out.
+    """
+    stores = sorted(stores, key=lambda one: json_sha256(asdict(one.manifest)))
+    manifest = stores[0].manifest
+    arrays: dict[str, GatheredArray] = {}
+    for store in stores:
+        if (store.manifest.fingerprint, store.manifest.block) != (
+            manifest.fingerprint,
+            manifest.block,
+        ):
+            continue
+        for identity, array in store.arrays.items():
+            known = arrays.get(identity)
+            arrays[identity] = array if known is None else _together(known, array)
+    return GatheredStore(manifest=manifest, arrays=dict(sorted(arrays.items())))
+
+
+def is_sha256(text: object) -> bool:
+    """Whether it is 64 hexadecimal digits."""
+    return isinstance(text, str) and len(text) == 64 and set(text) <= _HEX
+
+
+def _is_kind(name: object) -> bool:
+    return isinstance(name, str) and name.isascii() and name.isidentifier() and len(name) <= 40
+
+
+def _together(left: GatheredArray, right: GatheredArray) -> GatheredArray:
+    records = dict(left.records)
+    for key, record in right.records.items():
+        known = records.get(key)
+        if known is None or record.sha256 < known.sha256:
+            records[key] = record
+    wider = left if left.views >= right.views else right
+    return replace(left, metadata=wider.metadata, records=records)
+
+
+def _record(value: Any, identity: str) -> CommitRecord:
+    whole = {**value, "identity": identity}
+    name = f"{value['view']:06d}.{value['block']:06d}.{value['crc32c']}.json"
+    return CommitRecord.from_json(name, whole)
+
+
+def _sealable(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    attributes = {**metadata["attributes"]["kdcache"], SEAL: BLANK}
+    return {**metadata, "attributes": {**metadata["attributes"], "kdcache": attributes}}
+
+
+def _fullest_first(array: GatheredArray) -> tuple[int, str]:
+    return -len(array.records), array.identity
+
+
+def _begins(array: GatheredArray, start: str) -> bool:
+    return array.identity.startswith(start)
+
+
+def _key(array: GatheredArray) -> str:
+    return array.identity
