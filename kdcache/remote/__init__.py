@@ -4,7 +4,7 @@ What a store is, only `kdcache.store` knows: here are names, sizes and checksums
 """
 
 from kdcache.remote.address import folder_of, is_url, mirror_name, shown_url
-from kdcache.remote.arriving import ArrivingDocument, TooLarge, sounds_like_a_page
+from kdcache.remote.arriving import ArrivingDocument, ArrivingFile, TooLarge, sounds_like_a_page
 from kdcache.remote.connection import CONNECTIONS, Connection, NotListed, NotThere
 from kdcache.remote.fetching import ChunkFetcher, WantedChunk, WrongChunk
 from kdcache.remote.mirror_space import MirrorSpace, most_mirrored
@@ -12,6 +12,7 @@ from kdcache.remote.mirror_space import MirrorSpace, most_mirrored
 __all__ = [
     "CONNECTIONS",
     "ArrivingDocument",
+    "ArrivingFile",
     "ChunkFetcher",
     "Connection",
     "MirrorSpace",

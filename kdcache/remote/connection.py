@@ -13,7 +13,13 @@ from urllib.parse import urljoin
 
 from kdcache.errors import KdcacheError, Stopped, StoreError, Unreachable
 from kdcache.remote.address import shown_url
-from kdcache.remote.arriving import ArrivingChunk, ArrivingDocument, LocalFailure, TooLarge
+from kdcache.remote.arriving import (
+    ArrivingChunk,
+    ArrivingDocument,
+    ArrivingFile,
+    LocalFailure,
+    TooLarge,
+)
 
 CONNECTIONS = 8
 WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds between attempts
@@ -27,7 +33,7 @@ _HREF = re.compile(rb"""href\s{0,9}=\s{0,9}["']([^"'<>\s]{1,500})["']""", re.IGN
 _AGAIN = frozenset({408, 425, 429})
 _BUGS = (TypeError, AttributeError, NameError, NotImplementedError, ImportError, MemoryError)
 
-Arriving = ArrivingDocument | ArrivingChunk
+Arriving = ArrivingDocument | ArrivingChunk | ArrivingFile
 
 
 class NotThere(Exception):
