@@ -16,7 +16,12 @@ Bytes = bytes | bytearray | memoryview
 
 def aside(path: Path) -> Path:
     """A new hidden name in the same folder, for a file that is not yet to be seen."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    return path.with_name(aside_name(path.name))
+
+
+def aside_name(name: str) -> str:
+    """A new hidden name for a file that shall have this one."""
+    return f".{name}.{secrets.token_hex(6)}.tmp"
 
 
 def is_aside(name: str) -> bool:

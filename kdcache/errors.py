@@ -59,6 +59,12 @@ class Unreachable(StoreError):
     exit_code = 1
 
 
+class NoSpace(StoreError):
+    """What was to be written at a URL or in a shared folder has no room there."""
+
+    exit_code = 1
+
+
 class ReplayMismatch(KdcacheError):
     """Replayed views differ from the views the mentors saw."""
 

@@ -5,9 +5,11 @@ What a store is, only `kdcache.store` knows: here are names, sizes and checksums
 
 from kdcache.remote.address import folder_of, is_url, mirror_name, shown_url
 from kdcache.remote.arriving import ArrivingDocument, ArrivingFile, TooLarge, sounds_like_a_page
-from kdcache.remote.connection import CONNECTIONS, Connection, NotListed, NotThere
+from kdcache.remote.connection import CONNECTIONS, Connection
 from kdcache.remote.fetching import ChunkFetcher, WantedChunk, WrongChunk
+from kdcache.remote.folder import Content, NotListed, NotThere
 from kdcache.remote.mirror_space import MirrorSpace, most_mirrored
+from kdcache.remote.waiting import interrupt
 
 __all__ = [
     "CONNECTIONS",
@@ -15,6 +17,7 @@ __all__ = [
     "ArrivingFile",
     "ChunkFetcher",
     "Connection",
+    "Content",
     "MirrorSpace",
     "NotListed",
     "NotThere",
@@ -22,6 +25,7 @@ __all__ = [
     "WantedChunk",
     "WrongChunk",
     "folder_of",
+    "interrupt",
     "is_url",
     "mirror_name",
     "most_mirrored",

@@ -26,11 +26,15 @@ def folder_of(path: str | os.PathLike[str]) -> Path:
     return Path(url2pathname(parts.path))
 
 
-def shown_url(url: str) -> str:
+def shown_url(place: str | os.PathLike[str]) -> str:
     """A URL as it is told, recorded and mirrored: without password, and without a slash at its end.
 
-    Raises UsageError for a URL with a query or fragment: names of files cannot be put behind it.
+    A path, or a file:// URL: the folder's absolute path. Raises UsageError for a URL with a query
+    or fragment: names of files cannot be put behind it.
     """
+    if not is_url(place):
+        return str(folder_of(place).absolute())
+    url = str(place)
     parts = urlsplit(url)
     if parts.query or parts.fragment:
         raise UsageError(
@@ -43,10 +47,10 @@ def shown_url(url: str) -> str:
     return shown.rstrip("/") if not shown.endswith("://") else shown
 
 
-def mirror_name(url: str) -> str:
+def mirror_name(url: str | os.PathLike[str]) -> str:
     """The name of a URL's mirror folder: something to recognise it by, and a hash."""
     shown = shown_url(url)
-    told = re.sub("[^A-Za-z0-9]+", "-", shown.split("://", 1)[1]).strip("-")[-40:]
+    told = re.sub("[^A-Za-z0-9]+", "-", shown.split("://", 1)[-1]).strip("-")[-40:]
     return f"{told}-{hashlib.sha256(shown.encode()).hexdigest()[:16]}"
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 from kdcache.errors import Stopped
 from kdcache.remote.arriving import ArrivingChunk, LocalFailure, TooLarge, sounds_like_a_page
-from kdcache.remote.connection import CONNECTIONS, Connection, NotThere, is_ending
+from kdcache.remote.connection import CONNECTIONS, Connection
+from kdcache.remote.folder import NotThere
 from kdcache.remote.mirror_space import MirrorSpace
+from kdcache.remote.waiting import is_ending
 
 MOST_AHEAD = 2**28  # bytes fetched, or on their way, that nobody has read yet
 _IDLE = 10.0  # seconds after which a thread without work ends

@@ -137,7 +137,9 @@ def read_index_document(connection: Connection) -> HubIndex | None:
         listed = [_listed_store(value) for value in document["stores"]]
         mentors = tuple(_plain(value) for value in document["mentors"])
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise StoreError(f"{origin} is no hub's index: {error}. No writer wrote it") from error
+        raise DamagedTargets(
+            f"{origin} is no hub's index: {error}. No writer wrote it; the next push makes it anew"
+        ) from error
     return HubIndex(stores={store.fingerprint: store for store in listed}, mentors=mentors)
 
 
@@ -233,6 +235,16 @@ def require_counts(value: Any, *names: str) -> None:
     for name in names:
         if type(value[name]) is not int or not 0 <= value[name] < 2**64:
             raise ValueError(f"{name} cannot be {value[name]!r:.80}")
+
+
+def listed_mentor(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What the index says of a checkpoint, of its own document. Raises ValueError, KeyError."""
+    try:
+        require_text(document, "name", "dataset", "sha256", "suffix")
+        require_counts(document, "bytes")
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"it lacks {error}") from error
+    return {key: document[key] for key in ("name", "dataset", "sha256", "suffix", "bytes")}
 
 
 def _plain(value: Any) -> Mapping[str, Any]:

@@ -23,6 +23,7 @@ HUB_MARKER = "hub.json"
 HUB_INDEX = "index.json"
 GATHERED = "store.json"
 CARD = "README.md"
+MENTORS = "mentors"
 _STORE_ADDRESS = re.compile(
     r"(?P<hub>.+)/stores/(?P<start>[0-9a-f]{8,64})(?P<variants>(\+[0-9a-f]{8,64})*)"
 )

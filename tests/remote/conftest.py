@@ -16,7 +16,8 @@ VIEWS = 3
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither for the disk nor between attempts."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    monkeypatch.setattr("kdcache.remote.connection.WAITS", (0.01,) * 4)
+    monkeypatch.setattr("kdcache.remote.patience.WAITS", (0.01,) * 4)
+    monkeypatch.setenv("KDCACHE_PATIENCE", "0")
 
 
 @pytest.fixture

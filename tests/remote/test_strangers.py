@@ -107,7 +107,9 @@ def test_what_is_no_store_says_so(server: Server, url: str) -> None:
     with pytest.raises(StoreError, match=r"has no zarr\.json"):
         kdcache.open_store("memory://nothing/here")
     server.fail("zarr.json", 403)
-    with pytest.raises(StoreError, match=r"zarr.json: the server refuses access.*403.*\.netrc"):
+    with pytest.raises(
+        StoreError, match=r"zarr.json cannot be read: the server refuses access.*403.*\.netrc"
+    ):
         kdcache.open_store(url)
     server.fail("zarr.json", 418)
     with pytest.raises(StoreError, match="the server answered 418"):

@@ -1,0 +1,327 @@
+"""Push: what a hub lacks of a store, moved there, then shown.
+
+    store -> payload, checked -> chunk, named by its content -> what was pushed -> gathered
+
+A chunk that is there already is not moved again, whether it is shown or was left by a push that was
+cut. Nothing is shown before all that this push states is there.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdcache.encode import KINDS
+from kdcache.errors import DamagedTargets, MissingTargets, StoreError, StoreMismatch
+from kdcache.remote import Connection, NotListed, moved_at_once
+from kdcache.share.hub import Hub
+from kdcache.store import (
+    ChunkKey,
+    CommitRecord,
+    Damage,
+    DamagedChunk,
+    StoredMentor,
+    TargetStore,
+    healing_command,
+    open_store,
+    read_payload_of,
+)
+from kdcache.store.chunks import CHECKSUM_BYTES, crc32c
+from kdcache.store.gathered import GatheredStore, gather_array
+from kdcache.store.hub_layout import chunk_file, chunk_folder, chunk_name, list_name
+from kdcache.store.layout import LISTS
+from kdcache.two_stores import asked_views
+
+Progress = Callable[[int, int], None]  # (bytes moved, all of them)
+MOST_TOGETHER = 2**27  # bytes of chunks in one commit, where puts are commits in a history
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushResult:
+    """What a push did.
+
+    `num_chunks`, `num_bytes`: moved. `damaged`: chunks of the store that are not what was
+    committed; they are not at the hub. `healing`: the command that computes them again. `stopped`:
+    it was asked to; what was moved is there, and is shown by the push that finishes.
+    """
+
+    address: str
+    stopped: bool
+    num_chunks: int
+    num_bytes: int
+    damaged: Sequence[Damage]
+    healing: str | None
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        return not (self.stopped or self.damaged)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chunk:
+    stored: StoredMentor
+    record: CommitRecord
+
+
+class PushJob:
+    """One push: made, looked at, then run.
+
+    `store`: a store or its path. `hub`: a hub, its URL or folder; made where there is none.
+    `mentors`: names; None: all. Each goes with all its kinds of targets. `views`: how many, or
+    which; None: all. Chunks that are committed go, whether their views are complete or not.
+
+    Attributes: `address`, where the store is then; `chunks` that the hub does not show; `planned`,
+    those of them that it does not have; `num_bytes`: of these; `shown`: how many it shows already;
+    `different`: chunks, by title, that it shows with other bytes (of the same targets, computed on
+    another machine): its own stay; `beside`: mentors that it has of the same name and another
+    checkpoint, run shape or encoder: both are kept.
+
+    Raises MissingTargets, UsageError; StoreMismatch for a store that is cut into other blocks than
+    the hub's; StoreError for what is no hub and not empty, or cannot be written; Unreachable.
+    """
+
+    def __init__(
+        self,
+        store: TargetStore | str | Path,
+        hub: Hub | str,
+        *,
+        mentors: Sequence[str] | None = None,
+        views: int | Sequence[int] | None = None,
+    ) -> None:
+        self.store = store if isinstance(store, TargetStore) else open_store(store)
+        self.hub = hub if isinstance(hub, Hub) else Hub(hub)
+        self.hub.connection.require_writable()
+        self.address = self.hub.store_address(self.store.fingerprint)
+        asked = asked_views(views)
+        self._chosen = self._choose(mentors, None if asked is None else set(asked))
+        there = self.hub.gathered(self.store.fingerprint)
+        self._require_blocks(there)
+        self.shown, self.different = 0, Counter[str]()
+        self.chunks = self._not_shown(there)
+        self.planned = self._not_there()
+        self.num_bytes = sum(map(_file_bytes, self.planned))
+        self.beside = self._beside(there)
+
+    def _choose(
+        self, mentors: Sequence[str] | None, views: set[int] | None
+    ) -> list[tuple[StoredMentor, list[ChunkKey]]]:
+        """Each kind of each mentor, with its chunks. Raises MissingTargets, DamagedTargets."""
+        chosen = []
+        for name in dict.fromkeys(self.store.mentors if mentors is None else mentors):
+            for kind in [kind for kind in KINDS if kind in self.store.kinds(name)] or ["logits"]:
+                stored = self.store.mentor(name, kind)
+                keys = sorted(key for key in stored.commits if views is None or key[0] in views)
+                if keys:
+                    chosen.append((stored, keys))
+        if not chosen:
+            raise MissingTargets(
+                f"{self.store.address} has nothing of that to push yet. Compute it with: "
+                f"{healing_command(self.store, mentors or self.store.mentors)}"
+            )
+        return chosen
+
+    def _require_blocks(self, there: GatheredStore | None) -> None:
+        if there is not None and there.manifest.block != self.store.manifest.block:
+            raise StoreMismatch(
+                f"{self.address} is cut into blocks of {there.manifest.block:,} samples, "
+                f"{self.store.address} into blocks of {self.store.manifest.block:,}: their chunks "
+                "cannot stand in one store. Push it to another hub"
+            )
+
+    def _not_shown(self, there: GatheredStore | None) -> list[_Chunk]:
+        arrays = {} if there is None else there.arrays
+        lacking = []
+        for stored, keys in self._chosen:
+            known = arrays[stored.identity].records if stored.identity in arrays else {}
+            for key in keys:
+                record = stored.commits[key]
+                if key not in known:
+                    lacking.append(_Chunk(stored=stored, record=record))
+                    continue
+                self.shown += 1
+                self.different[stored.title] += known[key].sha256 != record.sha256
+        return sorted(lacking, key=lambda chunk: chunk.record.key)
+
+    def _not_there(self) -> list[_Chunk]:
+        """Chunks that no earlier push left there either."""
+        sizes = {
+            identity: _sizes(self.hub.connection, chunk_folder(identity))
+            for identity in {chunk.stored.identity for chunk in self.chunks}
+        }
+        return [
+            chunk
+            for chunk in self.chunks
+            if sizes[chunk.stored.identity].get(chunk_file(chunk.record)) != _file_bytes(chunk)
+        ]
+
+    def _beside(self, there: GatheredStore | None) -> list[str]:
+        """One line for each mentor that the hub has otherwise, too."""
+        variants = {} if there is None else there.variants()
+        return [
+            f"{array.name}: the hub also has it by {array.encoder['name']}, checkpoint "
+            f"{array.mentor['checkpoint_sha256'][:12]} ({array.identity[:16]})"
+            for stored, _ in self._chosen
+            for array in variants.get(stored.manifest.name, ())
+            if stored.kind.name == array.kind and array.identity != stored.identity
+        ]
+
+    def run(
+        self, *, progress: Progress | None = None, should_stop: Callable[[], bool] | None = None
+    ) -> PushResult:
+        """Moves what is planned, and has it shown; stops between chunks when asked to.
+
+        Memory: the chunks that are on their way (`moved_at_once`). Raises Unreachable, NoSpace,
+        StoreError; what was moved is found by the next push.
+        """
+        started = time.perf_counter()
+        damaged: list[Damage] = []
+        moved, done = 0, 0
+        if self.chunks:
+            self.hub.begin()
+        for chunk, reason in self._moved(should_stop or (lambda: False)):
+            done += _file_bytes(chunk)
+            if reason is None:
+                moved += 1
+            else:
+                damaged.append(_damage(self.store, chunk, reason))
+            if progress is not None:
+                progress(done, self.num_bytes)
+        stopped = moved + len(damaged) < len(self.planned)
+        if self.chunks and not stopped:
+            self._show({(d.mentor, d.kind, d.view, d.block) for d in damaged})
+        names = dict.fromkeys(damage.mentor for damage in damaged if damage.mentor is not None)
+        return PushResult(
+            address=self.address,
+            stopped=stopped,
+            num_chunks=moved,
+            num_bytes=done,
+            damaged=damaged,
+            healing=healing_command(self.store, list(names)) if names else None,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _moved(self, should_stop: Callable[[], bool]) -> Iterator[tuple[_Chunk, str | None]]:
+        """Each planned chunk, and why it was not moved (it is damaged); None: it was."""
+        if self.hub.connection.commits_puts:
+            yield from self._moved_together(should_stop)
+        else:
+            yield from moved_at_once(self.planned, self._move, _file_bytes, should_stop)
+
+    def _move(self, chunk: _Chunk) -> str | None:
+        try:
+            self.hub.connection.put(chunk_name(chunk.record), self._content(chunk))
+        except DamagedChunk as error:
+            return str(error)
+        return None
+
+    def _moved_together(
+        self, should_stop: Callable[[], bool]
+    ) -> Iterator[tuple[_Chunk, str | None]]:
+        left = list(self.planned)
+        while left and not should_stop():
+            outcomes: list[tuple[_Chunk, str | None]] = []
+            files: list[tuple[str, bytes]] = []
+            while left and sum(len(content) for _, content in files) < MOST_TOGETHER:
+                chunk = left.pop(0)
+                try:
+                    files.append((chunk_name(chunk.record), self._content(chunk)))
+                    outcomes.append((chunk, None))
+                except DamagedChunk as error:
+                    outcomes.append((chunk, str(error)))
+            self.hub.connection.put_many(files)
+            yield from outcomes
+
+    def _content(self, chunk: _Chunk) -> bytes:
+        """The chunk's file, every byte of it checked. Raises DamagedChunk."""
+        payload = read_payload_of(self.store, chunk.stored, chunk.record.key).payload
+        return b"".join((payload, chunk.record.checksum.to_bytes(CHECKSUM_BYTES, "little")))
+
+    def _show(
+        self, damaged: Collection[tuple[str | None, str | None, int | None, int | None]]
+    ) -> None:
+        """States what is there now, once all of it is: its bytes are asked for again."""
+        self._put_lists()
+        arrays = {}
+        for stored, keys in self._chosen:
+            name, kind = stored.manifest.name, stored.kind.name
+            sound = [key for key in keys if (name, kind, *key) not in damaged]
+            if any(chunk.stored is stored for chunk in self.chunks) and sound:
+                self._require_there(stored, sound)
+                arrays[stored.identity] = gather_array(stored, sound)
+        if arrays:
+            self.hub.add_push(GatheredStore(manifest=self.store.manifest, arrays=arrays))
+            self.hub.put_card(self.store.fingerprint)
+
+    def _put_lists(self) -> None:
+        there = _sizes(self.hub.connection, "lists")
+        for name in LISTS:
+            sha256 = self.store.manifest.dataset[f"{name}_sha256"]
+            values_N = self.store.index_N if name == "index" else self.store.labels_N
+            content = values_N.astype("<i8").tobytes()
+            whole = content + crc32c(content).to_bytes(CHECKSUM_BYTES, "little")
+            if there.get(sha256) != len(whole):
+                self.hub.connection.put(list_name(sha256), whole)
+
+    def _require_there(self, stored: StoredMentor, keys: Sequence[ChunkKey]) -> None:
+        """Raises StoreError where what was moved has not arrived whole."""
+        sizes = _sizes(self.hub.connection, chunk_folder(stored.identity))
+        for key in keys:
+            record = stored.commits[key]
+            expected = record.bytes + CHECKSUM_BYTES
+            if (found := sizes.get(chunk_file(record))) != expected:
+                raise StoreError(
+                    f"{self.hub.url}/{chunk_name(record)} has {found or 0:,} bytes after it was "
+                    f"moved there, not {expected:,}. Nothing of this push is shown; run the same "
+                    "command again"
+                )
+
+
+def push_store(
+    store: TargetStore | str | Path,
+    hub: Hub | str,
+    *,
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    **options: Any,
+) -> str:
+    """Pushes what a hub lacks of a store, and returns the store's address there.
+
+    The options are `PushJob`'s. Calling it again moves only what is missing. Raises DamagedTargets
+    where the store had damaged chunks: all others were pushed.
+    """
+    job = PushJob(store, hub, **options)
+    result = job.run(progress=progress, should_stop=should_stop)
+    if result.damaged:
+        raise DamagedTargets(
+            f"{len(result.damaged)} chunks of {job.store.address} are damaged and were not pushed; "
+            f"all others were. The first: {result.damaged[0]}. Compute them again with: "
+            f"{result.healing}"
+        )
+    return result.address
+
+
+def _sizes(connection: Connection, folder: str) -> dict[str, int]:
+    try:
+        return connection.sizes(folder)
+    except NotListed as error:
+        raise StoreError(
+            f"{connection.address}/{folder} cannot be listed ({error}), so nothing can be pushed"
+        ) from error
+
+
+def _file_bytes(chunk: _Chunk) -> int:
+    return chunk.record.bytes + CHECKSUM_BYTES
+
+
+def _damage(store: TargetStore, chunk: _Chunk, reason: str) -> Damage:
+    return Damage(
+        mentor=chunk.stored.manifest.name,
+        kind=chunk.stored.kind.name,
+        view=chunk.record.view,
+        block=chunk.record.block,
+        path=store.shown(chunk.stored.array.chunk(*chunk.record.key)),
+        reason=reason,
+    )
