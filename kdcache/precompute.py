@@ -13,7 +13,7 @@ mentor's block takes, on the writer's thread alone.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ from kdcache.filling import Progress, fill_store, never
 from kdcache.mentors import Mentor, MentorPool, load_mentors
 from kdcache.plan import Plan, Unit, make_plan
 from kdcache.store import (
+    ChunkKey,
     Manifest,
     TargetStore,
     commit_targets,
@@ -46,6 +47,7 @@ from kdcache.store import (
 )
 from kdcache.views import Recipe
 from kdcache.wanted import (
+    TargetsKey,
     Wanted,
     present_targets,
     require_same_views,
@@ -182,8 +184,14 @@ class PrecomputeJob:
             return {**encoders, **chosen}
         return {**encoders, **{mentor: find_encoder(name) for mentor in new}}
 
-    def estimated_seconds(self) -> float:
-        """How long `run` will take: each mentor timed on one batch, after a warm-up."""
+    def estimated_seconds(
+        self, apart_from: Mapping[TargetsKey, Collection[ChunkKey]] | None = None
+    ) -> float:
+        """How long `run` will take: each mentor timed on one batch, after a warm-up.
+
+        `apart_from`: chunks that will not be computed, by mentor and kind.
+        """
+        others = {key: set(chunks) for key, chunks in (apart_from or {}).items()}
         index_B = self.dataset.index_N[: self.pool.run_shape.batch]
         pixels = self.recipe(self.dataset.images(index_B), index_B, 0)
         seconds = {}
@@ -195,7 +203,11 @@ class PrecomputeJob:
         batches = sum(
             self.plan.num_rows(unit) * seconds[name]
             for unit in self.plan.units
-            for name in unit.mentors
+            for name in {
+                one.mentor.name
+                for one in unit.lacking
+                if (unit.view, unit.block) not in others.get(one.key, ())
+            }
         )
         return batches / len(index_B)
 
@@ -211,15 +223,8 @@ class PrecomputeJob:
         or cannot be written. Whatever ends it, every block that was finished is committed.
         """
         started = time.perf_counter()
-        done, healed = fill_store(
-            self.root,
-            self.plan.manifest,
-            self.dataset,
-            self.plan.wanted,
-            {one.key: self.plan.views for one in self.plan.wanted},
-            self.calibrations.values(),
-            (lambda store: self._fill(store, progress, should_stop)) if self.plan.units else None,
-            lambda store: require_same_views(store, self.dataset, self.recipe),
+        done, healed = self._fill_store(
+            (lambda store: self._fill(store, progress, should_stop)) if self.plan.units else None
         )
         return PrecomputeResult(
             store=open_store(self.root),
@@ -227,6 +232,22 @@ class PrecomputeJob:
             healed=healed,
             num_pixels=done,
             seconds=time.perf_counter() - started,
+        )
+
+    def make_store(self) -> None:
+        """Makes the store and its documents where they are not there, and computes nothing."""
+        self._fill_store(None)
+
+    def _fill_store(self, fill: Callable[[TargetStore], int] | None) -> tuple[int, list[Path]]:
+        return fill_store(
+            self.root,
+            self.plan.manifest,
+            self.dataset,
+            self.plan.wanted,
+            {one.key: self.plan.views for one in self.plan.wanted},
+            self.calibrations.values(),
+            fill,
+            lambda store: require_same_views(store, self.dataset, self.recipe),
         )
 
     def _fill(

@@ -12,7 +12,7 @@ import json
 import mmap
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 from kdcache import durable, homes
 from kdcache.checkpoints import file_sha256, load_weights
 from kdcache.datasets import DEFAULT_DATASET, Preprocessing, num_classes_of
-from kdcache.errors import CheckpointError, UsageError
+from kdcache.errors import CheckpointError, DamagedTargets, StoreError
 from kdcache.mentor_library import (
     SUFFIXES,
     find_checkpoint,
@@ -34,13 +34,15 @@ from kdcache.models import build_network, long_name
 from kdcache.remote import ArrivingFile, NotListed, NotThere, TooLarge
 from kdcache.share.hub import Hub
 from kdcache.store.gathered import is_sha256
-from kdcache.store.hub_documents import fetch_document
-from kdcache.store.hub_layout import HUB_FORMAT
+from kdcache.store.hub_documents import fetch_bytes, opened_document
+from kdcache.store.hub_layout import HUB_FORMAT, MENTORS
 from kdcache.store.sealed import BLANK, SEAL, seal
 from kdcache.untrusted import open_file
 
 MOST_CHECKPOINT = 2**33  # bytes
-MOST_SIDECAR = 2**16  # bytes of JSON; it is part of the hub's index
+MOST_SIDECAR = 2**20  # bytes of JSON
+_MOST_ENTRY = 2 * MOST_SIDECAR  # a document is indented
+MOST_LISTED = 20
 MOST_CLASSES = 2**20
 _MOST_TEXT = 200
 
@@ -80,8 +82,7 @@ class SharedCheckpoint:
     @property
     def file(self) -> str:
         """The name of its entry's file."""
-        dataset = self.dataset.replace(":", ".")
-        return f"{dataset}.{self.architecture.replace(':', '.')}.{self.sha256[:16]}.json"
+        return _entry_name(self.dataset, self.name, self.sha256)
 
     @property
     def preprocessing(self) -> Any:
@@ -105,17 +106,6 @@ class Moved:
     shared: SharedCheckpoint
     path: Path
     bytes: int
-
-
-def listed_entry(file: str, document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a hub's index says of the entry in `mentors/<file>`. Raises UsageError for none."""
-    try:
-        shared = SharedCheckpoint.from_json(document)
-        if shared.file != file:
-            raise ValueError(f"it is the entry {shared.file}")
-    except ValueError as error:
-        raise UsageError(f"mentors/{file} is no mentor's entry: {error}") from error
-    return {**asdict(shared), "file": file}
 
 
 def push_mentor(
@@ -164,7 +154,7 @@ def push_mentor(
             moved = len(content)
     if known is None:
         document = {"hub": HUB_FORMAT, **asdict(shared), SEAL: BLANK}
-        hub.connection.put(f"mentors/{shared.file}", seal(document))
+        hub.connection.put(f"{MENTORS}/{shared.file}", seal(document))
     hub.gather()
     return Moved(shared=shared, path=path, bytes=moved)
 
@@ -176,6 +166,7 @@ def pull_mentor(
     dataset: str = DEFAULT_DATASET,
     data_dir: str | os.PathLike[str] | None = None,
     sha256: str | None = None,
+    num_classes: int | None = None,
     preferred: Iterable[str] = (),
     library: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -183,7 +174,8 @@ def pull_mentor(
     """Takes a mentor's checkpoint and sidecar from a hub into the mentor library.
 
     `sha256`: how the one that is meant begins, where the hub has several; `preferred`: SHA-256s of
-    which one may decide it. `library`: the folder; None: the user's. `progress`: in bytes.
+    which one may decide it. `num_classes`: of the dataset, where it is open already. `library`: the
+    folder; None: the user's. `progress`: in bytes.
 
     Nothing appears in the library that is not the weights of this network, with the SHA-256 that
     the entry states; another checkpoint of the name that is there is never overwritten. Raises
@@ -203,8 +195,9 @@ def pull_mentor(
     arriving = ArrivingFile(temporary, shared.bytes, lambda got: progress(got, shared.bytes))
     try:
         _fetch(hub, shared, arriving)
-        network = build_network(name, num_classes_of(dataset, data_dir))
-        load_weights(network, temporary)
+        load_weights(
+            build_network(name, num_classes or num_classes_of(dataset, data_dir)), temporary
+        )
         _require_no_other(folder, stem, hub, shared)
         # The sidecar first: a checkpoint that is there always has its own.
         sidecar = sidecar_path(path)
@@ -218,28 +211,27 @@ def pull_mentor(
     return Moved(shared=shared, path=path, bytes=shared.bytes)
 
 
-def shared_checkpoints(hub: Hub, name: str, dataset: str) -> list[SharedCheckpoint]:
-    """All that a hub has of a mentor, by SHA-256. Raises StoreError where there is no hub."""
-    found = {}
-    for entry in hub.index().mentors:
-        if (entry.get("name"), entry.get("dataset")) != (name, dataset):
-            continue
-        with suppress(ValueError):  # no push wrote it
-            shared = SharedCheckpoint.from_json(entry)
-            if shared.architecture == long_name(name):
-                found[shared.sha256] = shared
-    return [found[sha256] for sha256 in sorted(found)]
+def shared_checkpoints(hub: Hub, name: str, dataset: str) -> list[str]:
+    """The SHA-256s of all that a hub has of a mentor. Raises StoreError where there is no hub."""
+    return sorted(
+        {
+            entry["sha256"]
+            for entry in hub.index().mentors
+            if (entry.get("name"), entry.get("dataset")) == (name, dataset)
+            and is_sha256(entry.get("sha256"))
+        }
+    )
 
 
 def _choose(
     hub: Hub, name: str, dataset: str, start: str | None, preferred: set[str]
 ) -> SharedCheckpoint:
     there = shared_checkpoints(hub, name, dataset)
-    found = [one for one in there if one.sha256.startswith((start or "").lower())]
+    found = [sha256 for sha256 in there if sha256.startswith((start or "").lower())]
     if len(found) > 1 and start is None:
-        found = [one for one in found if one.sha256 in preferred] or found
+        found = [sha256 for sha256 in found if sha256 in preferred] or found
     if len(found) == 1:
-        return found[0]
+        return _entry(hub, name, dataset, found[0])
     if not there:
         others = sorted({f"{e.get('name')} ({e.get('dataset')})" for e in hub.index().mentors})
         raise CheckpointError(
@@ -247,21 +239,45 @@ def _choose(
             f"{', '.join(others) or 'none of any mentor'}. Ask who has it for: kdcache push-mentor "
             f"{name} --dataset {dataset} --hub {hub.url}"
         )
+    listed = found or there
     raise CheckpointError(
         f"{hub.url} has {len(found)} checkpoints of mentor {name!r} for {dataset}"
         + (f" whose SHA-256 begins with {start}" if start else "")
-        + f":{_listing(found or there)}\nTake one with: kdcache pull-mentor {name} --dataset "
-        f"{dataset} --hub {hub.url} --sha {(found or there)[0].sha256[:12]}"
+        + ":"
+        + "".join(f"\n  {_told(hub, name, dataset, sha256)}" for sha256 in listed[:MOST_LISTED])
+        + f"\nTake one with: kdcache pull-mentor {name} --dataset {dataset} --hub {hub.url} --sha "
+        f"{listed[0][:12]}"
     )
 
 
-def _listing(found: Sequence[SharedCheckpoint]) -> str:
-    lines = []
-    for one in found[:20]:
-        top1 = (one.sidecar or {}).get("test_top1")
+def _entry(hub: Hub, name: str, dataset: str, sha256: str) -> SharedCheckpoint:
+    """What a hub says of one checkpoint. Raises CheckpointError for what no push wrote."""
+    file = _entry_name(dataset, name, sha256)
+    place = f"{hub.url}/{MENTORS}/{file}"
+    content = fetch_bytes(hub.connection, f"{MENTORS}/{file}", _MOST_ENTRY)
+    if content is None:
+        raise CheckpointError(f"{place} is gone, though the hub's index has it. Push it again")
+    try:
+        shared = SharedCheckpoint.from_json(opened_document(content, place))
+        if (shared.name, shared.dataset, shared.sha256) != (name, dataset, sha256):
+            raise ValueError(f"it is of {shared.name} ({shared.dataset}), {shared.sha256[:16]}..")
+        if shared.architecture != long_name(name):
+            raise ValueError(f"it is of a {shared.architecture}")
+    except ValueError as error:
+        raise CheckpointError(
+            f"{place} is no mentor's entry as a push writes it: {error}. Nothing was taken"
+        ) from error
+    return shared
+
+
+def _told(hub: Hub, name: str, dataset: str, sha256: str) -> str:
+    """A line of a listing; what else is known of it only where it can be read."""
+    with suppress(CheckpointError, StoreError):
+        shared = _entry(hub, name, dataset, sha256)
+        top1 = (shared.sidecar or {}).get("test_top1")
         known = f", test top-1 {top1:.2f}" if isinstance(top1, int | float) else ""
-        lines.append(f"\n  {one.sha256}  {one.bytes:,} bytes{known}")
-    return "".join(lines)
+        return f"{sha256}  {shared.bytes:,} bytes{known}"
+    return sha256
 
 
 def _fetch(hub: Hub, shared: SharedCheckpoint, arriving: ArrivingFile) -> None:
@@ -331,12 +347,13 @@ def _as_here(path: Path, shared: SharedCheckpoint) -> SharedCheckpoint:
 
 def _entry_at(hub: Hub, shared: SharedCheckpoint) -> SharedCheckpoint | None:
     """What the hub says of the same checkpoint; None where it says nothing that can be believed."""
-    document = fetch_document(hub.connection, f"mentors/{shared.file}")
-    with suppress(ValueError):
-        known = None if document is None else SharedCheckpoint.from_json(document)
-        if known is not None and (known.file, known.sha256) == (shared.file, shared.sha256):
-            return known
+    with suppress(CheckpointError, DamagedTargets):
+        return _entry(hub, shared.name, shared.dataset, shared.sha256)
     return None
+
+
+def _entry_name(dataset: str, name: str, sha256: str) -> str:
+    return f"{dataset.replace(':', '.')}.{library_stem(name)}.{sha256[:16]}.json"
 
 
 def _is_there(hub: Hub, shared: SharedCheckpoint) -> bool:
