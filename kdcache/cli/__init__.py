@@ -9,6 +9,7 @@ from kdcache.cli.demo import demo
 from kdcache.cli.export import export
 from kdcache.cli.group import KdcacheGroup
 from kdcache.cli.precompute import precompute
+from kdcache.cli.sharing import list_stores, push
 from kdcache.cli.stores import inspect, verify
 from kdcache.cli.train import evaluate, train_mentor, train_student
 
@@ -31,6 +32,8 @@ for command in (
     evaluate,
     inspect,
     verify,
+    push,
+    list_stores,
     demo,
 ):
     main.add_command(command)

@@ -8,6 +8,7 @@ from kdcache.remote.arriving import ArrivingDocument, ArrivingFile, TooLarge, so
 from kdcache.remote.connection import CONNECTIONS, Connection
 from kdcache.remote.fetching import ChunkFetcher, WantedChunk, WrongChunk
 from kdcache.remote.folder import Content, NotListed, NotThere
+from kdcache.remote.in_flight import moved_at_once
 from kdcache.remote.mirror_space import MirrorSpace, most_mirrored
 from kdcache.remote.waiting import interrupt
 
@@ -29,6 +30,7 @@ __all__ = [
     "is_url",
     "mirror_name",
     "most_mirrored",
+    "moved_at_once",
     "shown_url",
     "sounds_like_a_page",
 ]

@@ -2,8 +2,8 @@
 
 Each push leaves a document of its own, named by its content, and is then *gathered*: the stores'
 documents and the index are made from all pushes that can be listed, and again until what was
-written knows every one of them. Whoever writes last has therefore seen all; whoever is killed leaves
-a push that the next one gathers. Nothing here asks a clock.
+written knows every one of them. Whoever writes last has therefore seen all; whoever is killed
+leaves a push that the next one gathers. Nothing here asks a clock.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from kdcache.card import store_card
 from kdcache.errors import DamagedTargets, RunFailed, StoreError, Unreachable, UsageError
 from kdcache.remote import Connection, NotListed, NotThere, folder_of, is_url
 from kdcache.share.hub_card import hub_card
@@ -109,21 +110,24 @@ class Hub:
             )
         name = push_name(pushed.manifest.fingerprint, _sha256(content))
         self.connection.put(name, content)
-        self.gather()
+        self.gather(pushed.manifest.fingerprint)
 
     def put_card(self, fingerprint: str) -> None:
         """Writes the card of a store that is shown."""
         card = store_card(open_store(self.store_address(fingerprint)))
         self.connection.put(f"{store_folder(fingerprint)}/{CARD}", card.encode())
 
-    def gather(self) -> None:
-        """Makes what is shown of every store, and the index, of all pushes and mentors there.
+    def gather(self, *fingerprints: str) -> None:
+        """Makes what is shown of these stores, and of all that the index does not know whole, and
+        the index, of all pushes and mentors there.
 
-        Raises RunFailed where others push without end.
+        What was made once is made again in each round: somebody slower, who knew less, may have
+        replaced it. Raises RunFailed where others push without end.
         """
+        made = set(fingerprints)
         for _ in range(MOST_ROUNDS):
             pushes, mentors = self._pushes(), self._mentor_names()
-            index = self._gather_once(pushes, mentors)
+            index = self._gather_once(pushes, mentors, made)
             self.connection.put(CARD, hub_card(index, self.url).encode())
             if self._pushes() == pushes and self._mentor_names() == mentors:
                 return
@@ -133,13 +137,15 @@ class Hub:
         )
 
     def _gather_once(
-        self, pushes: Mapping[str, frozenset[str]], mentors: frozenset[str]
+        self, pushes: Mapping[str, frozenset[str]], mentors: frozenset[str], made: set[str]
     ) -> HubIndex:
+        """`made`: stores to make whatever the index says; those that are made are added."""
         known = self._known_index()
         stores = {}
         for fingerprint, names in sorted(pushes.items()):
             listed = known.stores.get(fingerprint)
-            if listed is None or frozenset(listed.pushes) != names:
+            if listed is None or frozenset(listed.pushes) != names or fingerprint in made:
+                made.add(fingerprint)
                 listed = self._gather_store(fingerprint, names) or listed
             if listed is not None:
                 stores[fingerprint] = listed
