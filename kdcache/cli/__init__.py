@@ -9,6 +9,7 @@ from kdcache.cli.demo import demo
 from kdcache.cli.export import export
 from kdcache.cli.group import KdcacheGroup
 from kdcache.cli.precompute import precompute
+from kdcache.cli.shared_mentors import pull_mentor, push_mentor
 from kdcache.cli.sharing import list_stores, push
 from kdcache.cli.stores import inspect, verify
 from kdcache.cli.train import evaluate, train_mentor, train_student
@@ -34,6 +35,8 @@ for command in (
     verify,
     push,
     list_stores,
+    push_mentor,
+    pull_mentor,
     demo,
 ):
     main.add_command(command)
