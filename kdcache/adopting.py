@@ -14,9 +14,10 @@ from kdcache.calibration import AUTO, worst_divergence
 from kdcache.datasets import ImageDataset
 from kdcache.defaults import ChosenViews, choose_run_shape, stored_encoders
 from kdcache.encode import FITTED, Encoder, encoder_from_description
-from kdcache.errors import UsageError
+from kdcache.errors import UsageError, differences
 from kdcache.mentors import Mentor, MentorPool, RunShape
 from kdcache.store.gathered import GatheredArray, GatheredStore
+from kdcache.wanted import Wanted
 
 SLACK = 1.5  # other rows than those that it was fitted to cost a little more, or less
 
@@ -113,3 +114,31 @@ def _shape_there(
                 shapes.add(shape)
                 break
     return shapes.pop() if len(shapes) == 1 else None
+
+
+def wanted_identity(one: Wanted) -> str:
+    """What commit records of these targets state."""
+    return targets_identity(one.mentor, one.kind, one.encoder)
+
+
+def why_not(hub: str, found: GatheredStore, one: Wanted) -> str:
+    """Why nothing of these targets can be taken, though the hub has these views."""
+    of_name = [a for a in found.arrays.values() if (a.name, a.kind) == one.key]
+    if not of_name:
+        return f"{hub} has nothing of {one.title} for these views"
+    nearest = max(of_name, key=lambda array: len(array.records))
+    theirs, ours = (
+        {**mentor, **mentor["run_shape"], "encoder": encoder}
+        for mentor, encoder in (
+            (nearest.mentor, nearest.encoder["name"]),
+            (one.mentor.to_json(), one.encoder.name),
+        )
+    )
+    different = differences(theirs, ours, ignored=["run_shape"])
+    if "checkpoint_sha256" in different:
+        there, here = (str(side)[:12] for side in different["checkpoint_sha256"])
+        return (
+            f"{hub} has {one.title} of another checkpoint ({there}..): not taken; here is {here}.."
+        )
+    told = ", ".join(f"{key} {there}, here {here}" for key, (there, here) in different.items())
+    return f"{hub} has {one.title} made otherwise ({told or 'encoder fitted anew'}): not taken"

@@ -11,31 +11,31 @@ says, and when the rows that were run here are alike (`row_checks`).
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kdcache.adopting import Adopted, adopt
+from kdcache.adopting import Adopted, adopt, wanted_identity, why_not
 from kdcache.copying import CopyJob
 from kdcache.datasets import ImageDataset, as_image_dataset
 from kdcache.defaults import choose_views
 from kdcache.devices import resolve_device
 from kdcache.encode import KINDS, LOGITS, has_source
-from kdcache.errors import CheckpointError, StoreError, Unreachable, differences
+from kdcache.errors import StoreError
 from kdcache.filling import Progress, never
-from kdcache.mentor_library import by_one_name, find_checkpoint, mentor_name
+from kdcache.mentor_library import by_one_name, mentor_name
 from kdcache.mentors import Mentor, load_mentor
 from kdcache.precompute import PrecomputeJob, PrecomputeResult
-from kdcache.row_checks import RowChecks
+from kdcache.row_checks import ROWS, RowChecks
 from kdcache.share import Hub, PushJob, PushResult
-from kdcache.share.checkpoints import Moved, pull_mentor, shared_checkpoints
-from kdcache.store import ChunkKey, Damage, TargetStore, open_store, title
-from kdcache.store.gathered import GatheredStore
-from kdcache.store.manifest import targets_identity
-from kdcache.wanted import TargetsKey, Wanted
+from kdcache.share.checkpoints import Moved, find_or_pull
+from kdcache.store import ChunkKey, Damage, TargetStore, open_store, read_payload_of, title
+from kdcache.store.chunks import CHECKSUM_BYTES
+from kdcache.store.hub_layout import chunk_name
+from kdcache.wanted import TargetsKey
 
 WITHOUT = "To compute without a hub, give --no-hub, or leave $KDCACHE_HUB unset"
 
@@ -44,8 +44,9 @@ WITHOUT = "To compute without a hub, give --no-hub, or leave $KDCACHE_HUB unset"
 class Taken:
     """What was taken of a hub.
 
-    `chunks`: by title. `rows`: run here, of each mentor's. `refused`: chunks that are not what the
-    mentor says; `damaged`: those that are not what was committed. Both are left to be computed.
+    `chunks`: by title. `rows`: of them that were run here, and are alike. `refused`: chunks that
+    are not what the mentor says; `damaged`: those that are not what was committed. Both are left to
+    be computed.
     """
 
     chunks: Mapping[str, int] = field(default_factory=dict)
@@ -61,9 +62,9 @@ class ReuseJob:
 
     `mentors`: names; a mentor without checkpoint here is taken from the hub. `hub`: a hub, its URL
     or folder. `may_begin`: whether there may be no hub yet, as where something is to be pushed.
-    `library`: where checkpoints of the hub are put; None: the mentor library. The other options are
-    `PrecomputeJob`'s; run shape and encoder of mentors that are new here, where neither is given,
-    are the hub's.
+    `scratch`: a folder for what has to come from the hub before anything is taken; None: the mentor
+    library, and the user's mirrors. The other options are `PrecomputeJob`'s; run shape and encoder
+    of mentors that are new here, where neither is given, are the hub's.
 
     Attributes: `job`, the precompute; `pulled`: checkpoints that came from the hub; `takeable`: the
     chunks that are to be taken, by mentor and kind, and `num_bytes` of them; `notes`: why others
@@ -81,7 +82,7 @@ class ReuseJob:
         *,
         checkpoints: Mapping[str, str | os.PathLike[str]] | None = None,
         may_begin: bool = False,
-        library: Path | None = None,
+        scratch: Path | None = None,
         store: str | Path | None = None,
         recipe: Any = None,
         view_seed: int | None = None,
@@ -99,9 +100,11 @@ class ReuseJob:
         self.notes: list[str] = []
         with _or_without():
             self._found = self.hub.gathered(chosen.manifest.fingerprint)
-            if self._found is None and not may_begin:
+            if may_begin:
+                self.hub.connection.require_writable()
+            elif self._found is None:
                 self.hub.index()
-            loaded = self._load(images, mentors, checkpoints or {}, library)
+            loaded = self._load(images, mentors, checkpoints or {}, scratch)
         adopted = Adopted(precision=precision, batch_size=batch_size)
         if self._found is not None:
             adopted = adopt(
@@ -131,8 +134,9 @@ class ReuseJob:
             **options,
         )
         with _or_without():
-            self._there = self._open()
+            self._there = self._open(scratch)
         self.takeable = self._choose_chunks()
+        self._damaged: Sequence[Damage] = ()
         self._checks = RowChecks(
             self.job.pool, images, chosen.recipe, self.job.plan.manifest, self.takeable
         )
@@ -142,45 +146,24 @@ class ReuseJob:
         images: ImageDataset,
         names: Sequence[str],
         checkpoints: Mapping[str, str | os.PathLike[str]],
-        library: Path | None,
+        scratch: Path | None,
     ) -> list[Mentor]:
-        given = dict(by_one_name(checkpoints.items()))
+        given = by_one_name(checkpoints.items())
+        variants = {} if self._found is None else self._found.variants()
         loaded = []
         for name in [mentor_name(name) for name in names]:
             path = given.get(name)
-            if path is None:
-                try:
-                    path = find_checkpoint(name, images.name)
-                except CheckpointError as missing:
-                    path = self._pull(name, images, missing, library)
+            if (
+                path is None
+            ):  # of several at the hub, the one that its targets of these views are of
+                meant = [one.mentor["checkpoint_sha256"] for one in variants.get(name, ())]
+                found = find_or_pull(name, self.hub, images, preferred=meant, library=scratch)
+                self.pulled += [found] if isinstance(found, Moved) else []
+                path = found.path if isinstance(found, Moved) else found
             loaded.append(load_mentor(name, images, path))
         return loaded
 
-    def _pull(
-        self, name: str, images: ImageDataset, missing: CheckpointError, library: Path | None
-    ) -> Path:
-        """The hub's checkpoint: of several, the one that its targets of these views are of."""
-        there: list[str] = []
-        with suppress(StoreError):  # no hub yet; one that cannot be reached was noticed before
-            there = shared_checkpoints(self.hub, name, images.name)
-        if not there:
-            raise CheckpointError(
-                f"{missing}. {self.hub.url} has none either: whoever has it gives it to all with "
-                f"kdcache push-mentor {name} --dataset {images.name} --hub {self.hub.url}"
-            )
-        variants = {} if self._found is None else self._found.variants()
-        moved = pull_mentor(
-            name,
-            self.hub,
-            dataset=images.name,
-            num_classes=images.num_classes,
-            preferred=[one.mentor["checkpoint_sha256"] for one in variants.get(name, ())],
-            library=library,
-        )
-        self.pulled.append(moved)
-        return moved.path
-
-    def _open(self) -> TargetStore | None:
+    def _open(self, scratch: Path | None) -> TargetStore | None:
         """The hub's store, of each mentor exactly these targets; None where it has none of them."""
         found, manifest = self._found, self.job.plan.manifest
         if found is None:
@@ -194,32 +177,34 @@ class ReuseJob:
             return None
         same = []
         for one in self.job.plan.wanted:
-            if _identity(one) in found.arrays:
-                same.append(_identity(one))
+            if wanted_identity(one) in found.arrays:
+                same.append(wanted_identity(one))
             else:
-                self.notes.append(_why_not(self.hub.url, found, one))
+                self.notes.append(why_not(self.hub.url, found, one))
         logits = [identity for identity in same if found.arrays[identity].kind == LOGITS.name]
         if not logits:
             return None
-        return open_store("+".join((self.hub.store_address(found.manifest.fingerprint), *logits)))
+        address = "+".join((self.hub.store_address(found.manifest.fingerprint), *logits))
+        return open_store(address, mirrors=scratch)
 
     def _choose_chunks(self) -> dict[TargetsKey, list[ChunkKey]]:
         """What is lacking here, and there."""
         chosen: dict[TargetsKey, list[ChunkKey]] = {}
-        for stored in self._there.sound_targets if self._there is not None else ():
-            for one in self.job.plan.wanted:
-                if stored.identity != _identity(one):
-                    continue
-                keys = [(u.view, u.block) for u in self.job.plan.units if one in u.lacking]
-                keys = [key for key in keys if key in stored.commits]
-                exact = [key for key in keys if not has_source(stored.commits[key].error_sums)]
-                if len(exact) < len(keys):
-                    self.notes.append(
-                        f"{len(keys) - len(exact):,} chunks of {one.title} at {self.hub.url} were "
-                        "encoded anew from targets that were not exact: not taken"
-                    )
-                if exact:
-                    chosen[one.key] = exact
+        there = {} if self._there is None else {s.identity: s for s in self._there.sound_targets}
+        for one in self.job.plan.wanted:
+            stored = there.get(wanted_identity(one))
+            if stored is None:
+                continue
+            keys = [(unit.view, unit.block) for unit in self.job.plan.units if one in unit.lacking]
+            keys = [key for key in keys if key in stored.commits]
+            exact = [key for key in keys if not has_source(stored.commits[key].error_sums)]
+            if len(exact) < len(keys):
+                self.notes.append(
+                    f"{len(keys) - len(exact):,} chunks of {one.title} at {self.hub.url} were "
+                    "encoded anew from targets that were not exact: not taken"
+                )
+            if exact:
+                chosen[one.key] = exact
         return chosen
 
     @property
@@ -269,6 +254,7 @@ class ReuseJob:
             )
             result = copy.run(progress=taking, should_stop=should_stop)
         self.job.plan_again()
+        self._damaged = result.damaged
         left = Counter(
             (damage.mentor, damage.kind) for damage in (*result.damaged, *result.refused)
         )
@@ -278,7 +264,7 @@ class ReuseJob:
                 for (mentor, kind), chunks in self.takeable.items()
             },
             bytes=result.num_bytes,
-            rows=self.num_rows,
+            rows=ROWS * result.num_chunks,
             refused=result.refused,
             damaged=result.damaged,
             stopped=result.stopped,
@@ -293,10 +279,29 @@ class ReuseJob:
     def push(
         self, *, progress: Progress | None = None, should_stop: Callable[[], bool] = never
     ) -> PushResult:
-        """Offers the hub what it lacks of these mentors. Errors as `PushJob`'s."""
-        names = [mentor.name for mentor in self.job.pool.mentors]
-        push = PushJob(open_store(self.job.root), self.hub, mentors=names)
+        """Offers the hub what it lacks of these mentors. Errors as `PushJob`'s.
+
+        A chunk file that was damaged there is put there anew, where the same bytes were computed.
+        """
+        store = open_store(self.job.root)
+        push = PushJob(store, self.hub, mentors=list(self.job.pool.names))
+        for damage in self._damaged:
+            self._mend(store, damage)
         return push.run(progress=progress, should_stop=should_stop)
+
+    def _mend(self, store: TargetStore, damage: Damage) -> None:
+        assert self._there is not None  # it is of a chunk that was to be taken from there
+        assert damage.mentor is not None
+        assert damage.kind is not None
+        if damage.view is None or damage.block is None:
+            return
+        key = (damage.view, damage.block)
+        here = store.mentor(damage.mentor, damage.kind)
+        there = self._there.mentor(damage.mentor, damage.kind).commits[key]
+        if key in here.commits and here.commits[key].sha256 == there.sha256:
+            payload = read_payload_of(store, here, key).payload
+            content = b"".join((payload, there.checksum.to_bytes(CHECKSUM_BYTES, "little")))
+            self.hub.connection.put(chunk_name(there), content)
 
 
 @contextmanager
@@ -304,33 +309,6 @@ def _or_without() -> Iterator[None]:
     """Errors of a hub say how to go on without it."""
     try:
         yield
-    except (Unreachable, StoreError) as error:
+    except StoreError as error:
         error.args = (f"{error}. {WITHOUT}",)
         raise
-
-
-def _identity(one: Wanted) -> str:
-    return targets_identity(one.mentor, one.kind, one.encoder)
-
-
-def _why_not(hub: str, found: GatheredStore, one: Wanted) -> str:
-    """Why nothing of these targets can be taken, though the hub has these views."""
-    of_name = [a for a in found.arrays.values() if (a.name, a.kind) == one.key]
-    if not of_name:
-        return f"{hub} has nothing of {one.title} for these views"
-    nearest = max(of_name, key=lambda array: len(array.records))
-    theirs, ours = (
-        {**mentor, **mentor["run_shape"], "encoder": encoder}
-        for mentor, encoder in (
-            (nearest.mentor, nearest.encoder["name"]),
-            (one.mentor.to_json(), one.encoder.name),
-        )
-    )
-    different = differences(theirs, ours, ignored=["run_shape"])
-    if "checkpoint_sha256" in different:
-        there, here = (str(side)[:12] for side in different["checkpoint_sha256"])
-        return (
-            f"{hub} has {one.title} of another checkpoint ({there}..): not taken; here is {here}.."
-        )
-    told = ", ".join(f"{key} {there}, here {here}" for key, (there, here) in different.items())
-    return f"{hub} has {one.title} made otherwise ({told or 'encoder fitted anew'}): not taken"

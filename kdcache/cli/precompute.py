@@ -116,16 +116,16 @@ def _make_reuse_job(options: dict[str, Any], hub: str) -> Any:
 
     dataset, names, checkpoints = _inputs(options)
     with ExitStack() as stack:
-        library = None
-        if options["dry_run"]:  # nothing stays; a mentor's identity needs its checkpoint
-            library = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdcache-")))
+        scratch = None
+        if options["dry_run"]:  # nothing stays
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdcache-")))
         return ReuseJob(
             dataset,
             names,
             hub,
             checkpoints=checkpoints,
             may_begin=options["push"],
-            library=library,
+            scratch=scratch,
             **_job_options(options),
         )
 

@@ -68,10 +68,12 @@ def take(reuse: "ReuseJob", stop: StopRequest) -> None:
         names = ", ".join(title for title, chunks in taken.chunks.items() if chunks)
         tell(
             f"took {_chunks(count)} ({readable_bytes(taken.bytes)}) of {names} from "
-            f"{_address(reuse)}, {taken.rows:,} rows of each computed again and alike"
+            f"{_address(reuse)}, {taken.rows:,} rows of them computed again and alike"
         )
     _tell_left(taken.refused, reuse.hub.url, "not what the mentor says")
     _tell_left(taken.damaged, reuse.hub.url, "damaged")
+    if taken.refused:
+        tell(f"{reuse.hub.url} still shows it: tell who looks after it", err=True)
     if taken.stopped:
         raise Stopped(
             f"stopped; what was taken is committed in {reuse.job.root}. Run the same command "
