@@ -27,12 +27,14 @@ from kdcache.store import (
     CommitRecord,
     Damage,
     DamagedChunk,
+    PreparedChunk,
     StoredMentor,
     TargetStore,
-    commit_copy,
     healing_command,
     local_path,
     open_store,
+    prepare_copy,
+    publish_chunks,
     read_payload_of,
     refuse_foreign,
     require_equal,
@@ -267,9 +269,9 @@ class CopyJob:
     ) -> CopyResult:
         """Copies what is planned; stops between chunks when asked to. `progress`: in bytes.
 
-        At most `CONNECTIONS` chunks, and at most a tenth of the bytes to move (one chunk at least),
-        are on their way at once; memory is what these take, and where they are compressed as much
-        again as they unpack to.
+        At most `CONNECTIONS` chunks are fetched at once, and at most a tenth of the bytes to move
+        (one chunk at least) are on their way to being committed. Memory: the chunks that are
+        fetched at once, and what they unpack to where they are compressed.
 
         Raises Unreachable, RunFailed for a full disk, StoreError for a folder that vanished or
         cannot be written. What arrived is committed.
@@ -314,12 +316,11 @@ class CopyJob:
         for one, (stored, _) in zip(self._wanted, self._stored, strict=True):
             self._require_same(stored, there[one.key])  # another writer may have been first
         pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="kdcache-copy")
+        on_way: dict[Future[_Arrived], Move] = {}
         waits = False  # an interruption does not wait for the network
         try:
-            for move, outcome in self._outcomes(pool, store, there, should_stop):
-                copied.note(move, outcome, self.source)
-                if outcome.sha256 not in (None, move.record.sha256):
-                    self._note_different(move.stored)
+            for arrived in self._arriving(pool, on_way, store, there, should_stop):
+                self._commit(arrived, copied)
                 if progress is not None:
                     progress(copied.seen_bytes, self.num_bytes)
             waits = True
@@ -328,55 +329,75 @@ class CopyJob:
             raise
         finally:
             pool.shutdown(wait=waits, cancel_futures=True)
+            for future in on_way:
+                if future.done() and not future.cancelled() and future.exception() is None:
+                    future.result().drop()
         return copied.chunks
 
-    def _outcomes(
+    def _arriving(
         self,
         pool: ThreadPoolExecutor,
+        on_way: "dict[Future[_Arrived], Move]",
         store: TargetStore,
         there: Mapping[TargetsKey, StoredMentor],
         should_stop: Callable[[], bool],
-    ) -> Iterator[tuple[Move, "_Outcome"]]:
-        """Copies all that is planned in threads, as many at once as may be; gives what came."""
+    ) -> "Iterator[list[tuple[Move, _Arrived]]]":
+        """Fetches and checks all that is planned in threads, as many at once as may be.
+
+        Gives what came, so far in `on_way`, in lists of whatever has come meanwhile.
+        """
         left = deque(self.planned)
-        on_way: dict[Future[_Outcome], Move] = {}
         most = self.num_bytes // PART_AT_ONCE
-        stopping = False
         while left or on_way:
-            while left and not stopping and len(on_way) < CONNECTIONS:
+            while left and len(on_way) < 2 * CONNECTIONS:  # fetched, or waiting to be committed
                 taken = sum(move.record.bytes for move in on_way.values())
                 if on_way and taken + left[0].record.bytes > most:
                     break
                 move = left.popleft()
                 key = (move.stored.manifest.name, move.stored.kind.name)
-                on_way[pool.submit(self._copy, store, there[key], move)] = move
+                on_way[pool.submit(self._take, store, there[key], move)] = move
             done, _ = wait(on_way, timeout=0.2, return_when=FIRST_COMPLETED)
+            arrived = [(on_way[future], future.result()) for future in done]
             for future in done:
-                yield on_way.pop(future), future.result()
-            stopping = stopping or should_stop()
-            if stopping:
+                del on_way[future]
+            if arrived:
+                yield arrived
+            if should_stop():
                 left.clear()
 
-    def _copy(self, store: TargetStore, there: StoredMentor, move: Move) -> "_Outcome":
+    def _take(self, store: TargetStore, there: StoredMentor, move: Move) -> "_Arrived":
         key = move.record.key
         try:
             chunk = read_payload_of(self.source, move.stored, key)
             if self._check is not None:
                 reason = self._check(move.stored, key, chunk.payload)
                 if reason is not None:
-                    return _Outcome(refused=reason)
-            return _Outcome(sha256=commit_copy(store, there, chunk).sha256)
+                    return _Arrived(refused=reason)
+            return _Arrived(prepared=prepare_copy(store, there, chunk))
         except DamagedChunk as error:
-            return _Outcome(damage=str(error))
+            return _Arrived(damage=str(error))
+
+    def _commit(self, arrived: "Sequence[tuple[Move, _Arrived]]", copied: "_Copied") -> None:
+        good = [(move, one.prepared) for move, one in arrived if one.prepared is not None]
+        committed = publish_chunks([prepared for _, prepared in good])
+        for (move, prepared), record in zip(good, committed, strict=True):
+            if record.sha256 != prepared.record.sha256:  # another writer was first
+                self._note_different(move.stored)
+        for move, one in arrived:
+            copied.note(move, one, self.source)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Outcome:
-    """Of one chunk: the SHA-256 of what is committed now, or why nothing is."""
+class _Arrived:
+    """A chunk that was checked and lies aside in the destination, or why none does."""
 
-    sha256: str | None = None
+    prepared: PreparedChunk | None = None
     damage: str | None = None
     refused: str | None = None
+
+    def drop(self) -> None:
+        if self.prepared is not None:
+            self.prepared.drop()
 
 
 class _Copied:
@@ -387,15 +408,15 @@ class _Copied:
         self.damaged: list[Damage] = []
         self.refused: list[Damage] = []
 
-    def note(self, move: Move, outcome: _Outcome, source: TargetStore) -> None:
+    def note(self, move: Move, arrived: _Arrived, source: TargetStore) -> None:
         record = move.record
         self.seen += 1
         self.seen_bytes += record.bytes
         path = source.shown(move.stored.array.chunk(*record.key))
-        if outcome.damage is not None:
-            self.damaged.append(_damage(move.stored, record.key, path, outcome.damage))
-        elif outcome.refused is not None:
-            self.refused.append(_damage(move.stored, record.key, path, outcome.refused))
+        if arrived.damage is not None:
+            self.damaged.append(_damage(move.stored, record.key, path, arrived.damage))
+        elif arrived.refused is not None:
+            self.refused.append(_damage(move.stored, record.key, path, arrived.refused))
         else:
             self.chunks += 1
             self.bytes += record.bytes

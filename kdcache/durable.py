@@ -83,9 +83,14 @@ def _is_empty(folder: Path) -> bool:
 
 def publish(temporary: Path, path: Path) -> None:
     """Renames a file into place, so that it survives a power cut."""
+    move(temporary, path)
+    fsync_folder(path.parent)
+
+
+def move(temporary: Path, path: Path) -> None:
+    """Renames a file into place. `fsync_folder` makes that durable."""
     _make_way(path)
     os.replace(temporary, path)
-    fsync_folder(path.parent)
 
 
 def write_file(path: Path, *parts: Bytes, within: Path | None = None) -> None:

@@ -1,7 +1,7 @@
 """Fixtures for every test: an isolated home, the real data, small mentors of the bundled digits."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from kdcache.checkpoints import save_weights
 from kdcache.datasets import ImageDataset, open_dataset
 from kdcache.mentors import Mentor, load_mentor
 from kdcache.models import build_network
+from tests.servers import KINDS, WRITABLE, Server, start_server
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +51,21 @@ def digits_checkpoint(tmp_path: Path) -> Callable[[str], Path]:
 def digits_mentors(digits: ImageDataset, digits_checkpoint: Callable[[str], Path]) -> list[Mentor]:
     """Two digits mentors, r14 and r8."""
     return [load_mentor(name, digits, digits_checkpoint(name)) for name in ("r14", "r8")]
+
+
+@pytest.fixture(params=KINDS)
+def any_server(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Server]:
+    """A real server of each kind; its clients' environment is set."""
+    with start_server(request.param, tmp_path / "server", monkeypatch) as server:
+        yield server
+
+
+@pytest.fixture(params=WRITABLE)
+def writable_server(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Server]:
+    """A real server of each kind that takes files."""
+    with start_server(request.param, tmp_path / "server", monkeypatch) as server:
+        yield server

@@ -36,7 +36,8 @@ def push(store: str, hub: str | None, **options: Any) -> None:
         from kdcache.share import PushJob, default_hub
 
         job = PushJob(store, default_hub(hub), mentors=options["mentors"], views=options["views"])
-        tell(f"{job.shown + len(job.chunks):,} chunks, {job.shown:,} of them are at {job.address}")
+        address = job.hub.short_address(job.store.fingerprint)
+        tell(f"{job.shown + len(job.chunks):,} chunks, {job.shown:,} of them are at {address}")
         for title, count in job.different.items():
             if count:
                 tell(
@@ -63,8 +64,8 @@ def push(store: str, hub: str | None, **options: Any) -> None:
             )
         tell(
             f"{job.store.address} is at the hub. Others get it with:\n"
-            f"  kdcache pull {result.address}\nor train from it there:\n"
-            f"  kdcache train-student --store {result.address}"
+            f"  kdcache pull {address}\nor train from it there:\n"
+            f"  kdcache train-student --store {address}"
         )
         if result.damaged:
             tell(f"compute what is damaged again with, then push again:\n  {result.healing}")
@@ -87,7 +88,7 @@ def list_stores(hub: str | None, as_json: bool) -> None:
         click.echo(json.dumps(document, indent=2))
         return
     for store in index.stores.values():
-        _print_store(found.store_address(store.fingerprint), store)
+        _print_store(found.short_address(store.fingerprint), store)
     _print_mentors(index)
     if not index.stores:
         tell(f"{found.url} holds no store yet. Push one with: kdcache push STORE {found.url}")

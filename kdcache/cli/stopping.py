@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from kdcache.errors import Stopped
+from kdcache.remote import interrupt
 
 STOPPED_AT_ONCE = "stopped; what was committed is kept. Run the same command again to go on"
 
@@ -27,6 +28,7 @@ class StopRequest:
 
     def receive(self, signal_number: int, frame: FrameType | None) -> None:
         """The signal handler. Nobody polls yet, or asked again: raises StopNow on the spot."""
+        interrupt(asked=True)  # nothing waits for servers any more
         asked_before = self.signal_number != 0
         self.signal_number = signal_number
         if asked_before or not self._polled:
@@ -38,6 +40,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     """Handles SIGINT and SIGTERM while a run goes on; exit codes 130 and 143."""
     request = StopRequest()
     signals = (signal.SIGINT, signal.SIGTERM)
+    interrupt(asked=False)
     previous = {number: signal.signal(number, request.receive) for number in signals}
     try:
         yield request
@@ -46,5 +49,6 @@ def stop_on_signals() -> Iterator[StopRequest]:
         stopped.exit_code = 128 + (request.signal_number or signal.SIGINT)
         raise stopped from error
     finally:
+        interrupt(asked=False)
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -108,7 +108,8 @@ class Connection:
         self._persist(folder, attempt)
         if len(found) > MOST_NAMES:
             raise StoreError(f"{self.address}/{folder} lists more than {MOST_NAMES:,} names")
-        return {name: size for name, size in found.items() if not durable.is_aside(name)}
+        # A page may link anywhere, and a server answer anything.
+        return {name: size for name, size in found.items() if _is_name(name)}
 
     def _persist(
         self,
@@ -161,6 +162,13 @@ class Connection:
 
 def _require_name(name: str) -> None:
     """Names may come from a stranger's index: none leads out of the folder."""
-    parts = name.split("/")
-    if not name.isprintable() or "\\" in name or {"", ".", ".."} & set(parts):
+    if not all(map(_is_part, name.split("/"))):
         raise StoreError(f"{name!r:.200} is no name of a file in a folder: it may lead elsewhere")
+
+
+def _is_name(name: str) -> bool:
+    return _is_part(name) and not durable.is_aside(name)
+
+
+def _is_part(name: str) -> bool:
+    return name not in ("", ".", "..") and name.isprintable() and not {"/", "\\"} & set(name)

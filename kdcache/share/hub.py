@@ -62,6 +62,10 @@ class Hub:
         """Where `open_store` finds the store of these views."""
         return f"{self.url}/{store_folder(fingerprint)}"
 
+    def short_address(self, fingerprint: str) -> str:
+        """The same, for people: it is found by how the fingerprint begins."""
+        return self.store_address(fingerprint[:16])
+
     def index(self) -> HubIndex:
         """What the hub holds: one request. Raises StoreError where there is no hub."""
         index = read_index_document(self.connection)
@@ -93,7 +97,10 @@ class Hub:
             names = {name for name in self.connection.names("") if not name.startswith(".")}
         except (NotThere, NotListed):
             names = set()
-        if names - {CARD, HUB_MARKER}:
+        if HUB_MARKER in names:  # somebody was first, since we asked
+            is_hub(self.connection)
+            return
+        if names - {CARD}:
             raise StoreError(
                 f"{self.url} holds something else than a hub ({', '.join(sorted(names)[:5])}). "
                 f"Name a new or empty folder, such as {self.url}/kdcache"
@@ -111,6 +118,12 @@ class Hub:
         name = push_name(pushed.manifest.fingerprint, _sha256(content))
         self.connection.put(name, content)
         self.gather(pushed.manifest.fingerprint)
+
+    def is_gathered(self, fingerprint: str) -> bool:
+        """Whether the index knows every push of these views; false after one that was cut."""
+        listed = self._known_index().stores.get(fingerprint)
+        known = frozenset() if listed is None else frozenset(listed.pushes)
+        return self._pushes().get(fingerprint, frozenset()) == known
 
     def put_card(self, fingerprint: str) -> None:
         """Writes the card of a store that is shown."""

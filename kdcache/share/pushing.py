@@ -192,6 +192,9 @@ class PushJob:
         stopped = moved + len(damaged) < len(self.planned)
         if self.chunks and not stopped:
             self._show({(d.mentor, d.kind, d.view, d.block) for d in damaged})
+        elif not self.chunks and not self.hub.is_gathered(self.store.fingerprint):
+            self.hub.gather(self.store.fingerprint)
+            self.hub.put_card(self.store.fingerprint)
         names = dict.fromkeys(damage.mentor for damage in damaged if damage.mentor is not None)
         return PushResult(
             address=self.address,

@@ -18,7 +18,14 @@ from kdcache.store.chunk_reading import (
 )
 from kdcache.store.chunks import ChunkReader, DamagedChunk, chunk_payload, most_payload
 from kdcache.store.commit_record import ChunkKey, CommitRecord
-from kdcache.store.commits import STRANGER, commit_chunk, gather_commits, write_commit_index
+from kdcache.store.commits import (
+    STRANGER,
+    PreparedChunk,
+    commit_chunk,
+    gather_commits,
+    publish_chunks,
+    write_commit_index,
+)
 from kdcache.store.healing import healing_command, view_ranges
 from kdcache.store.layout import FORMAT, METADATA, ArrayLocation, block_size
 from kdcache.store.manifest import (
@@ -29,7 +36,7 @@ from kdcache.store.manifest import (
     require_equal,
 )
 from kdcache.store.opening import is_elsewhere, local_path, open_store
-from kdcache.store.payloads import RecordedPayload, commit_copy, read_payload_of
+from kdcache.store.payloads import RecordedPayload, commit_copy, prepare_copy, read_payload_of
 from kdcache.store.replay_proof import dataset_at_hand, proven_dataset, require_replay
 from kdcache.store.spare_encoder import read_spare_encoder, stated_encoder
 from kdcache.store.store_writer import (
@@ -66,6 +73,7 @@ __all__ = [
     "LabelledSamples",
     "Manifest",
     "MentorManifest",
+    "PreparedChunk",
     "RecordedPayload",
     "StoredMentor",
     "TargetStore",
@@ -97,7 +105,9 @@ __all__ = [
     "new_manifest",
     "open_damaged_store",
     "open_store",
+    "prepare_copy",
     "proven_dataset",
+    "publish_chunks",
     "read_array",
     "read_block",
     "read_manifest",

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,35 +101,109 @@ def commit_chunk(
 def commit_recorded(
     array: ArrayLocation, record: CommitRecord, payload: durable.Bytes, encoder: Encoder
 ) -> CommitRecord:
-    """Makes one chunk part of the store: the only writer of chunks.
+    """Makes one chunk part of the store; that the record is the payload's is the caller's word.
 
-    The chunk is written aside and fsynced; then, under the store's lock, renamed into place, and
-    its record appears the same way. A kill at any moment leaves either no record (the chunk counts
-    as missing) or a whole one. If the chunk is committed already and is intact, it stays and its
-    record is returned; if it is damaged, its record is withdrawn first and this chunk heals it.
-
-    That the record is the payload's is the caller's word. Errors as `commit_chunk`'s.
+    A kill at any moment leaves either no record (the chunk counts as missing) or a whole one.
+    Returns the record that is there now. Errors as `commit_chunk`'s.
     """
+    (committed,) = publish_chunks([prepare_chunk(array, record, payload, encoder)])
+    return committed
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedChunk:
+    """A chunk and its record, written aside and fsynced: nobody sees them until they are published.
+
+    `raw_bytes`: of the chunk before compression. `chunk`: where its file will be.
+    """
+
+    array: ArrayLocation
+    record: CommitRecord
+    encoder: Encoder
+    raw_bytes: int
+    chunk: Path
+    chunk_aside: Path
+    record_aside: Path
+
+    def drop(self) -> None:
+        """Leaves nothing aside."""
+        durable.remove(self.chunk_aside)
+        durable.remove(self.record_aside)
+
+
+def prepare_chunk(
+    array: ArrayLocation, record: CommitRecord, payload: durable.Bytes, encoder: Encoder
+) -> PreparedChunk:
+    """Writes a chunk and its record aside, for `publish_chunks`. For several threads at once."""
     chunk = array.chunk(*record.key)
     require_folder(array.root)
     require_inside(array.root, chunk.parent)
     require_inside(array.root, array.commits)
     content = [payload, struct.pack("<I", record.checksum)]
-    temporary = durable.write_aside(chunk, content, within=array.root)
+    chunk_aside = durable.write_aside(chunk, content, within=array.root)
     try:
-        with store_lock(array.root):
-            present = [array.commits / name for name, _ in _listed_records(array, record.key)]
-            reader = ChunkReader(encoder, raw_size(payload, encoder))
-            theirs = _intact_record(array, present, record, reader)
-            if theirs is not None:
-                return theirs
-            withdraw(array, present)
-            durable.publish(temporary, chunk)
-            path = array.commits / record.file_name
-            durable.write_file(path, sealed_record(record), within=array.root)
+        path = array.commits / record.file_name
+        record_aside = durable.write_aside(path, [sealed_record(record)], within=array.root)
+    except BaseException:
+        durable.remove(chunk_aside)
+        raise
+    return PreparedChunk(
+        array=array,
+        record=record,
+        encoder=encoder,
+        raw_bytes=raw_size(payload, encoder),
+        chunk=chunk,
+        chunk_aside=chunk_aside,
+        record_aside=record_aside,
+    )
+
+
+def publish_chunks(prepared: Sequence[PreparedChunk]) -> list[CommitRecord]:
+    """Makes chunks of one store, each another, part of it: the only way that chunks and records
+    appear in a store. Returns the records that are there now.
+
+    Under the store's lock: a chunk that is committed already and intact stays, and its record is
+    returned. If it is damaged, its record is withdrawn first. All chunks are renamed into place,
+    then their folders fsynced, then all records appear: so many cost few waits for the disk.
+    """
+    if not prepared:
+        return []
+    root = prepared[0].array.root
+    try:
+        with store_lock(root):
+            committed = list(_there_already(prepared))
+            new = [one for one, theirs in zip(prepared, committed, strict=True) if theirs is None]
+            for one in new:
+                durable.move(one.chunk_aside, one.chunk)
+            for one in new:
+                durable.fsync_folder(one.chunk.parent)
+            for one in new:
+                durable.move(one.record_aside, one.array.commits / one.record.file_name)
+            for folder in dict.fromkeys(one.array.commits for one in new):
+                durable.fsync_folder(folder)
     finally:
-        durable.remove(temporary)
-    return record
+        for one in prepared:
+            one.drop()
+    return [
+        one.record if theirs is None else theirs
+        for one, theirs in zip(prepared, committed, strict=True)
+    ]
+
+
+def _there_already(prepared: Sequence[PreparedChunk]) -> Iterator[CommitRecord | None]:
+    """The records of those chunks that are there and intact; those of others are withdrawn."""
+    keys_of: dict[ArrayLocation, set[ChunkKey]] = {}
+    for one in prepared:
+        keys_of.setdefault(one.array, set()).add(one.record.key)
+    listed_of = {array: _listed_records(array, keys) for array, keys in keys_of.items()}
+    for one in prepared:
+        names = [name for name, key in listed_of[one.array] if key == one.record.key]
+        present = [one.array.commits / name for name in names]
+        reader = ChunkReader(one.encoder, one.raw_bytes)
+        theirs = _intact_record(one.array, present, one.record, reader)
+        if theirs is None and present:
+            withdraw(one.array, present)
+        yield theirs
 
 
 def read_commits(array: ArrayLocation, identity: str, *, use_index: bool = True) -> Commits:
@@ -181,7 +255,7 @@ def gather_commits(array: ArrayLocation, identity: str) -> None:
 
 def read_record(array: ArrayLocation, key: ChunkKey) -> CommitRecord | None:
     """The record of one chunk, read anew; None where there is none to be believed."""
-    for name, _ in _listed_records(array, key):
+    for name, _ in _listed_records(array, [key]):
         with suppress(ValueError, FileNotFoundError):
             return read_record_file(array.commits / name)
     return None
@@ -207,11 +281,13 @@ def sealed_record(record: CommitRecord) -> bytes:
 
 
 def _listed_records(
-    array: ArrayLocation, key: ChunkKey | None = None
+    array: ArrayLocation, keys: Collection[ChunkKey] | None = None
 ) -> list[tuple[str, ChunkKey]]:
-    """The names of an array's record files, or of one of its chunks', in order."""
-    start = "" if key is None else f"{key[0]:06d}.{key[1]:06d}."
-    names = [name for name in listed(array.commits) if name.startswith(start)]
+    """The names of an array's record files, or of those of some of its chunks, in order."""
+    names = listed(array.commits)
+    if keys is not None:
+        starts = {f"{view:06d}.{block:06d}" for view, block in keys}
+        names = [name for name in names if name.rsplit(".", 2)[0] in starts]
     return [(name, key) for name in names if (key := record_key(name)) is not None]
 
 

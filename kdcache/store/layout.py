@@ -14,6 +14,7 @@ STORE/.lock, .writers                        locks: held for moments; held by ev
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 
@@ -81,11 +82,11 @@ class ArrayLocation:
     kind: str
     row_rank: int = 1
 
-    @property
+    @cached_property
     def group(self) -> Path:
         return self.root / "mentors" / member_name(self.mentor)
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         return self.group / self.kind
 
@@ -103,7 +104,7 @@ class ArrayLocation:
         """What encoders cost this mentor's targets when one was chosen; information only."""
         return self.folder / "calibration.json"
 
-    @property
+    @cached_property
     def commits(self) -> Path:
         return self.folder / "commits"
 
@@ -113,4 +114,4 @@ class ArrayLocation:
 
     def chunk(self, view: int, block: int) -> Path:
         """Zarr's default chunk key: c/<view>/<block>/0 (one 0 for each row dimension)."""
-        return self.folder.joinpath("c", str(view), str(block), *["0"] * self.row_rank)
+        return Path(f"{self.folder}/c/{view}/{block}{'/0' * self.row_rank}")

@@ -10,7 +10,7 @@ from kdcache.store.array_documents import chunk_bytes
 from kdcache.store.chunk_reading import healed_record
 from kdcache.store.chunks import DamagedChunk, crc32c, load_payload, require_whole
 from kdcache.store.commit_record import ChunkKey, CommitRecord
-from kdcache.store.commits import STRANGER, commit_recorded
+from kdcache.store.commits import STRANGER, PreparedChunk, prepare_chunk, publish_chunks
 from kdcache.store.stored_mentor import StoredMentor
 
 if TYPE_CHECKING:
@@ -69,11 +69,12 @@ def _read(store: "TargetStore", path: Path, record: CommitRecord) -> RecordedPay
     return RecordedPayload(record, store.remote.payload(path, record))
 
 
-def commit_copy(store: "TargetStore", stored: StoredMentor, chunk: RecordedPayload) -> CommitRecord:
-    """Commits a chunk of another store to `stored`, of `store`, as the other committed it.
+def prepare_copy(
+    store: "TargetStore", stored: StoredMentor, chunk: RecordedPayload
+) -> PreparedChunk:
+    """Writes a chunk of another store aside in `stored`, of `store`; `publish_chunks` commits it.
 
-    What is there and intact stays, and its record is returned: it may have other bytes, if another
-    machine computed it. Memory: a chunk before compression, where it is compressed.
+    For several threads at once. Memory: a chunk before compression, where it is compressed.
 
     Raises DamagedChunk for targets of another identity, other samples, and what does not unpack to
     a whole chunk; else as `commit_chunk`.
@@ -85,4 +86,14 @@ def commit_copy(store: "TargetStore", stored: StoredMentor, chunk: RecordedPaylo
         raise DamagedChunk(f"its record states {record.rows} rows of block {record.block}")
     raw = chunk_bytes(manifest, stored.encoder, stored.row_shape)
     require_whole(chunk.payload, stored.encoder, raw)
-    return commit_recorded(stored.array, record, chunk.payload, stored.encoder)
+    return prepare_chunk(stored.array, record, chunk.payload, stored.encoder)
+
+
+def commit_copy(store: "TargetStore", stored: StoredMentor, chunk: RecordedPayload) -> CommitRecord:
+    """Commits a chunk of another store to `stored`, of `store`, as the other committed it.
+
+    What is there and intact stays, and its record is returned: it may have other bytes, if another
+    machine computed it. Errors as `prepare_copy`'s.
+    """
+    (committed,) = publish_chunks([prepare_copy(store, stored, chunk)])
+    return committed
