@@ -17,6 +17,7 @@ from kdcache.encode import FITTED, Encoder, encoder_from_description
 from kdcache.errors import UsageError, differences
 from kdcache.mentors import Mentor, MentorPool, RunShape
 from kdcache.store.gathered import GatheredArray, GatheredStore
+from kdcache.store.manifest import targets_identity
 from kdcache.wanted import Wanted
 
 SLACK = 1.5  # other rows than those that it was fitted to cost a little more, or less
