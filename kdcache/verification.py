@@ -28,6 +28,7 @@ from kdcache.errors import (
 from kdcache.factories import require_named
 from kdcache.mentors import MentorPool, RunShape, load_mentor
 from kdcache.online import require_stored_mentor
+from kdcache.row_checks import unlike
 from kdcache.store import (
     METADATA,
     Damage,
@@ -44,10 +45,6 @@ from kdcache.store import (
     verify_store,
 )
 from kdcache.store.verify import Progress
-
-# A forward pass on another device, or beside other library versions, differs by this much, as a
-# share of 1 + |log p|; a wrong checkpoint, class order or view is off by whole units.
-TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02}
 
 
 def verify(
@@ -185,7 +182,6 @@ def _unlike(
 ) -> Iterator[Damage]:
     """Rows that the store has otherwise than the mentor gives them now, (B, *row)."""
     name, kind = stored.manifest.name, stored.kind
-    tolerance = TOLERANCE[stored.manifest.run_shape["precision"]]
     if again_B.shape[1:] != stored.row_shape:
         reason = f"a row has the shape {stored.row_shape}, the mentor gives {again_B.shape[1:]}"
         path = str(stored.array.metadata)
@@ -199,21 +195,11 @@ def _unlike(
             continue
         decoded_1 = np.empty((1, *stored.row_shape), dtype=np.float32)
         decode_into(decoded_1, store, stored, view, position_1)
-        decoded, again = np.atleast_1d(decoded_1[0]), np.atleast_1d(again)
-        off = np.abs(decoded.astype(np.float64) - again)
-        allowed = stored.encoder.bound(again) + tolerance * (1 + np.abs(again))
-        allowed += kind.source_error(stored.commits[view, block].error_sums)
-        if not (off <= allowed).all():
-            worst = int((off - allowed).argmax())
-            at = "".join(f", {dimension} {worst}" for dimension in kind.dimension_names)
-            reason = (
-                f"sample {index_1[0]}{at}: the store has {decoded[worst]:.4f}, the mentor says "
-                f"{again[worst]:.4f}"
-            )
+        record = stored.commits[view, block]
+        why = unlike(stored, record, int(index_1[0]), decoded_1[0], again)
+        if why is not None:
             path = str(stored.array.chunk(view, block))
-            yield Damage(
-                mentor=name, kind=kind.name, view=view, block=block, path=path, reason=reason
-            )
+            yield Damage(mentor=name, kind=kind.name, view=view, block=block, path=path, reason=why)
 
 
 def _sampled_rows(

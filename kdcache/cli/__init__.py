@@ -10,6 +10,7 @@ from kdcache.cli.export import export
 from kdcache.cli.group import KdcacheGroup
 from kdcache.cli.hubs import list_stores, push
 from kdcache.cli.precompute import precompute
+from kdcache.cli.shared_mentors import pull_mentor, push_mentor
 from kdcache.cli.sharing import merge, pull
 from kdcache.cli.stores import inspect, verify
 from kdcache.cli.train import evaluate, train_mentor, train_student
@@ -31,6 +32,8 @@ for command in (
     push,
     pull,
     list_stores,
+    push_mentor,
+    pull_mentor,
     merge,
     train_student,
     train_mentor,

@@ -12,6 +12,7 @@ from kdcache.store.chunk_reading import (
     BlockLoader,
     chunk_reader,
     decode_into,
+    decode_payload,
     read_block,
     require_files,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "commit_targets",
     "dataset_at_hand",
     "decode_into",
+    "decode_payload",
     "ensure_mentor",
     "ensure_store",
     "explained",
