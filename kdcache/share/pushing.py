@@ -18,6 +18,7 @@ from kdcache.share.hub import Hub
 from kdcache.share.lacking import (
     ChunkToPush,
     choose_chunks,
+    not_different,
     not_shown,
     not_there,
     other_variants,
@@ -72,6 +73,7 @@ class PushJob:
     `store`: a store or its path. `hub`: a hub, its URL or folder; made where there is none.
     `mentors`: names; None: all. Each goes with all its kinds of targets. `views`: how many, or
     which; None: all. Chunks that are committed go, whether their views are complete or not.
+    `overwrite`: moves those too that the hub has, so that a file damaged there is whole again.
 
     Attributes: `address`, where the store is then; `chunks` that the hub does not show; `planned`,
     those of them that it does not have; `num_bytes`: of these; `shown`: how many it shows already;
@@ -90,6 +92,7 @@ class PushJob:
         *,
         mentors: Sequence[str] | None = None,
         views: int | Sequence[int] | None = None,
+        overwrite: bool = False,
     ) -> None:
         self.store = store if isinstance(store, TargetStore) else open_store(store)
         self.hub = hub if isinstance(hub, Hub) else Hub(hub)
@@ -101,7 +104,11 @@ class PushJob:
         require_blocks(self.store, shown, self.address)
         self.chunks, self.different = not_shown(self._chosen, shown)
         self.shown = sum(len(keys) for _, keys in self._chosen) - len(self.chunks)
-        self.planned = not_there(self.chunks, self.hub.connection)
+        self.planned = (
+            not_different(self._chosen, shown)
+            if overwrite
+            else not_there(self.chunks, self.hub.connection)
+        )
         self.num_bytes = sum(chunk.file_bytes for chunk in self.planned)
         self.beside = other_variants(self._chosen, shown)
 
@@ -116,7 +123,7 @@ class PushJob:
         started = time.perf_counter()
         damaged: list[Damage] = []
         moved, done = 0, 0
-        if self.chunks:
+        if self.planned or self.chunks:
             self.hub.begin()
         for chunk, reason in self._moved(should_stop or (lambda: False)):
             done += chunk.file_bytes

@@ -37,6 +37,7 @@ from kdcache.store.manifest import (
 )
 from kdcache.store.opening import is_elsewhere, local_path, open_store
 from kdcache.store.payloads import RecordedPayload, commit_copy, prepare_copy, read_payload_of
+from kdcache.store.remote_hub_store import HubStore
 from kdcache.store.replay_proof import dataset_at_hand, proven_dataset, require_replay
 from kdcache.store.spare_encoder import read_spare_encoder, stated_encoder
 from kdcache.store.store_writer import (
@@ -70,6 +71,7 @@ __all__ = [
     "CommitRecord",
     "Damage",
     "DamagedChunk",
+    "HubStore",
     "LabelledSamples",
     "Manifest",
     "MentorManifest",
