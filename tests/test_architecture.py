@@ -26,7 +26,7 @@ LAYERS = (
     ("pixels", "two_stores"),
     ("loader", "precompute", "exporting", "copying"),
     ("train",),
-    ("inspection", "verification", "against"),
+    ("inspection", "verification", "against", "differing"),
     ("demo",),
     ("cli",),
 )

@@ -9,7 +9,7 @@ from kdcache.cli.demo import demo
 from kdcache.cli.export import export
 from kdcache.cli.group import KdcacheGroup
 from kdcache.cli.precompute import precompute
-from kdcache.cli.sharing import merge, pull
+from kdcache.cli.sharing import diff, merge, pull
 from kdcache.cli.stores import inspect, verify
 from kdcache.cli.train import evaluate, train_mentor, train_student
 
@@ -29,6 +29,7 @@ for command in (
     export,
     merge,
     pull,
+    diff,
     train_student,
     train_mentor,
     evaluate,
