@@ -9,6 +9,7 @@ from kdcache.cli.demo import demo
 from kdcache.cli.export import export
 from kdcache.cli.group import KdcacheGroup
 from kdcache.cli.precompute import precompute
+from kdcache.cli.prune import prune
 from kdcache.cli.sharing import diff, merge, pull
 from kdcache.cli.stores import inspect, verify
 from kdcache.cli.train import evaluate, train_mentor, train_student
@@ -30,6 +31,7 @@ for command in (
     merge,
     pull,
     diff,
+    prune,
     train_student,
     train_mentor,
     evaluate,
