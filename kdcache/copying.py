@@ -250,6 +250,16 @@ class CopyJob:
                 self._require_same(stored, present[one.key])
         return present
 
+    def by_targets(self) -> list[str]:
+        """What is planned, a line for each mentor and kind."""
+        found: dict[str, list[CommitRecord]] = {stored.title: [] for stored, _ in self._stored}
+        for move in self.planned:
+            found[move.stored.title].append(move.record)
+        return [
+            f"mentor {title}: {len(records):,} chunks, {sum(r.bytes for r in records):,} bytes"
+            for title, records in found.items()
+        ]
+
     def _require_same(self, stored: StoredMentor, there: StoredMentor) -> None:
         """Raises StoreMismatch unless both are the same mentor's, encoded by the same numbers."""
         if stored.identity != there.identity:

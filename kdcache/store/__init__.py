@@ -26,7 +26,7 @@ from kdcache.store.commits import (
     publish_chunks,
     write_commit_index,
 )
-from kdcache.store.healing import healing_command, view_ranges
+from kdcache.store.healing import healing_command, training_command, view_ranges
 from kdcache.store.layout import FORMAT, METADATA, ArrayLocation, block_size
 from kdcache.store.manifest import (
     Manifest,
@@ -125,6 +125,7 @@ __all__ = [
     "stored_as",
     "stored_names",
     "title",
+    "training_command",
     "verify_store",
     "view_ranges",
     "withdraw_strays",

@@ -195,7 +195,7 @@ def test_damaged_chunks_are_not_pushed_and_told(small: SmallStore, hub_folder: P
     store = open_store(hub_folder)
     assert store.mentor("r8").complete_views(4) == [0, 2]
     assert verify_store(hub_folder).ok
-    with pytest.raises(DamagedTargets, match="1 chunks of .* are damaged and were not pushed"):
+    with pytest.raises(DamagedTargets, match=r"1 chunks of .* are damaged and were not pushed"):
         push_store(small.root, str(hub_folder))
     chunk.write_bytes(content)
     assert "1 chunks, " in invoke("push", small.root, hub_folder)
@@ -230,7 +230,7 @@ def test_stores_cut_into_other_blocks_are_refused(
     push_store(small.root, str(hub_folder))
     block_of(monkeypatch, 16)
     other = make_store(tmp_path / "other", num_samples=32, num_classes=10, mentors=["r14"])
-    with pytest.raises(StoreMismatch, match="blocks of 8 samples.*blocks of 16"):
+    with pytest.raises(StoreMismatch, match=r"blocks of 8 samples.*blocks of 16"):
         PushJob(other.root, str(hub_folder))
 
 
@@ -272,3 +272,14 @@ def test_the_environment_names_the_hub(
     assert not hub_folder.exists()
     assert f"kdcache pull {hub_folder}/stores/" in invoke("push", small.root)
     assert "r20" in invoke("list")
+
+
+def test_without_a_hub_the_stores_at_home_are_listed(tmp_path: Path, kdcache_home: Path) -> None:
+    assert "no store under $KDCACHE_HOME" in invoke("list")
+    make_store(kdcache_home / "stores" / "mine", num_samples=3, num_classes=2, mentors=["r8"])
+    (kdcache_home / "stores" / "notes").mkdir()
+    output = invoke("list")
+    assert f"{kdcache_home / 'stores' / 'mine'}\n  small (train), 3 samples" in output
+    (listed,) = json.loads(invoke("list", "--json"))["stores"]
+    assert listed["address"] == str(kdcache_home / "stores" / "mine")
+    assert [one["mentor"] for one in listed["targets"]] == ["r8"]
