@@ -97,7 +97,7 @@ class PushJob:
         self.address = self.hub.store_address(self.store.fingerprint)
         asked = asked_views(views)
         self._chosen = self._choose(mentors, None if asked is None else set(asked))
-        there = self.hub.gathered(self.store.fingerprint)
+        there = self._shown_there()
         self._require_blocks(there)
         self.shown, self.different = 0, Counter[str]()
         self.chunks = self._not_shown(there)
@@ -122,6 +122,13 @@ class PushJob:
                 f"{healing_command(self.store, mentors or self.store.mentors)}"
             )
         return chosen
+
+    def _shown_there(self) -> GatheredStore | None:
+        """What the hub shows; nothing where it is damaged: this push makes it anew."""
+        try:
+            return self.hub.gathered(self.store.fingerprint)
+        except DamagedTargets:
+            return None
 
     def _require_blocks(self, there: GatheredStore | None) -> None:
         if there is not None and there.manifest.block != self.store.manifest.block:
