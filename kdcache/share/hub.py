@@ -159,8 +159,8 @@ class Hub:
     def is_gathered(self, fingerprint: str) -> bool:
         """Whether the index knows every push of these views; false after one that was cut."""
         listed = self._known_index().stores.get(fingerprint)
-        known = frozenset() if listed is None else frozenset(listed.pushes)
-        return self._pushes().get(fingerprint, frozenset()) == known
+        known = set() if listed is None else set(listed.pushes)
+        return set(self._pushes().get(fingerprint, {})) == known
 
     def put_card(self, fingerprint: str) -> None:
         """Writes the card of a store that is shown."""
@@ -298,7 +298,7 @@ class Hub:
             parsed = parse_push(name)
             if parsed is not None:
                 found.setdefault(parsed[0], {})[parsed[1]] = size
-        return found
+        return dict(found)
 
     def _mentor_names(self) -> frozenset[str]:
         return frozenset(

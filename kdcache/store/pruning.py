@@ -25,7 +25,8 @@ from kdcache.store.layout import (
     member_name,
     require_inside,
 )
-from kdcache.store.target_store import TargetStore, local_path, open_store
+from kdcache.store.opening import local_path, open_store
+from kdcache.store.target_store import TargetStore
 from kdcache.store.writers import explained, writing
 
 
