@@ -27,10 +27,7 @@ from tests.damaging import flip
 SAMPLES, BLOCKS, ROWS_A_BLOCK, VIEWS = 100, 4, 25, 3
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 samples in 4 blocks."""
-    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 32)
+pytestmark = pytest.mark.usefixtures("small_blocks")
     monkeypatch.delenv("KDCACHE_HUB", raising=False)
 
 
