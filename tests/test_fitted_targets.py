@@ -18,7 +18,6 @@ from kdcache.store import TargetStore
 from kdcache.verification import verify
 from tests.plain_reader import PlainStore
 
-
 pytestmark = pytest.mark.usefixtures("small_blocks")
 
 

@@ -28,6 +28,11 @@ SAMPLES, BLOCKS, ROWS_A_BLOCK, VIEWS = 100, 4, 25, 3
 
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is in the environment."""
     monkeypatch.delenv("KDCACHE_HUB", raising=False)
 
 
