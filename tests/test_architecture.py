@@ -27,7 +27,7 @@ LAYERS = (
     ("loader", "precompute", "exporting", "copying"),
     ("train",),
     ("inspection", "verification", "against", "differing"),
-    ("demo",),
+    ("demo", "card"),
     ("cli",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

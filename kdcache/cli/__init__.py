@@ -5,6 +5,7 @@ Modules here import nothing heavy at the top: `kdcache --help` must not wait for
 
 import click
 
+from kdcache.cli.card import card
 from kdcache.cli.demo import demo
 from kdcache.cli.export import export
 from kdcache.cli.group import KdcacheGroup
@@ -32,6 +33,7 @@ for command in (
     pull,
     diff,
     prune,
+    card,
     train_student,
     train_mentor,
     evaluate,
