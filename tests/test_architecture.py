@@ -29,7 +29,7 @@ LAYERS = (
     ("reusing",),
     ("train",),
     ("inspection", "verification", "against", "differing"),
-    ("demo",),
+    ("demo", "card"),
     ("cli",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

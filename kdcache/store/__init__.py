@@ -27,7 +27,14 @@ from kdcache.store.commits import (
     write_commit_index,
 )
 from kdcache.store.healing import healing_command, training_command, view_ranges
-from kdcache.store.layout import FORMAT, METADATA, ArrayLocation, block_size
+from kdcache.store.layout import (
+    CARD,
+    FORMAT,
+    METADATA,
+    ArrayLocation,
+    block_size,
+    require_inside,
+)
 from kdcache.store.manifest import (
     Manifest,
     MentorManifest,
@@ -61,6 +68,7 @@ from kdcache.store.verify import Damage, Verification, verify_store
 from kdcache.store.writers import explained, remove_leftovers, writing
 
 __all__ = [
+    "CARD",
     "FORMAT",
     "METADATA",
     "STRANGER",
@@ -125,6 +133,7 @@ __all__ = [
     "require_equal",
     "require_files",
     "require_finite",
+    "require_inside",
     "require_replay",
     "resident_bytes",
     "stated_encoder",
