@@ -229,19 +229,25 @@ for _name, _lie in _LIES.items():
     _gathered_case(f"store: {_name}", _lie, agree=False)
     _pushed_case(_name, _lie)
 
+_NAMES = (
+    "..", ".", "../../x", "/etc/passwd", "a/b", "a\\b", "a\0b", "", "zarr.json", "x" * 201, "__x",
+    ".hidden", "\x1b[2J", "\u202e", "--help", "$(touch ran)", "[x](http://evil)", "<script>", "a:b",
+    "mentors", "C:evil", "con", "os:abort", "r8`touch ran`",
+)  # fmt: skip
+_KINDS = ("..", "a/b", "", "commits", "c", "features", "x" * 41, "new", "\u0130", 7)
+
+
+def _named(name: object, document: Any) -> None:
+    _array(document)["mentor"]["name"] = name
+
+
+def _of_kind(kind: object, document: Any) -> None:
+    _array(document)["kind"] = kind
+
+
 _TRUE_LIES: dict[str, Callable[[Any], object]] = {
-    **{
-        f"mentor {name!a:.30}": lambda d, name=name: _array(d)["mentor"].update(name=name)
-        for name in (
-            "..", ".", "../../x", "/etc/passwd", "a/b", "a\\b", "a\0b", "", "zarr.json", "x" * 201,
-            "__x", ".hidden", "\x1b[2J", "\u202e", "--help", "$(touch ran)", "[x](http://evil)",
-            "<script>", "a:b", "mentors", "C:evil", "con", "os:abort", "r8`touch ran`",
-        )
-    },
-    **{
-        f"kind {kind!a:.30}": lambda d, kind=kind: _array(d).update(kind=kind)
-        for kind in ("..", "a/b", "", "commits", "c", "features", "x" * 41, "new", "\u0130", 7)
-    },
+    **{f"mentor {name!a:.30}": partial(_named, name) for name in _NAMES},
+    **{f"kind {kind!a:.30}": partial(_of_kind, kind) for kind in _KINDS},
     "an encoder for the terminal": lambda d: _unknown(d)["metadata"]["attributes"]["kdcache"][
         "encoder"
     ].update(name="\x1b[2J"),

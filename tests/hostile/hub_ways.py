@@ -17,7 +17,8 @@ from kdcache.store import TargetStore, open_store, verify_store
 from kdcache.store.hub_documents import fetch_document
 from kdcache.stream import TargetStream
 from kdcache.train import train_student
-from tests.hostile.ways import Good, Way, Wrong, as_command, as_library, require_plain_text
+from tests.hostile.good import Good
+from tests.hostile.ways import Way, Wrong, as_command, as_library, require_plain_text
 
 MOST_ADDRESSES = 3
 

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,7 @@ class Laboratory:
 
     def __init__(self, folder: Path, ways: Mapping[str, Way], *, hubs: bool = False) -> None:
         torch.set_num_threads(1)
+        threading.stack_size(2**20)  # of resting ones too; a stack counts as asked for at once
         warnings.simplefilter("ignore")
         self.folder, self.ways = folder, dict(ways)
         folder.mkdir(parents=True, exist_ok=True)
