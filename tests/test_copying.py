@@ -47,7 +47,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four blocks of 8 samples; no waiting for the disk or between attempts."""
     block_of(monkeypatch, 8)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    monkeypatch.setattr("kdcache.remote.connection.WAITS", (0.01,) * 4)
+    monkeypatch.setattr("kdcache.remote.patience.WAITS", (0.01,) * 4)
 
 
 @pytest.fixture

@@ -80,6 +80,10 @@ class Hub:
         """Where `open_store` finds the store of these views."""
         return f"{self.url}/{store_folder(fingerprint)}"
 
+    def short_address(self, fingerprint: str) -> str:
+        """The same, for people: it is found by how the fingerprint begins."""
+        return self.store_address(fingerprint[:16])
+
     def index(self) -> HubIndex:
         """What the hub holds: one request. Raises StoreError where there is no hub."""
         index = read_index_document(self.connection)
@@ -152,6 +156,12 @@ class Hub:
         name = push_name(pushed.manifest.fingerprint, _sha256(content))
         self.connection.put(name, content)
         self.gather(pushed.manifest.fingerprint)
+
+    def is_gathered(self, fingerprint: str) -> bool:
+        """Whether the index knows every push of these views; false after one that was cut."""
+        listed = self._known_index().stores.get(fingerprint)
+        known = set() if listed is None else set(listed.pushes)
+        return set(self._pushes().get(fingerprint, {})) == known
 
     def put_card(self, fingerprint: str) -> None:
         """Writes the card of a store that is shown."""
@@ -290,7 +300,7 @@ class Hub:
             parsed = parse_push(name)
             if parsed is not None:
                 found.setdefault(parsed[0], {})[parsed[1]] = size
-        return found
+        return dict(found)
 
     def _mentor_names(self) -> frozenset[str]:
         return frozenset(
