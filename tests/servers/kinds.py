@@ -145,7 +145,8 @@ class S3Server(Server):
         return [
             *(self._program, "serve", "s3", f"--addr=127.0.0.1:{self.port}"),
             f"--auth-key={self.key},{self.secret}",
-            *("--dir-cache-time=0s", f"--config={self.place}/rclone.conf"),
+            # At 0 it spins for a second at every request.
+            *("--dir-cache-time=1ms", f"--config={self.place}/rclone.conf"),
             *(() if self._writable else ("--read-only",)),
             str(self.folder.parent),
         ]
