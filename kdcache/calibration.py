@@ -154,6 +154,27 @@ def calibrate_on(
     )
 
 
+def worst_divergence(
+    pool: MentorPool, name: str, encoder: Encoder, dataset: ImageDataset, recipe: Recipe
+) -> float:
+    """The largest mean KL divergence, of the three temperatures, that an encoder costs a mentor.
+
+    On the first 1,024 of `calibration_rows`, of view 0; infinite for targets that it cannot hold.
+    """
+    index_K = dataset.index_N[calibration_rows(len(dataset), dataset.num_classes)[:MEASURED_ROWS]]
+    labels_K = dataset.labels(index_K)
+    targets_KC = _targets(pool, [name], dataset, recipe, index_K)[name]
+    require_finite(targets_KC, name, view=0)
+    if encoder.exact:
+        return 0.0
+    try:
+        decoded = encoder.round_trip(encoder.encode(targets_KC, labels_K), labels_K)
+    except ValueError:
+        return float("inf")
+    errors = LOGITS.combine_error_sums([LOGITS.error_sums(targets_KC, decoded, labels_K)])
+    return max(stated_divergences(errors))
+
+
 def calibration_rows(num_samples: int, num_classes: int) -> NDArray[np.int64]:
     """Positions of the samples to calibrate on, the same for every mentor and every run."""
     count = max(LEAST_ROWS, ROWS_A_CLASS * num_classes)

@@ -10,7 +10,7 @@ by the same function as any other. So the same copy run again goes on where it w
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,9 +90,10 @@ class CopyJob:
 
     `source`: a store, its path or URL. `destination`: the path of a new store, or of one of the
     same views, to which is added what it lacks or has damaged. `mentors`: names; None: all. Each
-    goes with all its kinds of targets. `views`: how many, or which; None: all. `check`: called from
-    several threads for each chunk that arrived (the source's mentor, (view, block), payload); the
-    reason that it gives for refusing one, or None.
+    goes with all its kinds of targets. `views`: how many, or which; None: all. `chunks`: of these
+    mentors and kinds exactly these, of no others any; None: all. `check`: called from several
+    threads for each chunk that arrived (the source's mentor, (view, block), payload); the reason
+    that it gives for refusing one, or None.
 
     Attributes: `source`; `root`; `planned`: what moves, view by view; `num_bytes`: of it; `reused`:
     chunks that the destination has already; `lacking`: views that are not complete in the source,
@@ -111,6 +112,7 @@ class CopyJob:
         *,
         mentors: Sequence[str] | None = None,
         views: int | Sequence[int] | None = None,
+        chunks: Mapping[TargetsKey, Collection[ChunkKey]] | None = None,
         check: Check | None = None,
     ) -> None:
         self.source = source if isinstance(source, TargetStore) else open_store(source)
@@ -126,6 +128,7 @@ class CopyJob:
             require_views_of(self.source, existing)
         asked = asked_views(views)
         self.damaged: list[Damage] = []
+        self._only = chunks
         self._stored = self._choose_targets(mentors, None if asked is None else set(asked))
         self._wanted = tuple(
             Wanted(
@@ -137,7 +140,9 @@ class CopyJob:
             for stored, _ in self._stored
         )
         self._views = {
-            one.key: stored.declared_views if asked is None else 1 + max(v for v, _ in keys)
+            one.key: stored.declared_views
+            if asked is None and self._only is None
+            else 1 + max(view for view, _ in keys)
             for one, (stored, keys) in zip(self._wanted, self._stored, strict=True)
         }
         self.lacking = self._lacking(asked)
@@ -155,9 +160,8 @@ class CopyJob:
         chosen: list[tuple[StoredMentor, list[ChunkKey]]] = []
         for name in dict.fromkeys(self.source.mentors if mentors is None else mentors):
             of_it: list[tuple[StoredMentor, list[ChunkKey]]] = []
-            for kind in [kind for kind in KINDS if kind in self.source.kinds(name)] or [
-                LOGITS.name
-            ]:
+            kinds = [kind for kind in KINDS if kind in self.source.kinds(name)] or [LOGITS.name]
+            for kind in kinds if self._only is None else [k for n, k in self._only if n == name]:
                 try:
                     stored = self.source.mentor(name, kind)
                 except MissingTargets:
@@ -167,9 +171,9 @@ class CopyJob:
                         raise
                     self._note(name, kind, error)
                     continue
-                keys = sorted(key for key in stored.commits if asked is None or key[0] in asked)
-                self._note_broken(stored, asked)
-                if keys or (asked is None and of_it):
+                keys = sorted(filter(self._chooses(name, kind, asked), stored.commits))
+                self._note_broken(stored, self._chooses(name, kind, asked))
+                if keys or (asked is None and self._only is None and of_it):
                     of_it.append((stored, keys))
             if mentors is not None and not of_it:
                 raise MissingTargets(self._nothing_of(f"mentor {name!r}", [name], asked))
@@ -183,6 +187,13 @@ class CopyJob:
             raise MissingTargets(self._nothing_of("any mentor", self.source.mentors, asked))
         return chosen
 
+    def _chooses(
+        self, mentor: str, kind: str, asked: set[int] | None
+    ) -> Callable[[ChunkKey], bool]:
+        """Whether a chunk is asked for."""
+        only = None if self._only is None else self._only[mentor, kind]
+        return lambda key: (asked is None or key[0] in asked) and (only is None or key in only)
+
     def _nothing_of(self, whose: str, names: Sequence[str], asked: set[int] | None) -> str:
         what = "nothing" if asked is None else "none of these views"
         remedy = f"Compute it with: {healing_command(self.source, names)}" if names else ""
@@ -194,9 +205,9 @@ class CopyJob:
         path = self.source.shown(self.source.root / "mentors" / mentor.replace(":", "."))
         self.damaged.append(Damage(mentor=mentor, kind=kind, path=path, reason=str(error)))
 
-    def _note_broken(self, stored: StoredMentor, asked: set[int] | None) -> None:
+    def _note_broken(self, stored: StoredMentor, chooses: Callable[[ChunkKey], bool]) -> None:
         for wrong in stored.broken:
-            if asked is None or wrong.key[0] in asked:
+            if chooses(wrong.key):
                 path = self.source.shown(wrong.path)
                 self.damaged.append(_damage(stored, wrong.key, path, wrong.reason))
 
@@ -238,6 +249,16 @@ class CopyJob:
             if one.key in present:  # its documents may be damaged: then its records decide
                 self._require_same(stored, present[one.key])
         return present
+
+    def by_targets(self) -> list[str]:
+        """What is planned, a line for each mentor and kind."""
+        found: dict[str, list[CommitRecord]] = {stored.title: [] for stored, _ in self._stored}
+        for move in self.planned:
+            found[move.stored.title].append(move.record)
+        return [
+            f"mentor {title}: {len(records):,} chunks, {sum(r.bytes for r in records):,} bytes"
+            for title, records in found.items()
+        ]
 
     def _require_same(self, stored: StoredMentor, there: StoredMentor) -> None:
         """Raises StoreMismatch unless both are the same mentor's, encoded by the same numbers."""

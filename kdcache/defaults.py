@@ -1,6 +1,7 @@
 """What a precompute is left to decide: as given, else as the store has it, else a default."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from kdcache import homes
@@ -17,6 +18,8 @@ from kdcache.store import (
     TargetStore,
     is_damaged_store,
     is_store,
+    local_path,
+    new_manifest,
     open_damaged_store,
     open_store,
     require_equal,
@@ -25,6 +28,38 @@ from kdcache.store import (
 from kdcache.views import Recipe, make_recipe, recipe_from_description
 
 DEFAULT_VIEWS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenViews:
+    """Which views of a dataset, and their store: `root`, whether or not it exists yet."""
+
+    recipe: Recipe
+    manifest: Manifest
+    root: Path
+    existing: TargetStore | None
+
+
+def choose_views(
+    dataset: ImageDataset,
+    store: str | Path | None,
+    recipe: Recipe | str | None,
+    view_seed: int | None,
+) -> ChosenViews:
+    """As given, else as the store has them, else as `choose_recipe` says.
+
+    `store`: its path; None: under `$KDCACHE_HOME/stores`, named after the views. A store that
+    exists may be of other views: `require_same_views`.
+    """
+    existing = existing_store(local_path(store)) if store is not None else None
+    chosen = choose_recipe(recipe, view_seed, existing, dataset)
+    if existing is None:
+        manifest = new_manifest(dataset, chosen)
+        root = local_path(store) if store is not None else default_store(manifest)
+        existing = existing_store(root, manifest)
+    if existing is not None:
+        root, manifest = existing.root, existing.manifest
+    return ChosenViews(recipe=chosen, manifest=manifest, root=root, existing=existing)
 
 
 def num_views(asked: int | None, recipe: Recipe, stored: int) -> int:

@@ -7,7 +7,7 @@ the long one (resnet56.safetensors), with a sidecar JSON beside it. No weights a
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kdcache import homes
 from kdcache.datasets import Preprocessing
@@ -36,9 +36,10 @@ def find_checkpoint(name: str, dataset_name: str) -> Path:
     looked = "\n".join(f"  {folder / stem}{{{','.join(SUFFIXES)}}}" for folder in folders)
     raise CheckpointError(
         f"mentor {name!r} has no checkpoint for {dataset_name}. Looked for\n{looked}\n"
-        f"Three ways to get one: train it (kdcache train-mentor {name} --dataset {dataset_name}), "
-        "put a file there, or name one (--checkpoint "
-        f"{name}=FILE)"
+        f"Four ways to get one: train it (kdcache train-mentor {name} --dataset {dataset_name}), "
+        f"put a file there, name one (--checkpoint {name}=FILE), or take a teammate's from a hub "
+        f"(kdcache pull-mentor {name} --dataset {dataset_name} --hub URL; kdcache push-mentor puts "
+        "one there)"
     )
 
 
@@ -58,22 +59,35 @@ def sidecar_preprocessing(checkpoint: Path, channels: int) -> Preprocessing | No
     Raises CheckpointError for a sidecar that cannot be read, is not strict JSON (`untrusted`), has
     more than 1 MiB, or states anything else than a mean and a std for each of `channels` channels.
     """
+    stated = read_sidecar(checkpoint)
+    described = None if stated is None else stated.get("preprocessing")
+    if described is None:
+        return None
+    try:
+        return Preprocessing.from_description(described, channels)
+    except ValueError as error:
+        raise _unusable(sidecar_path(checkpoint), error) from error
+
+
+def read_sidecar(checkpoint: Path) -> dict[str, Any] | None:
+    """What a checkpoint's sidecar says; None without one. Raises CheckpointError as above."""
     path = sidecar_path(checkpoint)
     try:
         stated = read_json(path, most_bytes=_MOST_SIDECAR)
         if not isinstance(stated, dict):
             raise ValueError(f"it is a {type(stated).__name__}")
-        described = stated.get("preprocessing")
-        if described is None:
-            return None
-        return Preprocessing.from_description(described, channels)
+        return stated
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} must be a JSON object with an optional preprocessing entry ({error}). "
-            "Correct it, or remove it: the dataset's preprocessing is then used"
-        ) from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path} must be a JSON object with an optional preprocessing entry ({error}). "
+        "Correct it, or remove it: the dataset's preprocessing is then used"
+    )
 
 
 def parse_checkpoints(given: Sequence[str]) -> Mapping[str, Path]:

@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     LOSS_WEIGHTS = 6
     BLOCK_ORDER = 7
     CALIBRATION = 8
+    TAKEN_ROWS = 9
 
 
 def words(seed: int, purpose: Purpose, major: ArrayLike, minor: int = 0) -> NDArray[np.uint32]:

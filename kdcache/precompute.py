@@ -13,7 +13,7 @@ mentor's block takes, on the writer's thread alone.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,8 @@ from kdcache.calibration import Calibration, calibrate, needs_calibration, requi
 from kdcache.datasets import ImageDataset, as_image_dataset
 from kdcache.defaults import (
     choose_encoder,
-    choose_recipe,
     choose_run_shape,
-    default_store,
+    choose_views,
     existing_store,
     num_views,
     require_kept_fidelity,
@@ -40,14 +39,16 @@ from kdcache.filling import Progress, fill_store, never
 from kdcache.mentors import Mentor, MentorPool, load_mentors
 from kdcache.plan import Plan, Unit, make_plan
 from kdcache.store import (
+    ChunkKey,
+    Manifest,
     TargetStore,
     commit_targets,
-    local_path,
-    new_manifest,
     open_store,
 )
 from kdcache.views import Recipe
 from kdcache.wanted import (
+    TargetsKey,
+    Wanted,
     present_targets,
     require_same_views,
     wanted_targets,
@@ -86,7 +87,8 @@ class PrecomputeJob:
     `encoder`: a name, or "auto": for each mentor the smallest whose mean KL divergence stays within
     `fidelity` at the temperatures 1, 4 and 12 on a calibration part of its targets; `calibrations`
     says what each cost. A name with a `fidelity` is held to it. What the store has of a mentor
-    stays encoded as it is.
+    stays encoded as it is. `encoders`: by mentor, of those that the store does not have, to be used
+    as they are.
 
     Raises StoreMismatch when the store at that path is for other views or holds one of these
     mentors from another checkpoint, preprocessing, run shape or encoder; ReplayMismatch when its
@@ -109,20 +111,17 @@ class PrecomputeJob:
         batch_size: int | None = None,
         features: bool = False,
         keep_logsumexp: bool = False,
+        encoders: Mapping[str, Encoder] | None = None,
     ) -> None:
         if not mentors:
             raise UsageError("name at least one mentor")
         require_fidelity(encoder, fidelity)
         self.dataset: ImageDataset = as_image_dataset(dataset)
-        existing = existing_store(local_path(store)) if store is not None else None
-        self.recipe = choose_recipe(recipe, view_seed, existing, self.dataset)
-        if existing is None:
-            manifest = new_manifest(self.dataset, self.recipe)
-            self.root = local_path(store) if store is not None else default_store(manifest)
-            existing = existing_store(self.root, manifest)
+        chosen = choose_views(self.dataset, store, recipe, view_seed)
+        existing, manifest = chosen.existing, chosen.manifest
+        self.recipe, self.root = chosen.recipe, chosen.root
         if existing is not None:
             require_same_views(existing, self.dataset, self.recipe)
-            self.root, manifest = existing.root, existing.manifest
         self.pool = MentorPool(
             mentors,
             device=resolve_device(str(device)),
@@ -131,35 +130,53 @@ class PrecomputeJob:
             ),
         )
         self.calibrations: dict[str, Calibration] = {}
-        encoders = self._choose_encoders(encoder, fidelity, existing)
+        chosen_encoders = self._choose_encoders(encoder, fidelity, existing, encoders or {})
         asked = {LOGITS: True, FEATURES: features, LOGSUMEXP: keep_logsumexp}
         index_1 = self.dataset.index_N[:1]
         wanted = wanted_targets(
             self.pool,
             manifest,
             [kind for kind in asked if asked[kind]],
-            encoders,
+            chosen_encoders,
             existing,
             self.recipe(self.dataset.images(index_1), index_1, 0),
         )
+        self.plan: Plan = self._make_plan(manifest, wanted, existing, views)
+
+    def plan_again(self) -> None:
+        """Makes `plan` anew: chunks of what is wanted have come into the store since."""
+        existing = existing_store(self.root, self.plan.manifest)
+        self.plan = self._make_plan(self.plan.manifest, self.plan.wanted, existing, self.plan.views)
+
+    def _make_plan(
+        self,
+        manifest: Manifest,
+        wanted: Sequence[Wanted],
+        existing: TargetStore | None,
+        views: int | None,
+    ) -> Plan:
         present, there = {}, 0
         if existing is not None:
             present = present_targets(existing, wanted)
             found = [existing.num_views, *(stored.declared_views for stored in present.values())]
             there = max(found)
-        self.plan: Plan = make_plan(
-            self.root, manifest, wanted, num_views(views, self.recipe, there), present
-        )
+        return make_plan(self.root, manifest, wanted, num_views(views, self.recipe, there), present)
 
     def _choose_encoders(
-        self, asked: str | None, fidelity: float | None, existing: TargetStore | None
+        self,
+        asked: str | None,
+        fidelity: float | None,
+        existing: TargetStore | None,
+        given: Mapping[str, Encoder],
     ) -> dict[str, Encoder]:
-        """By mentor: as the store has it, else as asked, calibrated where that takes targets."""
+        """By mentor: as the store has it, else as given, else as asked, calibrated where that takes
+        targets."""
         name = choose_encoder(asked, existing, self.pool.names)
         require_fidelity(name, fidelity)
         encoders = stored_encoders(asked, existing, self.pool.names)
         if fidelity is not None:
             require_kept_fidelity(existing, encoders, fidelity)
+        encoders = {**given, **encoders}
         new = [mentor for mentor in self.pool.names if mentor not in encoders]
         if new and needs_calibration(name, fidelity):
             self.calibrations = calibrate(self.pool, new, self.dataset, self.recipe, name, fidelity)
@@ -167,8 +184,14 @@ class PrecomputeJob:
             return {**encoders, **chosen}
         return {**encoders, **{mentor: find_encoder(name) for mentor in new}}
 
-    def estimated_seconds(self) -> float:
-        """How long `run` will take: each mentor timed on one batch, after a warm-up."""
+    def estimated_seconds(
+        self, apart_from: Mapping[TargetsKey, Collection[ChunkKey]] | None = None
+    ) -> float:
+        """How long `run` will take: each mentor timed on one batch, after a warm-up.
+
+        `apart_from`: chunks that will not be computed, by mentor and kind.
+        """
+        others = {key: set(chunks) for key, chunks in (apart_from or {}).items()}
         index_B = self.dataset.index_N[: self.pool.run_shape.batch]
         pixels = self.recipe(self.dataset.images(index_B), index_B, 0)
         seconds = {}
@@ -180,7 +203,11 @@ class PrecomputeJob:
         batches = sum(
             self.plan.num_rows(unit) * seconds[name]
             for unit in self.plan.units
-            for name in unit.mentors
+            for name in {
+                one.mentor.name
+                for one in unit.lacking
+                if (unit.view, unit.block) not in others.get(one.key, ())
+            }
         )
         return batches / len(index_B)
 
@@ -196,15 +223,8 @@ class PrecomputeJob:
         or cannot be written. Whatever ends it, every block that was finished is committed.
         """
         started = time.perf_counter()
-        done, healed = fill_store(
-            self.root,
-            self.plan.manifest,
-            self.dataset,
-            self.plan.wanted,
-            {one.key: self.plan.views for one in self.plan.wanted},
-            self.calibrations.values(),
-            (lambda store: self._fill(store, progress, should_stop)) if self.plan.units else None,
-            lambda store: require_same_views(store, self.dataset, self.recipe),
+        done, healed = self._fill_store(
+            (lambda store: self._fill(store, progress, should_stop)) if self.plan.units else None
         )
         return PrecomputeResult(
             store=open_store(self.root),
@@ -212,6 +232,22 @@ class PrecomputeJob:
             healed=healed,
             num_pixels=done,
             seconds=time.perf_counter() - started,
+        )
+
+    def make_store(self) -> None:
+        """Makes the store and its documents where they are not there, and computes nothing."""
+        self._fill_store(None)
+
+    def _fill_store(self, fill: Callable[[TargetStore], int] | None) -> tuple[int, list[Path]]:
+        return fill_store(
+            self.root,
+            self.plan.manifest,
+            self.dataset,
+            self.plan.wanted,
+            {one.key: self.plan.views for one in self.plan.wanted},
+            self.calibrations.values(),
+            fill,
+            lambda store: require_same_views(store, self.dataset, self.recipe),
         )
 
     def _fill(

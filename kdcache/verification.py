@@ -28,9 +28,11 @@ from kdcache.errors import (
 from kdcache.factories import require_named
 from kdcache.mentors import MentorPool, RunShape, load_mentor
 from kdcache.online import require_stored_mentor
+from kdcache.row_checks import unlike
 from kdcache.store import (
     METADATA,
     Damage,
+    HubStore,
     StoredMentor,
     TargetStore,
     Verification,
@@ -44,10 +46,6 @@ from kdcache.store import (
     verify_store,
 )
 from kdcache.store.verify import Progress
-
-# A forward pass on another device, or beside other library versions, differs by this much, as a
-# share of 1 + |log p|; a wrong checkpoint, class order or view is off by whole units.
-TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02}
 
 
 def verify(
@@ -113,6 +111,8 @@ def _healing(root: str | Path, found: Verification) -> str | None:
         names = ",".join(stored_names(Path(root))) or "MENTORS"
         command = shlex.join(["kdcache", "precompute", "--store", str(root), "--mentors", names])
         return f"{command}  # and --dataset, --samples, --recipe, --view-seed as it was made with"
+    if isinstance(store.remote, HubStore):
+        return _pushing(store, store.remote.hub, found)
     errors = store.target_errors.items()
     foreign = {name for (name, _), error in errors if not isinstance(error, DamagedTargets)}
     hit = {damage.mentor for damage in found.damaged}
@@ -120,6 +120,19 @@ def _healing(root: str | Path, found: Verification) -> str | None:
     if None in hit and not mentors:  # any one that is sound brings the store's own documents back
         mentors = [stored.manifest.name for stored in store.sound_mentors][:1]
     return healing_command(store, mentors) if mentors else None
+
+
+def _pushing(store: TargetStore, hub: str, found: Verification) -> str | None:
+    """The command that puts what is damaged at a hub there anew, from a store that has it."""
+    mentors = dict.fromkeys(
+        damage.mentor for damage in found.damaged if damage.mentor in store.mentors
+    )
+    views = sorted({damage.view for damage in found.damaged if damage.view is not None})
+    command = ["kdcache", "push", "STORE", hub, "--overwrite"]
+    command += ["--mentors", ",".join(name for name in mentors if name)] if mentors else []
+    if views:
+        command += ["--views", f"{views[0]}:{views[-1] + 1}"]
+    return f"{shlex.join(command)}  # with a STORE that has them"
 
 
 def _with_replay(found: Verification, store: TargetStore, images: ImageDataset) -> Verification:
@@ -185,7 +198,6 @@ def _unlike(
 ) -> Iterator[Damage]:
     """Rows that the store has otherwise than the mentor gives them now, (B, *row)."""
     name, kind = stored.manifest.name, stored.kind
-    tolerance = TOLERANCE[stored.manifest.run_shape["precision"]]
     if again_B.shape[1:] != stored.row_shape:
         reason = f"a row has the shape {stored.row_shape}, the mentor gives {again_B.shape[1:]}"
         path = str(stored.array.metadata)
@@ -199,21 +211,11 @@ def _unlike(
             continue
         decoded_1 = np.empty((1, *stored.row_shape), dtype=np.float32)
         decode_into(decoded_1, store, stored, view, position_1)
-        decoded, again = np.atleast_1d(decoded_1[0]), np.atleast_1d(again)
-        off = np.abs(decoded.astype(np.float64) - again)
-        allowed = stored.encoder.bound(again) + tolerance * (1 + np.abs(again))
-        allowed += kind.source_error(stored.commits[view, block].error_sums)
-        if not (off <= allowed).all():
-            worst = int((off - allowed).argmax())
-            at = "".join(f", {dimension} {worst}" for dimension in kind.dimension_names)
-            reason = (
-                f"sample {index_1[0]}{at}: the store has {decoded[worst]:.4f}, the mentor says "
-                f"{again[worst]:.4f}"
-            )
+        record = stored.commits[view, block]
+        why = unlike(stored, record, int(index_1[0]), decoded_1[0], again)
+        if why is not None:
             path = str(stored.array.chunk(view, block))
-            yield Damage(
-                mentor=name, kind=kind.name, view=view, block=block, path=path, reason=reason
-            )
+            yield Damage(mentor=name, kind=kind.name, view=view, block=block, path=path, reason=why)
 
 
 def _sampled_rows(

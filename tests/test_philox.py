@@ -92,6 +92,7 @@ def test_purposes_are_part_of_the_format() -> None:
         "LOSS_WEIGHTS": 6,
         "BLOCK_ORDER": 7,
         "CALIBRATION": 8,
+        "TAKEN_ROWS": 9,
     }
 
 

@@ -8,8 +8,10 @@ import click
 from kdcache.cli.demo import demo
 from kdcache.cli.export import export
 from kdcache.cli.group import KdcacheGroup
+from kdcache.cli.hubs import list_stores, push
 from kdcache.cli.precompute import precompute
-from kdcache.cli.sharing import list_stores, push
+from kdcache.cli.shared_mentors import pull_mentor, push_mentor
+from kdcache.cli.sharing import merge, pull
 from kdcache.cli.stores import inspect, verify
 from kdcache.cli.train import evaluate, train_mentor, train_student
 
@@ -27,13 +29,17 @@ def main() -> None:
 for command in (
     precompute,
     export,
+    push,
+    pull,
+    list_stores,
+    push_mentor,
+    pull_mentor,
+    merge,
     train_student,
     train_mentor,
     evaluate,
     inspect,
     verify,
-    push,
-    list_stores,
     demo,
 ):
     main.add_command(command)

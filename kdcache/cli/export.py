@@ -24,7 +24,9 @@ from kdcache.cli.stores import print_mentors
 @fidelity_option
 @click.option("--mentors", type=NameList(), help="Mentors to take along.  [default: all]")
 @click.option(
-    "--views", type=ViewChoice(), help="The first N, or a list.  [default: whatever is there]"
+    "--views",
+    type=ViewChoice(),
+    help="The first N, a list, or a range such as 0:40.  [default: whatever is there]",
 )
 @config_option
 def export(source: str, destination: str, **options: Any) -> None:

@@ -42,19 +42,35 @@ class NameList(click.ParamType):  # type: ignore[type-arg]  # generic since clic
 
 
 class ViewChoice(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
-    """How many views (the first ones), or a list of view numbers."""
+    """How many views (the first ones), a list of view numbers, or a range start:stop of them."""
 
-    name = "n|v,w,.."
+    name = "n|v,w,..|start:stop"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | tuple[int, ...]:
         listed = isinstance(value, (list, tuple))
         try:
+            if not listed and ":" in str(value):
+                return self._range(str(value))
             numbers = tuple(int(part) for part in (value if listed else str(value).split(",")))
         except (TypeError, ValueError):
-            self.fail(f"expected a number or a list of numbers, got {value!r}", param, ctx)
+            self.fail(
+                "expected a number, a list of numbers or a range such as 0:40 (0 to 39), got "
+                f"{value!r}",
+                param,
+                ctx,
+            )
         return numbers if listed or len(numbers) > 1 else numbers[0]
+
+    def _range(self, text: str) -> tuple[int, ...]:
+        start, stop = (int(part) for part in text.split(":"))
+        if not 0 <= start < stop <= _MOST_VIEWS:
+            raise ValueError
+        return tuple(range(start, stop))
+
+
+_MOST_VIEWS = 2**18  # of a range; a mentor has no more chunks
 
 
 class SeedList(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2

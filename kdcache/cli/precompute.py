@@ -1,6 +1,9 @@
 """`kdcache precompute`."""
 
-from typing import Any
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,8 +18,12 @@ from kdcache.cli.options import (
 )
 from kdcache.cli.printing import print_calibration, tell
 from kdcache.cli.progress import progress_line, readable_bytes, readable_seconds
+from kdcache.cli.reusing import chosen_hub, hub_options, offer, take, tell_offer
 from kdcache.cli.stopping import stop_on_signals
 from kdcache.cli.stores import print_mentors
+
+if TYPE_CHECKING:
+    from kdcache.reusing import ReuseJob
 
 
 @click.command()
@@ -45,6 +52,7 @@ from kdcache.cli.stores import print_mentors
 )
 @device_option
 @click.option("--precision", help="fp32, bf16 or fp16.  [default: the store's, else fp32]")
+@hub_options
 @click.option("--dry-run", is_flag=True, help="Say what would be computed, and stop.")
 @config_option
 def precompute(**options: Any) -> None:
@@ -52,17 +60,25 @@ def precompute(**options: Any) -> None:
 
     What is committed is skipped, so the same command goes on after an interruption, a new mentor
     joins the views that are there, and more views are appended. So do features or logsumexps; a
-    mentor that has them is given them for every view from then on.
+    mentor that has them is given them for every view from then on. With a hub, what it has of
+    exactly this is taken instead, and so is the checkpoint of a mentor that has none here.
     """
+    hub = chosen_hub(options["hub"], options["no_hub"], options["push"])
     with stop_on_signals() as stop:
         from kdcache.errors import Stopped
-        from kdcache.precompute import PrecomputeJob
 
-        job: PrecomputeJob = _make_job(options)
-        _print_plan(job)
+        reuse: ReuseJob | None = None
+        if hub is None:
+            job = _make_job(options)
+        else:
+            reuse = _make_reuse_job(options, hub)
+            job = reuse.job
+        _print_plan(job, reuse)
         if options["dry_run"]:
-            _print_estimate(job)
+            _print_estimate(job, reuse)
             return
+        if reuse is not None:
+            take(reuse, stop)
         with progress_line("views") as progress:
             result = job.run(progress=progress, should_stop=stop)
         for path in result.healed:
@@ -82,13 +98,42 @@ def precompute(**options: Any) -> None:
         else:
             tell("nothing to compute: everything asked for is committed")
         print_mentors(result.store)
+        if reuse is not None and options["push"]:
+            offer(reuse, stop)
 
 
 def _make_job(options: dict[str, Any]) -> Any:
-    from kdcache.datasets import open_dataset
-    from kdcache.mentor_library import mentor_name, parse_checkpoints, require_all_used
     from kdcache.mentors import load_mentors
     from kdcache.precompute import PrecomputeJob
+
+    dataset, names, checkpoints = _inputs(options)
+    mentors = load_mentors(names, dataset, checkpoints)
+    return PrecomputeJob(dataset, mentors, **_job_options(options))
+
+
+def _make_reuse_job(options: dict[str, Any], hub: str) -> Any:
+    from kdcache.reusing import ReuseJob
+
+    dataset, names, checkpoints = _inputs(options)
+    with ExitStack() as stack:
+        scratch = None
+        if options["dry_run"]:  # nothing stays
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdcache-")))
+        return ReuseJob(
+            dataset,
+            names,
+            hub,
+            checkpoints=checkpoints,
+            may_begin=options["push"],
+            scratch=scratch,
+            **_job_options(options),
+        )
+
+
+def _inputs(options: dict[str, Any]) -> tuple[Any, list[str], Any]:
+    """The dataset, the mentors' names, and the checkpoints that are given."""
+    from kdcache.datasets import open_dataset
+    from kdcache.mentor_library import mentor_name, parse_checkpoints, require_all_used
 
     names = [mentor_name(name) for name in options["mentors"]]  # a typing mistake shows at once
     checkpoints = parse_checkpoints(options["checkpoint"])
@@ -99,21 +144,12 @@ def _make_job(options: dict[str, Any]) -> Any:
         data_dir=options["data_dir"],
         samples=options["samples"],
     )
-    return PrecomputeJob(
-        dataset,
-        load_mentors(names, dataset, checkpoints),
-        store=options["store"],
-        views=options["views"],
-        recipe=options["recipe"],
-        view_seed=options["view_seed"],
-        encoder=options["encoder"],
-        fidelity=options["fidelity"],
-        device=options["device"],
-        precision=options["precision"],
-        batch_size=options["batch_size"],
-        features=options["features"],
-        keep_logsumexp=options["keep_logsumexp"],
-    )
+    return dataset, names, checkpoints
+
+
+def _job_options(options: dict[str, Any]) -> dict[str, Any]:
+    names = ("store", "views", "recipe", "view_seed", "encoder", "fidelity", "device", "precision")
+    return {name: options[name] for name in (*names, "batch_size", "features", "keep_logsumexp")}
 
 
 def _dataset_of(store: str | None) -> str:
@@ -128,7 +164,7 @@ def _dataset_of(store: str | None) -> str:
     return DEFAULT_DATASET
 
 
-def _print_plan(job: Any) -> None:
+def _print_plan(job: Any, reuse: "ReuseJob | None") -> None:
     plan = job.plan
     for calibration in job.calibrations.values():
         print_calibration(calibration)
@@ -139,11 +175,18 @@ def _print_plan(job: Any) -> None:
         f"({dataset['split']}), recipe {plan.manifest.recipe['name']}, view seed "
         f"{plan.manifest.view_seed}, encoder {', '.join(plan.encoders)}, on {job.pool.device}"
     )
-    for name in plan.reused:
-        tell(f"  {name}: {plan.reused[name]} chunks reused, {plan.new[name]} to compute")
+    if reuse is not None:
+        tell_offer(reuse)
+    for one in plan.wanted:
+        taken = 0 if reuse is None else reuse.num_chunks(*one.key)
+        tell(
+            f"  {one.title}: {plan.reused[one.title]} chunks reused, "
+            + (f"{taken} to take from the hub, " if taken else "")
+            + f"{plan.new[one.title] - taken} to compute"
+        )
     tell(f"to write: {readable_bytes(plan.bytes_to_write)}")
 
 
-def _print_estimate(job: Any) -> None:
-    seconds = job.estimated_seconds()
+def _print_estimate(job: Any, reuse: "ReuseJob | None") -> None:
+    seconds = job.estimated_seconds(None if reuse is None else reuse.takeable)
     tell(f"to run: about {readable_seconds(seconds)}, measured on one batch; nothing written")

@@ -1,120 +1,132 @@
-"""Commands that share stores: `kdcache push`, `kdcache list`."""
+"""Commands that copy chunks between stores: `kdcache merge`, `kdcache pull`."""
 
-import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdcache.cli.options import NameList, ViewChoice, config_option
+from kdcache.cli.options import NameList, ViewChoice, config_option, stack
 from kdcache.cli.printing import tell, tell_all
 from kdcache.cli.progress import progress_line, readable_bytes, readable_seconds
-from kdcache.cli.stopping import stop_on_signals
-from kdcache.errors import readable
+from kdcache.cli.stopping import StopRequest, stop_on_signals
+from kdcache.cli.stores import print_mentors
+from kdcache.errors import Stopped, UsageError, readable
 
 if TYPE_CHECKING:
-    from kdcache.store.hub_documents import HubIndex, ListedStore
+    from kdcache.copying import CopyJob
+
+HUB = "KDCACHE_HUB"
+
+copy_options = stack(
+    click.option("--mentors", type=NameList(), help="Mentors to take along.  [default: all]"),
+    click.option(
+        "--views",
+        type=ViewChoice(),
+        help="The first N, a list, or a range such as 0:40.  [default: whatever is there]",
+    ),
+    click.option("--dry-run", is_flag=True, help="Say what would be copied, and stop."),
+    config_option,
+)
 
 
 @click.command()
-@click.argument("store", metavar="STORE")
-@click.argument("hub", metavar="[HUB]", required=False)
-@click.option("--mentors", type=NameList(), help="Mentors to push.  [default: the store's]")
-@click.option(
-    "--views", type=ViewChoice(), help="The first N, a list, or 0:40.  [default: whatever is there]"
-)
-@click.option("--dry-run", is_flag=True, help="Say what would be moved, and stop.")
-@config_option
-def push(store: str, hub: str | None, **options: Any) -> None:
-    """Move what a hub lacks of a store there, and have it shown.
+@click.argument("source", metavar="SOURCE|URL")
+@click.argument("destination", type=click.Path())
+@copy_options
+def merge(source: str, destination: str, **options: Any) -> None:
+    """Copy mentors and views of a store into another of the same views.
 
-    HUB is a URL (s3://, gs://, sftp://, hf://datasets/...) or a shared folder; $KDCACHE_HUB where
-    none is named. The first push to an empty place makes a hub of it. Several people may push at
-    once. Interrupted or cut, the same command goes on.
+    What DESTINATION has, and is sound, stays; what it lacks or has damaged is copied, each chunk
+    checked against the digest that it was committed with. A new DESTINATION is made.
     """
     with stop_on_signals() as stop:
-        from kdcache.errors import Stopped
-        from kdcache.share import PushJob, default_hub
+        from kdcache.copying import CopyJob
 
-        job = PushJob(store, default_hub(hub), mentors=options["mentors"], views=options["views"])
-        address = job.hub.short_address(job.store.fingerprint)
-        tell(f"{job.shown + len(job.chunks):,} chunks, {job.shown:,} of them are at {address}")
-        for title, count in job.different.items():
-            if count:
-                tell(
-                    f"{count:,} chunks of {title} are there with other bytes (the same targets, "
-                    "computed on another machine): the hub's stay",
-                    err=True,
-                )
-        tell_all(job.beside)
-        tell(f"to move: {len(job.planned):,} chunks, {readable_bytes(job.num_bytes)}")
-        if options["dry_run"]:
-            return
-        with progress_line("bytes") as progress:
-            result = job.run(progress=progress, should_stop=stop)
-        if result.stopped:
-            raise Stopped(
-                f"stopped; {result.num_chunks:,} chunks were moved to {job.hub.url} and are kept "
-                "there. Run the same command again to go on"
-            )
-        tell_all([f"damaged: {readable(str(damage), 1000)}" for damage in result.damaged], err=True)
-        if result.num_bytes:
-            tell(
-                f"moved {readable_bytes(result.num_bytes)} in {readable_seconds(result.seconds)}, "
-                f"{readable_bytes(round(result.num_bytes / result.seconds))} a second"
-            )
-        tell(
-            f"{job.store.address} is at the hub. Others get it with:\n"
-            f"  kdcache pull {address}\nor train from it there:\n"
-            f"  kdcache train-student --store {address}"
-        )
-        if result.damaged:
-            tell(f"compute what is damaged again with, then push again:\n  {result.healing}")
+        dry_run = options.pop("dry_run")
+        job = CopyJob(source, destination, **options)
+        if not _run(job, stop, dry_run=dry_run):
             raise click.exceptions.Exit(1)
 
 
-@click.command(name="list")
-@click.argument("hub", metavar="[HUB]", required=False)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
-def list_stores(hub: str | None, as_json: bool) -> None:
-    """Show which stores and mentors a hub holds; one request."""
-    from kdcache.share import Hub, default_hub
+@click.command()
+@click.argument("url", metavar="[URL]", required=False)
+@click.option(
+    "--store", type=click.Path(), help="The store's folder.  [default: under $KDCACHE_HOME/stores]"
+)
+@copy_options
+def pull(url: str | None, store: str | None, **options: Any) -> None:
+    """Fetch a store, or mentors and views of it, into a folder here.
 
-    found = Hub(default_hub(hub))
-    index = found.index()
-    if as_json:
-        document = index.to_json()
-        for store in document["stores"]:
-            store["address"] = found.store_address(store["fingerprint"])
-        click.echo(json.dumps(document, indent=2))
-        return
-    for store in index.stores.values():
-        _print_store(found.short_address(store.fingerprint), store)
-    _print_mentors(index)
-    if not index.stores:
-        tell(f"{found.url} holds no store yet. Push one with: kdcache push STORE {found.url}")
+    Only what the folder lacks or has damaged moves, each chunk checked as it arrives, so the same
+    command goes on after a cut. Without URL: $KDCACHE_HUB.
+    """
+    with stop_on_signals() as stop:
+        from kdcache.copying import CopyJob
+        from kdcache.defaults import default_store
+        from kdcache.store import open_store, training_command, view_ranges
+
+        url = url or os.environ.get(HUB)
+        if not url:
+            raise UsageError(f"say what to pull: kdcache pull URL, or set ${HUB}")
+        dry_run = options.pop("dry_run")
+        source = open_store(url)
+        root = default_store(source.manifest) if store is None else store
+        job = CopyJob(source, root, **options)
+        is_whole = _run(job, stop, dry_run=dry_run)
+        for title, views in job.lacking.items():
+            tell(f"not complete there: mentor {title}, view {view_ranges(views[:99])}")
+        if dry_run:
+            return
+        command = training_command(open_store(job.root), options["mentors"])
+        if command is None:
+            tell("no view is complete yet, so there is nothing to train from")
+        else:
+            tell(f"train from it with:\n  {command}")
+        if not is_whole:
+            raise click.exceptions.Exit(1)
 
 
-def _print_store(address: str, store: "ListedStore") -> None:
+def _run(job: "CopyJob", stop: StopRequest, *, dry_run: bool) -> bool:
+    """Copies and tells; whether all that was planned is there now, or was only to be said."""
     tell(
-        f"{address}\n  {store.dataset} ({store.split}), {store.samples:,} samples, "
-        f"{store.classes} classes; {store.recipe}, view seed {store.view_seed}; "
-        f"{store.views} views, {readable_bytes(store.bytes)}"
+        f"from {job.source.address}\nto   {job.root}: {len(job.planned):,} chunks "
+        f"({readable_bytes(job.num_bytes)}) to copy, {job.reused:,} there already"
     )
-    names = [one.mentor for one in store.targets if one.kind == "logits"]
-    for one in store.targets:
-        kind = "" if one.kind == "logits" else f" {one.kind}"
-        accuracy = "-" if one.accuracy is None else f"{one.accuracy:.2f}"
-        variant = f"  +{one.identity[:16]}" if kind == "" and names.count(one.mentor) > 1 else ""
+    if dry_run:
+        for line in job.by_targets():
+            tell(f"  {line}")
+        _print_damage(job.source.address, [str(one) for one in job.damaged], None)
+        return True
+    with progress_line("bytes") as progress:
+        result = job.run(progress=progress, should_stop=stop)
+    for path in result.healed:
+        tell(f"made anew: {path}")
+    for name, count in result.different.items():
         tell(
-            f"  {one.mentor + kind:<18}{accuracy:>7}  {one.complete_views:>3}/{one.views:<3}  "
-            f"{readable_bytes(one.bytes):>9}  {one.encoder:<11} {one.checkpoint_sha256[:12]}"
-            f"{variant}"
+            f"{count:,} chunks of mentor {name} are in both stores with other bytes, each sound: "
+            f"computed twice, on different machines. Those in {job.root} stay",
+            err=True,
         )
+    if result.stopped:
+        raise Stopped(
+            f"stopped; every chunk that arrived is committed in {job.root}. Run the same command "
+            "again to go on"
+        )
+    tell(
+        f"copied {result.num_chunks:,} chunks, {readable_bytes(result.num_bytes)} in "
+        f"{readable_seconds(result.seconds)}"
+        if result.num_chunks
+        else "nothing was copied: all that can be had is there"
+    )
+    print_mentors(result.store)
+    _print_damage(job.source.address, [str(one) for one in result.damaged], result.healing)
+    tell_all([f"refused: {readable(str(one), 1000)}" for one in result.refused], err=True)
+    return result.ok
 
 
-def _print_mentors(index: "HubIndex") -> None:
-    for entry in index.mentors:
-        tell(
-            f"mentor {entry['name']} for {entry['dataset']}  {entry['sha256'][:12]}  "
-            f"{readable_bytes(entry['bytes'])}"
-        )
+def _print_damage(address: str, damaged: list[str], healing: str | None) -> None:
+    tell_all([f"damaged in the source: {readable(one, 1000)}" for one in damaged], err=True)
+    if healing is not None:
+        remote = "://" in address
+        who = "tell its owner; the command that heals it" if remote else "compute it again with"
+        tell(f"not copied: what is damaged in {address}; {who}:\n  {healing}", err=True)

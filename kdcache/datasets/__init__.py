@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from kdcache import homes
-from kdcache.datasets.cifar import from_torchvision, open_cifar
+from kdcache.datasets.cifar import NUM_CLASSES, from_torchvision, open_cifar
 from kdcache.datasets.digits import open_digits
 from kdcache.datasets.image_dataset import ImageDataset
 from kdcache.datasets.map_style import open_factory, wrap_map_style
@@ -43,6 +43,13 @@ def open_dataset(
     return dataset.select(samples)
 
 
+def num_classes_of(name: str, data_dir: str | os.PathLike[str] | None = None) -> int:
+    """How many classes the dataset `name` has; CIFAR's files need not be there. Raises as above."""
+    if name in NUM_CLASSES:
+        return NUM_CLASSES[name]
+    return open_dataset(name, data_dir=data_dir).num_classes
+
+
 def as_image_dataset(dataset: Any) -> ImageDataset:
     """`dataset` itself, or any map-style dataset (torchvision's, one's own) wrapped."""
     if isinstance(dataset, ImageDataset):
@@ -61,5 +68,6 @@ __all__ = [
     "ImageDataset",
     "Preprocessing",
     "as_image_dataset",
+    "num_classes_of",
     "open_dataset",
 ]

@@ -14,7 +14,7 @@ PREPROCESSING = {
     "cifar10": Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
     "cifar100": Preprocessing(mean=(0.5070, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2761)),
 }
-_NUM_CLASSES = {"cifar10": 10, "cifar100": 100}
+NUM_CLASSES = {"cifar10": 10, "cifar100": 100}
 _FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 
 
@@ -60,7 +60,7 @@ def from_torchvision(files: Any) -> ImageDataset:
         split="train" if files.train else "test",
         images_NCHW=np.ascontiguousarray(files.data.transpose(0, 3, 1, 2)),
         labels_N=np.asarray(files.targets, dtype=np.int64),
-        num_classes=_NUM_CLASSES[name],
+        num_classes=NUM_CLASSES[name],
         preprocessing=PREPROCESSING[name],
         view_parameters={"size": 32, "padding": 4},
     )

@@ -4,7 +4,7 @@ What a store is, only `kdcache.store` knows: here are names, sizes and checksums
 """
 
 from kdcache.remote.address import folder_of, is_url, mirror_name, shown_url
-from kdcache.remote.arriving import ArrivingDocument, TooLarge, sounds_like_a_page
+from kdcache.remote.arriving import ArrivingDocument, ArrivingFile, TooLarge, sounds_like_a_page
 from kdcache.remote.connection import CONNECTIONS, Connection
 from kdcache.remote.fetching import ChunkFetcher, WantedChunk, WrongChunk
 from kdcache.remote.folder import Content, NotListed, NotThere
@@ -15,6 +15,7 @@ from kdcache.remote.waiting import interrupt
 __all__ = [
     "CONNECTIONS",
     "ArrivingDocument",
+    "ArrivingFile",
     "ChunkFetcher",
     "Connection",
     "Content",

@@ -1,6 +1,9 @@
 """What is on its way: bytes taken as they come, never more than were announced."""
 
+import hashlib
+import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import crc32c
@@ -95,6 +98,60 @@ class ArrivingChunk:
             self._temporary.replace(self._path)
         except OSError as error:
             raise LocalFailure from error
+
+    def remove(self) -> None:
+        """Leaves nothing aside."""
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+class ArrivingFile:
+    """A file of at most `expected` bytes, written aside as `temporary`, whatever is in it.
+
+    Its SHA-256 is known when it has come. `remove` gives it up. `tell`: called with the bytes that
+    are there, as they come.
+    """
+
+    def __init__(
+        self, temporary: Path, expected: int, tell: Callable[[int], None] = lambda got: None
+    ) -> None:
+        self.most = self.expected = expected
+        self.got = 0
+        self._temporary, self._tell = temporary, tell
+        self._hash = hashlib.sha256()
+        try:
+            self._file = open(temporary, "xb", buffering=0)  # noqa: SIM115  (closed by finish, remove)
+        except OSError as error:
+            raise LocalFailure from error
+
+    def write(self, part: bytes) -> None:
+        """Raises TooLarge, LocalFailure."""
+        if self.got + len(part) > self.most:
+            raise TooLarge(f"more than {self.expected} bytes")
+        try:
+            rest = memoryview(part)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise LocalFailure from error
+        self._hash.update(part)
+        self.got += len(part)
+        self._tell(self.got)
+
+    def restart(self) -> None:
+        """Forgets what came: the server begins anew."""
+        self.got, self._hash = 0, hashlib.sha256()
+        self._file.seek(0)
+        self._file.truncate()
+
+    def sha256(self) -> str:
+        """Of what came, 64 hex digits."""
+        return self._hash.hexdigest()
+
+    def finish(self) -> None:
+        """What came stays, where the disk is asked to keep it."""
+        os.fsync(self._file.fileno())
+        self._file.close()
 
     def remove(self) -> None:
         """Leaves nothing aside."""

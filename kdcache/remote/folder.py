@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kdcache.errors import StoreError
-from kdcache.remote.arriving import ArrivingChunk, ArrivingDocument
+from kdcache.remote.arriving import ArrivingChunk, ArrivingDocument, ArrivingFile
 
-Arriving = ArrivingDocument | ArrivingChunk
+Arriving = ArrivingDocument | ArrivingChunk | ArrivingFile
 Content = bytes | bytearray | memoryview | Path  # a Path: the bytes of the file there
 
 

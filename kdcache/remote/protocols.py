@@ -20,7 +20,7 @@ _EXTRAS = {
 }
 _S3_OPTIONS = {  # the connection's own patience is the only one
     "config_kwargs": {
-        "retries": {"max_attempts": 1, "mode": "standard"},
+        "retries": {"total_max_attempts": 1, "mode": "standard"},
         "connect_timeout": 30,
         "read_timeout": 60,
         "max_pool_connections": 32,

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import os
 import posixpath
 from contextlib import suppress
@@ -42,6 +43,7 @@ class SftpFolder(Folder):
             if value is not None:
                 self._options[name] = unquote(value) if isinstance(value, str) else value
         self._asyncssh = asyncssh
+        logging.getLogger("asyncio").addFilter(_is_news)
         self._connecting = asyncio.Lock()
         self._connection: Any = None
         self._client: Any = None
@@ -146,3 +148,12 @@ class SftpFolder(Folder):
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not what asyncssh's own tasks meet when a connection is cut: whoever waits is told anyway."""
+    error = record.exc_info[1] if record.exc_info else None
+    return (
+        not type(error).__module__.startswith("asyncssh")
+        and record.msg != "socket.send() raised exception."
+    )

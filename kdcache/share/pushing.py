@@ -7,19 +7,26 @@ cut. Nothing is shown before all that this push states is there.
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcache.encode import KINDS
-from kdcache.errors import DamagedTargets, MissingTargets, StoreError, StoreMismatch
-from kdcache.remote import Connection, NotListed, moved_at_once
+from kdcache.errors import DamagedTargets, StoreError
+from kdcache.remote import moved_at_once
 from kdcache.share.hub import Hub
+from kdcache.share.lacking import (
+    ChunkToPush,
+    choose_chunks,
+    not_different,
+    not_shown,
+    not_there,
+    other_variants,
+    require_blocks,
+    sizes_at,
+)
 from kdcache.store import (
     ChunkKey,
-    CommitRecord,
     Damage,
     DamagedChunk,
     StoredMentor,
@@ -60,18 +67,13 @@ class PushResult:
         return not (self.stopped or self.damaged)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Chunk:
-    stored: StoredMentor
-    record: CommitRecord
-
-
 class PushJob:
     """One push: made, looked at, then run.
 
     `store`: a store or its path. `hub`: a hub, its URL or folder; made where there is none.
     `mentors`: names; None: all. Each goes with all its kinds of targets. `views`: how many, or
     which; None: all. Chunks that are committed go, whether their views are complete or not.
+    `overwrite`: moves those too that the hub has, so that a file damaged there is whole again.
 
     Attributes: `address`, where the store is then; `chunks` that the hub does not show; `planned`,
     those of them that it does not have; `num_bytes`: of these; `shown`: how many it shows already;
@@ -90,83 +92,25 @@ class PushJob:
         *,
         mentors: Sequence[str] | None = None,
         views: int | Sequence[int] | None = None,
+        overwrite: bool = False,
     ) -> None:
         self.store = store if isinstance(store, TargetStore) else open_store(store)
         self.hub = hub if isinstance(hub, Hub) else Hub(hub)
         self.hub.connection.require_writable()
         self.address = self.hub.store_address(self.store.fingerprint)
         asked = asked_views(views)
-        self._chosen = self._choose(mentors, None if asked is None else set(asked))
-        there = self.hub.gathered(self.store.fingerprint)
-        self._require_blocks(there)
-        self.shown, self.different = 0, Counter[str]()
-        self.chunks = self._not_shown(there)
-        self.planned = self._not_there()
-        self.num_bytes = sum(map(_file_bytes, self.planned))
-        self.beside = self._beside(there)
-
-    def _choose(
-        self, mentors: Sequence[str] | None, views: set[int] | None
-    ) -> list[tuple[StoredMentor, list[ChunkKey]]]:
-        """Each kind of each mentor, with its chunks. Raises MissingTargets, DamagedTargets."""
-        chosen = []
-        for name in dict.fromkeys(self.store.mentors if mentors is None else mentors):
-            for kind in [kind for kind in KINDS if kind in self.store.kinds(name)] or ["logits"]:
-                stored = self.store.mentor(name, kind)
-                keys = sorted(key for key in stored.commits if views is None or key[0] in views)
-                if keys:
-                    chosen.append((stored, keys))
-        if not chosen:
-            raise MissingTargets(
-                f"{self.store.address} has nothing of that to push yet. Compute it with: "
-                f"{healing_command(self.store, mentors or self.store.mentors)}"
-            )
-        return chosen
-
-    def _require_blocks(self, there: GatheredStore | None) -> None:
-        if there is not None and there.manifest.block != self.store.manifest.block:
-            raise StoreMismatch(
-                f"{self.address} is cut into blocks of {there.manifest.block:,} samples, "
-                f"{self.store.address} into blocks of {self.store.manifest.block:,}: their chunks "
-                "cannot stand in one store. Push it to another hub"
-            )
-
-    def _not_shown(self, there: GatheredStore | None) -> list[_Chunk]:
-        arrays = {} if there is None else there.arrays
-        lacking = []
-        for stored, keys in self._chosen:
-            known = arrays[stored.identity].records if stored.identity in arrays else {}
-            for key in keys:
-                record = stored.commits[key]
-                if key not in known:
-                    lacking.append(_Chunk(stored=stored, record=record))
-                    continue
-                self.shown += 1
-                self.different[stored.title] += known[key].sha256 != record.sha256
-        return sorted(lacking, key=lambda chunk: chunk.record.key)
-
-    def _not_there(self) -> list[_Chunk]:
-        """Chunks that no earlier push left there either."""
-        sizes = {
-            identity: _sizes(self.hub.connection, chunk_folder(identity))
-            for identity in {chunk.stored.identity for chunk in self.chunks}
-        }
-        return [
-            chunk
-            for chunk in self.chunks
-            if sizes[chunk.stored.identity].get(chunk_file(chunk.record)) != _file_bytes(chunk)
-        ]
-
-    def _beside(self, there: GatheredStore | None) -> list[str]:
-        """One line for each mentor that the hub has otherwise, too."""
-        variants = {} if there is None else there.variants()
-        return [
-            f"{array.name}: the hub also has it by {array.encoder['name']}, checkpoint "
-            f"{array.mentor['checkpoint_sha256'][:12]} ({array.identity[:16]})"
-            for stored, _ in self._chosen
-            for array in variants.get(stored.manifest.name, ())
-            if stored.kind.name == array.kind and array.identity != stored.identity
-        ]
+        self._chosen = choose_chunks(self.store, mentors, None if asked is None else set(asked))
+        shown = self.hub.gathered(self.store.fingerprint)
+        require_blocks(self.store, shown, self.address)
+        self.chunks, self.different = not_shown(self._chosen, shown)
+        self.shown = sum(len(keys) for _, keys in self._chosen) - len(self.chunks)
+        self.planned = (
+            not_different(self._chosen, shown)
+            if overwrite
+            else not_there(self.chunks, self.hub.connection)
+        )
+        self.num_bytes = sum(chunk.file_bytes for chunk in self.planned)
+        self.beside = other_variants(self._chosen, shown)
 
     def run(
         self, *, progress: Progress | None = None, should_stop: Callable[[], bool] | None = None
@@ -179,10 +123,10 @@ class PushJob:
         started = time.perf_counter()
         damaged: list[Damage] = []
         moved, done = 0, 0
-        if self.chunks:
+        if self.planned or self.chunks:
             self.hub.begin()
         for chunk, reason in self._moved(should_stop or (lambda: False)):
-            done += _file_bytes(chunk)
+            done += chunk.file_bytes
             if reason is None:
                 moved += 1
             else:
@@ -206,26 +150,28 @@ class PushJob:
             seconds=time.perf_counter() - started,
         )
 
-    def _moved(self, should_stop: Callable[[], bool]) -> Iterator[tuple[_Chunk, str | None]]:
+    def _moved(self, should_stop: Callable[[], bool]) -> Iterator[tuple[ChunkToPush, str | None]]:
         """Each planned chunk, and why it was not moved (it is damaged); None: it was."""
         if self.hub.connection.commits_puts:
-            yield from self._moved_together(should_stop)
+            yield from self._moved_in_commits(should_stop)
         else:
-            yield from moved_at_once(self.planned, self._move, _file_bytes, should_stop)
+            yield from moved_at_once(
+                self.planned, self._move, lambda chunk: chunk.file_bytes, should_stop
+            )
 
-    def _move(self, chunk: _Chunk) -> str | None:
+    def _move(self, chunk: ChunkToPush) -> str | None:
         try:
             self.hub.connection.put(chunk_name(chunk.record), self._content(chunk))
         except DamagedChunk as error:
             return str(error)
         return None
 
-    def _moved_together(
+    def _moved_in_commits(
         self, should_stop: Callable[[], bool]
-    ) -> Iterator[tuple[_Chunk, str | None]]:
+    ) -> Iterator[tuple[ChunkToPush, str | None]]:
         left = list(self.planned)
         while left and not should_stop():
-            outcomes: list[tuple[_Chunk, str | None]] = []
+            outcomes: list[tuple[ChunkToPush, str | None]] = []
             files: list[tuple[str, bytes]] = []
             while left and sum(len(content) for _, content in files) < MOST_TOGETHER:
                 chunk = left.pop(0)
@@ -237,7 +183,7 @@ class PushJob:
             self.hub.connection.put_many(files)
             yield from outcomes
 
-    def _content(self, chunk: _Chunk) -> bytes:
+    def _content(self, chunk: ChunkToPush) -> bytes:
         """The chunk's file, every byte of it checked. Raises DamagedChunk."""
         payload = read_payload_of(self.store, chunk.stored, chunk.record.key).payload
         return b"".join((payload, chunk.record.checksum.to_bytes(CHECKSUM_BYTES, "little")))
@@ -259,7 +205,7 @@ class PushJob:
             self.hub.put_card(self.store.fingerprint)
 
     def _put_lists(self) -> None:
-        there = _sizes(self.hub.connection, "lists")
+        there = sizes_at(self.hub.connection, "lists")
         for name in LISTS:
             sha256 = self.store.manifest.dataset[f"{name}_sha256"]
             values_N = self.store.index_N if name == "index" else self.store.labels_N
@@ -270,7 +216,7 @@ class PushJob:
 
     def _require_there(self, stored: StoredMentor, keys: Sequence[ChunkKey]) -> None:
         """Raises StoreError where what was moved has not arrived whole."""
-        sizes = _sizes(self.hub.connection, chunk_folder(stored.identity))
+        sizes = sizes_at(self.hub.connection, chunk_folder(stored.identity))
         for key in keys:
             record = stored.commits[key]
             expected = record.bytes + CHECKSUM_BYTES
@@ -306,20 +252,7 @@ def push_store(
     return result.address
 
 
-def _sizes(connection: Connection, folder: str) -> dict[str, int]:
-    try:
-        return connection.sizes(folder)
-    except NotListed as error:
-        raise StoreError(
-            f"{connection.address}/{folder} cannot be listed ({error}), so nothing can be pushed"
-        ) from error
-
-
-def _file_bytes(chunk: _Chunk) -> int:
-    return chunk.record.bytes + CHECKSUM_BYTES
-
-
-def _damage(store: TargetStore, chunk: _Chunk, reason: str) -> Damage:
+def _damage(store: TargetStore, chunk: ChunkToPush, reason: str) -> Damage:
     return Damage(
         mentor=chunk.stored.manifest.name,
         kind=chunk.stored.kind.name,

@@ -12,6 +12,7 @@ from kdcache.store.chunk_reading import (
     BlockLoader,
     chunk_reader,
     decode_into,
+    decode_payload,
     read_block,
     require_files,
 )
@@ -25,7 +26,7 @@ from kdcache.store.commits import (
     publish_chunks,
     write_commit_index,
 )
-from kdcache.store.healing import healing_command, view_ranges
+from kdcache.store.healing import healing_command, training_command, view_ranges
 from kdcache.store.layout import FORMAT, METADATA, ArrayLocation, block_size
 from kdcache.store.manifest import (
     Manifest,
@@ -36,6 +37,7 @@ from kdcache.store.manifest import (
 )
 from kdcache.store.opening import is_elsewhere, local_path, open_store
 from kdcache.store.payloads import RecordedPayload, commit_copy, prepare_copy, read_payload_of
+from kdcache.store.remote_hub_store import HubStore
 from kdcache.store.replay_proof import dataset_at_hand, proven_dataset, require_replay
 from kdcache.store.spare_encoder import read_spare_encoder, stated_encoder
 from kdcache.store.store_writer import (
@@ -69,6 +71,7 @@ __all__ = [
     "CommitRecord",
     "Damage",
     "DamagedChunk",
+    "HubStore",
     "LabelledSamples",
     "Manifest",
     "MentorManifest",
@@ -86,6 +89,7 @@ __all__ = [
     "commit_targets",
     "dataset_at_hand",
     "decode_into",
+    "decode_payload",
     "ensure_mentor",
     "ensure_store",
     "explained",
@@ -123,6 +127,7 @@ __all__ = [
     "stored_as",
     "stored_names",
     "title",
+    "training_command",
     "verify_store",
     "view_ranges",
     "withdraw_strays",

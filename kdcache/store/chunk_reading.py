@@ -13,10 +13,17 @@ from kdcache.encode import LOGITS
 from kdcache.errors import DamagedTargets, MissingTargets
 from kdcache.store.array_documents import chunk_bytes
 from kdcache.store.checked_files import CheckedFiles
-from kdcache.store.chunks import CHECKSUM_BYTES, ChunkReader, DamagedChunk, can_hold
+from kdcache.store.chunks import (
+    CHECKSUM_BYTES,
+    ChunkReader,
+    DamagedChunk,
+    can_hold,
+    unpack_payload,
+)
 from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.commits import read_record
 from kdcache.store.healing import healing_command
+from kdcache.store.manifest import Manifest
 from kdcache.store.stored_mentor import StoredMentor
 
 if TYPE_CHECKING:
@@ -100,12 +107,27 @@ def decode_into(
     block_rows = store.manifest.block
     block_B = positions_B // block_rows
     reader = chunk_reader(store, stored)
-    chunk = _empty_chunk(store, stored)
+    chunk = _empty_chunk(store.manifest, stored)
     for block in np.unique(block_B).tolist():
         read_block(store, stored, view, block, chunk.data.cast("B"), reader)
         wanted = block_B == block
         rows = chunk[positions_B[wanted] - block * block_rows]
         rows_B[wanted] = stored.encoder.round_trip(rows, store.labels_N[positions_B[wanted]])
+
+
+def decode_payload(
+    manifest: Manifest,
+    stored: StoredMentor,
+    payload: memoryview,
+    labels_B: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """A chunk's payload as float32 targets (B, *row), of the samples with these labels.
+
+    Raises DamagedChunk for one that is no whole chunk.
+    """
+    chunk = _empty_chunk(manifest, stored)
+    unpack_payload(payload, chunk.data.cast("B"), stored.encoder)
+    return stored.encoder.round_trip(chunk[: len(labels_B)], labels_B)
 
 
 class BlockLoader:
@@ -120,7 +142,7 @@ class BlockLoader:
     ) -> None:
         self._store = store
         self._reader = chunk_reader(store, like, checked)
-        self._chunk = _empty_chunk(store, like) if like.encoder.unpacks else None
+        self._chunk = _empty_chunk(store.manifest, like) if like.encoder.unpacks else None
 
     def load(self, stored: StoredMentor, view: int, block: int, rows: NDArray[np.generic]) -> None:
         """Fills `rows` (block, *resident row), contiguous; what pads a short block is undefined.
@@ -135,8 +157,8 @@ class BlockLoader:
         rows[: len(labels)] = stored.encoder.unpack(self._chunk[: len(labels)], labels)
 
 
-def _empty_chunk(store: "TargetStore", stored: StoredMentor) -> NDArray[np.generic]:
-    shape = (store.manifest.block, *stored.encoder.stored_row(stored.row_shape))
+def _empty_chunk(manifest: Manifest, stored: StoredMentor) -> NDArray[np.generic]:
+    shape = (manifest.block, *stored.encoder.stored_row(stored.row_shape))
     return np.empty(shape, dtype=stored.encoder.dtype)
 
 

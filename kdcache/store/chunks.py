@@ -103,6 +103,19 @@ class ChunkReader:
         self.read_into(memoryview(self._raw), path, payload_bytes, checksum)
 
 
+def unpack_payload(payload: memoryview, buffer: memoryview, encoder: Encoder) -> None:
+    """Fills `buffer` (bytes, exactly a raw chunk's size) from a payload in memory.
+
+    Raises DamagedChunk for one that is no whole chunk.
+    """
+    if not can_hold(len(payload), len(buffer), encoder):
+        raise DamagedChunk(f"{len(payload)} bytes cannot be a chunk of {len(buffer)}")
+    if encoder.compression is None:
+        buffer[:] = payload
+    else:
+        _decompress(payload, buffer)
+
+
 def read_payload(
     buffer: memoryview,
     path: Path,

@@ -277,7 +277,7 @@ def sealed_index(records: Iterable[CommitRecord]) -> bytes:
 
 def sealed_record(record: CommitRecord) -> bytes:
     """A record's file."""
-    return seal({**asdict(record), SEAL: BLANK})
+    return seal({**vars(record), SEAL: BLANK})
 
 
 def _listed_records(

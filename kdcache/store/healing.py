@@ -1,4 +1,4 @@
-"""The command that completes or heals a store."""
+"""The commands that complete or heal a store, and that train from it."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -36,6 +36,29 @@ def healing_command(store: "TargetStore", mentors: Iterable[str], kinds: Iterabl
         commands.append(shlex.join(words))
     where = "" if store.remote is None else f"  # STORE: the folder behind {store.address}"
     return " && ".join(commands) + where
+
+
+def training_command(store: "TargetStore", mentors: Iterable[str] | None = None) -> str | None:
+    """The `kdcache train-student` command line for a store and these mentors (None: all of it).
+
+    Of mentors that have no complete view in common those with the most are named; None where no
+    mentor has any.
+    """
+    blocks = store.manifest.num_blocks
+    complete = {m.manifest.name: set(m.complete_views(blocks)) for m in store.sound_mentors}
+    asked = [name for name in (complete if mentors is None else mentors) if complete.get(name)]
+    together: set[int] = set()
+    named: list[str] = []
+    for name in sorted(asked, key=lambda name: -len(complete[name])):
+        if not named or together & complete[name]:
+            together = complete[name] & together if named else complete[name]
+            named.append(name)
+    if not named:
+        return None
+    words = ["kdcache", "train-student", "--store", store.address]
+    if set(named) != set(store.mentors):
+        words += ["--mentors", ",".join(name for name in asked if name in named)]
+    return shlex.join([*words, "--dataset", _named(store.manifest.dataset["name"])])
 
 
 def view_ranges(views: Sequence[int]) -> str:

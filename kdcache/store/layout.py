@@ -52,12 +52,14 @@ def require_inside(root: Path, path: Path) -> None:
 
     A store from a stranger could otherwise make us write over any file of ours.
     """
-    inside = path.relative_to(root)
-    if os.path.realpath(path) != str(Path(os.path.realpath(root)) / inside):
-        raise StoreError(
-            f"{path} lies behind a symbolic link inside the store {root}; a store holds no links. "
-            "Put the files themselves there"
-        )
+    place = str(root)
+    for part in path.relative_to(root).parts:
+        place = f"{place}{os.sep}{part}"
+        if part == ".." or os.path.islink(place):
+            raise StoreError(
+                f"{path} lies behind a symbolic link inside the store {root}; a store holds no "
+                "links. Put the files themselves there"
+            )
 
 
 def listed(folder: Path) -> list[str]:

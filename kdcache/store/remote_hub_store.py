@@ -44,6 +44,11 @@ class HubStore(RemoteStore):
         self.fingerprint = address.fingerprint
         super().__init__(address.hub, shown_url(str(address)), mirrors, most)
 
+    @property
+    def hub(self) -> str:
+        """The hub, as it is told."""
+        return self._connection.address
+
     def fetch_documents(self, pool: ThreadPoolExecutor) -> None:
         gathered = self._gathered(fetch=True)
         documents = self._documents(gathered)

@@ -72,7 +72,7 @@ def test_missing_checkpoints_and_data_say_where_they_were_looked_for(
     refused(
         kdcache(*PRECOMPUTE, "r8"),
         str(kdcache_home / "mentors" / "digits" / "resnet8"),
-        "Three ways to get one",
+        "Four ways to get one",
         "kdcache train-mentor r8",
         "--checkpoint r8=FILE",
     )

@@ -14,7 +14,10 @@ from tests.servers.process import Server, program
 
 
 class NginxServer(Server):
-    """nginx: a web server with range requests. `lists`: whether it lists folders."""
+    """nginx: a web server with range requests. `lists`: whether it lists folders.
+
+    What is below broken/ it never gives: 500.
+    """
 
     kind = "http"
 
@@ -45,6 +48,7 @@ class NginxServer(Server):
                 listen 127.0.0.1:{self.port};
                 root {self.folder};
                 autoindex {"on" if self.lists else "off"};
+                location /broken/ {{ return 500; }}
               }}
             }}
             """

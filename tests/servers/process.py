@@ -88,11 +88,14 @@ class Server(ABC):
     def kill(self) -> None:
         """SIGKILL to it and to all its children."""
         if self._process is not None:
-            for number in [*_descendants(self._process.pid), self._process.pid]:
-                with suppress(ProcessLookupError):
-                    os.kill(number, signal.SIGKILL)
+            main = self._process.pid
+            _signal(main, signal.SIGSTOP)  # lest it starts children anew, as nginx does
+            for number in [*_descendants(main), main]:
+                _signal(number, signal.SIGKILL)
             self._process.wait()
             self._process = None
+        if self.proxy is not None:  # what it had already sent is lost, as when a machine dies
+            self.proxy.cut()
 
     def close(self) -> None:
         self.kill()
@@ -110,6 +113,11 @@ class Server(ABC):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _signal(process: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(process, number)
 
 
 def _descendants(process: int) -> list[int]:

@@ -66,11 +66,10 @@ class Proxy:
             except OSError:
                 return
             try:
-                server = socket.create_connection(("127.0.0.1", self._target), 10)
+                server = self._connect()
             except OSError:
                 client.close()
                 continue
-            server.settimeout(None)
             for one in (client, server):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
@@ -79,6 +78,17 @@ class Proxy:
                 self.most_at_once = max(self.most_at_once, len(self._open) // 2)
             for pair in ((client, server, "up"), (server, client, "down")):
                 threading.Thread(target=self._move, args=pair, daemon=True).start()
+
+    def _connect(self) -> socket.socket:
+        server = socket.socket()
+        if self.rate is not None:  # what waits in the kernel has not passed
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _PART)
+        try:
+            server.connect(("127.0.0.1", self._target))
+        except OSError:
+            server.close()
+            raise
+        return server
 
     def _move(self, source: socket.socket, target: socket.socket, way: str) -> None:
         with contextlib.suppress(OSError):

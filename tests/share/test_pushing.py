@@ -195,11 +195,25 @@ def test_damaged_chunks_are_not_pushed_and_told(small: SmallStore, hub_folder: P
     store = open_store(hub_folder)
     assert store.mentor("r8").complete_views(4) == [0, 2]
     assert verify_store(hub_folder).ok
-    with pytest.raises(DamagedTargets, match="1 chunks of .* are damaged and were not pushed"):
+    with pytest.raises(DamagedTargets, match=r"1 chunks of .* are damaged and were not pushed"):
         push_store(small.root, str(hub_folder))
     chunk.write_bytes(content)
     assert "1 chunks, " in invoke("push", small.root, hub_folder)
     require_same_rows(hub_folder, small)
+
+
+def test_a_file_damaged_at_the_hub_is_put_there_again(small: SmallStore, hub_folder: Path) -> None:
+    push_store(small.root, str(hub_folder))
+    chunk = sorted(hub_folder.glob("chunks/*/000001.000002.*"))[0]
+    content = chunk.read_bytes()
+    chunk.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    output = invoke("verify", hub_folder, exit_code=1)
+    assert "its CRC32C differs from the committed one" in output
+    (told,) = [line for line in output.splitlines() if "kdcache push STORE" in line]
+    words = told.split("#")[0].replace("STORE", str(small.root)).split()[1:]
+    assert "to move: 4 chunks" in invoke(*words)
+    assert chunk.read_bytes() == content
+    assert verify_store(hub_folder).ok
 
 
 def test_a_hub_is_not_begun_among_other_things(small: SmallStore, tmp_path: Path) -> None:
@@ -230,7 +244,7 @@ def test_stores_cut_into_other_blocks_are_refused(
     push_store(small.root, str(hub_folder))
     block_of(monkeypatch, 16)
     other = make_store(tmp_path / "other", num_samples=32, num_classes=10, mentors=["r14"])
-    with pytest.raises(StoreMismatch, match="blocks of 8 samples.*blocks of 16"):
+    with pytest.raises(StoreMismatch, match=r"blocks of 8 samples.*blocks of 16"):
         PushJob(other.root, str(hub_folder))
 
 
@@ -272,3 +286,14 @@ def test_the_environment_names_the_hub(
     assert not hub_folder.exists()
     assert f"kdcache pull {hub_folder}/stores/" in invoke("push", small.root)
     assert "r20" in invoke("list")
+
+
+def test_without_a_hub_the_stores_at_home_are_listed(tmp_path: Path, kdcache_home: Path) -> None:
+    assert "no store under $KDCACHE_HOME" in invoke("list")
+    make_store(kdcache_home / "stores" / "mine", num_samples=3, num_classes=2, mentors=["r8"])
+    (kdcache_home / "stores" / "notes").mkdir()
+    output = invoke("list")
+    assert f"{kdcache_home / 'stores' / 'mine'}\n  small (train), 3 samples" in output
+    (listed,) = json.loads(invoke("list", "--json"))["stores"]
+    assert listed["address"] == str(kdcache_home / "stores" / "mine")
+    assert [one["mentor"] for one in listed["targets"]] == ["r8"]

@@ -161,7 +161,7 @@ def test_options_that_contradict_the_store_show_both_sides(train: Run) -> None:
 def test_online_needs_the_stores_own_checkpoints(
     train: Run, digits_checkpoint: Callable[..., Path]
 ) -> None:
-    with pytest.raises(CheckpointError, match="Three ways to get one"):
+    with pytest.raises(CheckpointError, match="Four ways to get one"):
         next(train("no", targets="online"))
     wrong = {**checkpoints(digits_checkpoint), "r8": str(digits_checkpoint("r8", 1))}
     with pytest.raises(StoreMismatch, match=r"checkpoint_sha256\s+\w{64}\s+\w{64}"):

@@ -1,0 +1,136 @@
+"""Commands on hubs: `kdcache push`, `kdcache list`."""
+
+import json
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kdcache.cli.options import NameList, ViewChoice, config_option
+from kdcache.cli.printing import tell, tell_all
+from kdcache.cli.progress import progress_line, readable_bytes, readable_seconds
+from kdcache.cli.stopping import stop_on_signals
+from kdcache.errors import readable
+
+if TYPE_CHECKING:
+    from kdcache.store.hub_documents import HubIndex, ListedStore
+
+
+@click.command()
+@click.argument("store", metavar="STORE")
+@click.argument("hub", metavar="[HUB]", required=False)
+@click.option("--mentors", type=NameList(), help="Mentors to push.  [default: the store's]")
+@click.option(
+    "--views", type=ViewChoice(), help="The first N, a list, or 0:40.  [default: whatever is there]"
+)
+@click.option(
+    "--overwrite", is_flag=True, help="Move what is there too: a file damaged there is whole again."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be moved, and stop.")
+@config_option
+def push(store: str, hub: str | None, **options: Any) -> None:
+    """Move what a hub lacks of a store there, and have it shown.
+
+    HUB is a URL (s3://, gs://, sftp://, hf://datasets/...) or a shared folder; $KDCACHE_HUB where
+    none is named. The first push to an empty place makes a hub of it. Several people may push at
+    once. Interrupted or cut, the same command goes on.
+    """
+    with stop_on_signals() as stop:
+        from kdcache.errors import Stopped
+        from kdcache.share import PushJob, default_hub
+
+        dry_run = options.pop("dry_run")
+        job = PushJob(store, default_hub(hub), **options)
+        address = job.hub.short_address(job.store.fingerprint)
+        tell(f"{job.shown + len(job.chunks):,} chunks, {job.shown:,} of them are at {address}")
+        for title, count in job.different.items():
+            if count:
+                tell(
+                    f"{count:,} chunks of {title} are there with other bytes (the same targets, "
+                    "computed on another machine): the hub's stay",
+                    err=True,
+                )
+        tell_all(job.beside)
+        tell(f"to move: {len(job.planned):,} chunks, {readable_bytes(job.num_bytes)}")
+        if dry_run:
+            return
+        with progress_line("bytes") as progress:
+            result = job.run(progress=progress, should_stop=stop)
+        if result.stopped:
+            raise Stopped(
+                f"stopped; {result.num_chunks:,} chunks were moved to {job.hub.url} and are kept "
+                "there. Run the same command again to go on"
+            )
+        tell_all([f"damaged: {readable(str(damage), 1000)}" for damage in result.damaged], err=True)
+        if result.num_bytes:
+            tell(
+                f"moved {readable_bytes(result.num_bytes)} in {readable_seconds(result.seconds)}, "
+                f"{readable_bytes(round(result.num_bytes / result.seconds))} a second"
+            )
+        tell(
+            f"{job.store.address} is at the hub. Others get it with:\n"
+            f"  kdcache pull {address}\nor train from it there:\n"
+            f"  kdcache train-student --store {address}"
+        )
+        if result.damaged:
+            tell(f"compute what is damaged again with, then push again:\n  {result.healing}")
+            raise click.exceptions.Exit(1)
+
+
+@click.command(name="list")
+@click.argument("hub", metavar="[HUB]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+def list_stores(hub: str | None, as_json: bool) -> None:
+    """Show which stores and mentors a hub holds; one request.
+
+    Where neither HUB nor $KDCACHE_HUB names one: the stores under $KDCACHE_HOME.
+    """
+    from kdcache.share import Hub, default_hub, local_stores
+
+    if hub or os.environ.get("KDCACHE_HUB"):
+        found = Hub(default_hub(hub))
+        index = found.index()
+        address: Callable[[str], str] = found.short_address
+        none = f"{found.url} holds no store yet. Push one with: kdcache push STORE {found.url}"
+    else:
+        index, places = local_stores()
+        address = places.__getitem__
+        none = "no store under $KDCACHE_HOME. Make one with `kdcache precompute`, or name a HUB"
+    if as_json:
+        document = index.to_json()
+        for store in document["stores"]:
+            store["address"] = address(store["fingerprint"])
+        click.echo(json.dumps(document, indent=2))
+        return
+    for fingerprint, listed in index.stores.items():
+        _print_store(address(fingerprint), listed)
+    _print_mentors(index)
+    if not index.stores:
+        tell(none)
+
+
+def _print_store(address: str, store: "ListedStore") -> None:
+    tell(
+        f"{address}\n  {store.dataset} ({store.split}), {store.samples:,} samples, "
+        f"{store.classes} classes; {store.recipe}, view seed {store.view_seed}; "
+        f"{store.views} views, {readable_bytes(store.bytes)}"
+    )
+    names = [one.mentor for one in store.targets if one.kind == "logits"]
+    for one in store.targets:
+        kind = "" if one.kind == "logits" else f" {one.kind}"
+        accuracy = "-" if one.accuracy is None else f"{one.accuracy:.2f}"
+        variant = f"  +{one.identity[:16]}" if kind == "" and names.count(one.mentor) > 1 else ""
+        tell(
+            f"  {one.mentor + kind:<18}{accuracy:>7}  {one.complete_views:>3}/{one.views:<3}  "
+            f"{readable_bytes(one.bytes):>9}  {one.encoder:<11} {one.checkpoint_sha256[:12]}"
+            f"{variant}"
+        )
+
+
+def _print_mentors(index: "HubIndex") -> None:
+    for entry in index.mentors:
+        tell(
+            f"mentor {entry['name']} for {entry['dataset']}  {entry['sha256'][:12]}  "
+            f"{readable_bytes(entry['bytes'])}"
+        )

@@ -1,0 +1,168 @@
+"""Whether targets are what the mentor says: rows run again, and compared within encoding's cost.
+
+Of a store here, when it is verified; of chunks that somebody else computed, before they are taken.
+A chunk with w wrong rows of n is found with a probability of 1 - (1 - w/n)^k by k rows that are
+drawn at random, whatever the checksums say; one that is wrong throughout is always found. Nobody
+who makes a chunk can know which rows these will be: the seed is drawn when they are taken.
+"""
+
+import secrets
+from collections.abc import Callable, Collection, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdcache import philox
+from kdcache.datasets import ImageDataset
+from kdcache.encode import KINDS
+from kdcache.filling import Progress, never
+from kdcache.mentors import MentorPool
+from kdcache.store import ChunkKey, CommitRecord, Manifest, StoredMentor, decode_payload
+from kdcache.store.chunks import DamagedChunk
+from kdcache.views import Recipe
+from kdcache.wanted import TargetsKey
+
+# A forward pass on another device, or beside other library versions, differs by this much, as a
+# share of 1 + |log p|; a wrong checkpoint, class order or view is off by whole units.
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02}
+ROWS = 2  # of each chunk that is taken
+
+
+def unlike(
+    stored: StoredMentor,
+    record: CommitRecord,
+    index: int,
+    decoded: NDArray[np.float32],
+    again: NDArray[np.float32],
+) -> str | None:
+    """In what a row (*row) as it was decoded is not what the mentor gives now; None where it is.
+
+    `record`: of its chunk. `index`: the sample's integer. Allowed is the encoder's bound, the error
+    that the record states of targets that were not exact before, and `TOLERANCE`.
+    """
+    decoded, again = np.atleast_1d(decoded), np.atleast_1d(again)
+    tolerance = TOLERANCE[stored.manifest.run_shape["precision"]]
+    off = np.abs(decoded.astype(np.float64) - again)
+    allowed = stored.encoder.bound(again) + tolerance * (1 + np.abs(again))
+    allowed += stored.kind.source_error(record.error_sums)
+    if (off <= allowed).all():
+        return None
+    worst = int((off - allowed).argmax())
+    at = "".join(f", {dimension} {worst}" for dimension in stored.kind.dimension_names)
+    return (
+        f"sample {index}{at}: the store has {decoded[worst]:.4f}, the mentor says "
+        f"{again[worst]:.4f}"
+    )
+
+
+class RowChecks:
+    """A few rows of each chunk that is to be taken, run by the mentors here; then compared.
+
+    `chunks`: by mentor and kind, of a store of these views, cut as `manifest` says. `rows`: of each
+    chunk, drawn by Philox from (seed, view, block), with replacement; the same for all mentors and
+    kinds, so that one forward pass of a mentor serves all its kinds. `seed`: None: a secret one,
+    or whoever made a chunk could spare the rows that will be looked at.
+
+    All rows are run first, in full passes of the recorded batch: one row alone would cost a whole
+    padded one. Memory: these targets, float32, `rows` of each chunk.
+    """
+
+    def __init__(
+        self,
+        pool: MentorPool,
+        dataset: ImageDataset,
+        recipe: Recipe,
+        manifest: Manifest,
+        chunks: Mapping[TargetsKey, Collection[ChunkKey]],
+        *,
+        rows: int = ROWS,
+        seed: int | None = None,
+    ) -> None:
+        self._pool, self._dataset, self._recipe, self._manifest = pool, dataset, recipe, manifest
+        self._rows = rows
+        self._seed = secrets.randbits(64) if seed is None else seed
+        self._together: dict[tuple[TargetsKey, ...], list[ChunkKey]] = {}
+        for key in sorted({key for keys in chunks.values() for key in keys}):
+            of_it = tuple(targets for targets in chunks if key in chunks[targets])
+            self._together.setdefault(of_it, []).append(key)
+        self._again: dict[tuple[TargetsKey, ChunkKey], NDArray[np.float32]] = {}
+
+    @property
+    def num_rows(self) -> int:
+        """Views of samples that mentors are run over."""
+        return self._rows * sum(map(len, self._together.values()))
+
+    def positions(self, key: ChunkKey) -> NDArray[np.int64]:
+        """Where in the store's index list the rows of a chunk are, (rows,)."""
+        view, block = key
+        address = block * self._rows + np.arange(self._rows)
+        words = philox.words(self._seed, philox.Purpose.TAKEN_ROWS, address, view)
+        start = self._manifest.block_rows(block).start
+        drawn: NDArray[np.int64] = start + philox.below(words[:, 0], self._manifest.num_rows(block))
+        return drawn
+
+    def run(
+        self, *, progress: Progress | None = None, should_stop: Callable[[], bool] = never
+    ) -> bool:
+        """Runs the mentors over the rows; whether all were, since it may be asked to stop."""
+        done, batch = 0, self._pool.run_shape.batch
+        for of_it, keys in self._together.items():
+            wanted = [(mentor, KINDS[kind]) for mentor, kind in of_it]
+            view_R = np.repeat([view for view, _ in keys], self._rows)
+            position_R = np.concatenate([self.positions(key) for key in keys])
+            found: list[list[NDArray[np.float32]]] = [[] for _ in of_it]
+            for start in range(0, len(view_R), batch):
+                if should_stop():
+                    return False
+                part = slice(start, start + batch)
+                pixels_BCHW = self._pixels(view_R[part], position_R[part])
+                for rows, targets in zip(
+                    found, self._pool.targets(pixels_BCHW, wanted), strict=True
+                ):
+                    rows.append(targets.cpu().numpy())
+                done += len(pixels_BCHW)
+                if progress is not None:
+                    progress(done, self.num_rows)
+            for targets_key, rows in zip(of_it, found, strict=True):
+                each = np.split(np.concatenate(rows), len(keys))
+                self._again.update({(targets_key, k): a for k, a in zip(keys, each, strict=True)})
+        return True
+
+    def _pixels(
+        self, view_B: NDArray[np.int64], position_B: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        """uint8 (B, C, H, W); views ascend."""
+        index_B = self._dataset.index_N[position_B]
+        return np.concatenate(
+            [
+                self._recipe(self._dataset.images(index_V), index_V, int(view))
+                for view in np.unique(view_B)
+                for index_V in [index_B[view_B == view]]
+            ]
+        )
+
+    def refuse(self, stored: StoredMentor, key: ChunkKey, payload: memoryview) -> str | None:
+        """Why a chunk that arrived is not to be taken; None for one that may be.
+
+        `stored`: of the store that it comes from. Every value of it must be finite; the rows that
+        were run, alike. For several threads at once, once `run` is done.
+        """
+        rows = self._manifest.block_rows(key[1])
+        index_B = self._dataset.index_N[rows]
+        try:
+            decoded = decode_payload(self._manifest, stored, payload, self._dataset.labels(index_B))
+        except DamagedChunk as error:
+            return str(error)
+        finite = np.isfinite(decoded.reshape(len(decoded), -1)).all(axis=1)
+        if not finite.all():
+            return f"sample {index_B[int(finite.argmin())]}: the store has NaN or infinity"
+        again = self._again[(stored.manifest.name, stored.kind.name), key]
+        if again.shape[1:] != stored.row_shape:
+            return f"a row has the shape {stored.row_shape}, the mentor gives {again.shape[1:]}"
+        for position, row in zip(self.positions(key) - rows.start, again, strict=True):
+            reason = unlike(
+                stored, stored.commits[key], int(index_B[position]), decoded[position], row
+            )
+            if reason is not None:
+                return reason
+        return None

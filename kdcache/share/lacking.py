@@ -1,0 +1,119 @@
+"""What a hub lacks of a store: not shown there, and of that not even moved there yet."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kdcache.encode import KINDS, LOGITS
+from kdcache.errors import MissingTargets, StoreError, StoreMismatch
+from kdcache.remote import Connection, NotListed
+from kdcache.store import ChunkKey, CommitRecord, StoredMentor, TargetStore, healing_command
+from kdcache.store.chunks import CHECKSUM_BYTES
+from kdcache.store.gathered import GatheredStore
+from kdcache.store.hub_layout import chunk_file, chunk_folder
+
+Chosen = Sequence[tuple[StoredMentor, Sequence[ChunkKey]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkToPush:
+    """A committed chunk of a store that is pushed."""
+
+    stored: StoredMentor
+    record: CommitRecord
+
+    @property
+    def file_bytes(self) -> int:
+        return self.record.bytes + CHECKSUM_BYTES
+
+
+def choose_chunks(
+    store: TargetStore, mentors: Sequence[str] | None, views: set[int] | None
+) -> Chosen:
+    """Each kind of each mentor, with its chunks. Raises MissingTargets, DamagedTargets."""
+    chosen = []
+    for name in dict.fromkeys(store.mentors if mentors is None else mentors):
+        for kind in [kind for kind in KINDS if kind in store.kinds(name)] or [LOGITS.name]:
+            stored = store.mentor(name, kind)
+            keys = sorted(key for key in stored.commits if views is None or key[0] in views)
+            if keys:
+                chosen.append((stored, keys))
+    if not chosen:
+        raise MissingTargets(
+            f"{store.address} has nothing of that to push yet. Compute it with: "
+            f"{healing_command(store, mentors or store.mentors)}"
+        )
+    return chosen
+
+
+def require_blocks(store: TargetStore, shown: GatheredStore | None, address: str) -> None:
+    """Raises StoreMismatch for a store whose chunks cannot stand beside those that are shown."""
+    if shown is not None and shown.manifest.block != store.manifest.block:
+        raise StoreMismatch(
+            f"{address} is cut into blocks of {shown.manifest.block:,} samples, {store.address} "
+            f"into blocks of {store.manifest.block:,}: their chunks cannot stand in one store. "
+            "Push it to another hub"
+        )
+
+
+def not_shown(
+    chosen: Chosen, shown: GatheredStore | None
+) -> tuple[list[ChunkToPush], Counter[str]]:
+    """The chunks that are not shown, view by view; and how many are with other bytes, by title."""
+    arrays = {} if shown is None else shown.arrays
+    lacking, different = [], Counter[str]()
+    for stored, keys in chosen:
+        known = arrays[stored.identity].records if stored.identity in arrays else {}
+        for key in keys:
+            record = stored.commits[key]
+            if key not in known:
+                lacking.append(ChunkToPush(stored=stored, record=record))
+            elif known[key].sha256 != record.sha256:
+                different[stored.title] += 1
+    return sorted(lacking, key=lambda chunk: chunk.record.key), different
+
+
+def not_different(chosen: Chosen, shown: GatheredStore | None) -> list[ChunkToPush]:
+    """The chunks that are not shown with other bytes."""
+    arrays = {} if shown is None else shown.arrays
+    same = []
+    for stored, keys in chosen:
+        known = arrays[stored.identity].records if stored.identity in arrays else {}
+        for key in keys:
+            record = stored.commits[key]
+            if key not in known or known[key].sha256 == record.sha256:
+                same.append(ChunkToPush(stored=stored, record=record))
+    return sorted(same, key=lambda chunk: chunk.record.key)
+
+
+def not_there(chunks: Sequence[ChunkToPush], connection: Connection) -> list[ChunkToPush]:
+    """Those that no earlier push, cut before it was shown, left at the hub."""
+    identities = {chunk.stored.identity for chunk in chunks}
+    sizes = {identity: sizes_at(connection, chunk_folder(identity)) for identity in identities}
+    return [
+        chunk
+        for chunk in chunks
+        if sizes[chunk.stored.identity].get(chunk_file(chunk.record)) != chunk.file_bytes
+    ]
+
+
+def other_variants(chosen: Chosen, shown: GatheredStore | None) -> list[str]:
+    """A line for each mentor that is shown by another checkpoint, run shape or encoder, too."""
+    variants = {} if shown is None else shown.variants()
+    return [
+        f"{array.name}: the hub also has it by {array.encoder['name']}, checkpoint "
+        f"{array.mentor['checkpoint_sha256'][:12]} ({array.identity[:16]})"
+        for stored, _ in chosen
+        for array in variants.get(stored.manifest.name, ())
+        if stored.kind.name == array.kind and array.identity != stored.identity
+    ]
+
+
+def sizes_at(connection: Connection, folder: str) -> dict[str, int]:
+    """Bytes of the files there. Raises StoreError where that cannot be listed."""
+    try:
+        return connection.sizes(folder)
+    except NotListed as error:
+        raise StoreError(
+            f"{connection.address}/{folder} cannot be listed ({error}), so nothing can be pushed"
+        ) from error
