@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-import tests.share.interim  # noqa: F401
 from kdcache.cli import main
 from tests.servers import Server
 
@@ -38,7 +37,7 @@ class Home:
     def start(self, *arguments: object) -> "subprocess.Popen[str]":
         """`kdcache ...` as a process of its own, which can be killed."""
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.share.interim", *map(str, arguments)],
+            [sys.executable, "-m", "kdcache", *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -64,13 +64,13 @@ def use(first: Home, second: Home, hub: str, tmp_path: Path) -> None:
     listed = json.loads(second.run("list", hub, "--json"))
     (store,) = listed["stores"]
     assert store["fingerprint"] == fingerprint
-    assert store["address"] == f"{hub}/stores/{fingerprint}"
+    assert store["address"] == f"{hub}/stores/{fingerprint[:16]}"
     assert {one["mentor"] for one in store["targets"]} == set(MENTORS)
-    short = f"{hub}/stores/{fingerprint[:16]}"
-    assert short in second.run("list", hub)
+    assert store["address"] in second.run("list", hub)
 
     pulled = tmp_path / "pulled"
-    told = second.run("pull", short, pulled, "--mentors", "r8", "--views", "0,1")
+    told = second.run("pull", store["address"], "--store", pulled,
+                     "--mentors", "r8", "--views", "0:2")
     assert f"kdcache train-student --store {pulled}" in " ".join(told.split())
     assert "is sound" in second.run("verify", pulled)
     second.run("verify", store["address"])
