@@ -69,8 +69,9 @@ def use(first: Home, second: Home, hub: str, tmp_path: Path) -> None:
     assert store["address"] in second.run("list", hub)
 
     pulled = tmp_path / "pulled"
-    told = second.run("pull", store["address"], "--store", pulled,
-                     "--mentors", "r8", "--views", "0:2")
+    told = second.run(
+        "pull", store["address"], "--store", pulled, "--mentors", "r8", "--views", "0:2"
+    )
     assert f"kdcache train-student --store {pulled}" in " ".join(told.split())
     assert "is sound" in second.run("verify", pulled)
     second.run("verify", store["address"])
