@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from kdcache.copying import CopyJob, merge_stores
     from kdcache.datasets import ImageDataset, Preprocessing, open_dataset
+    from kdcache.differing import compare_stores
     from kdcache.exporting import ExportJob, export_store
     from kdcache.inspection import inspect_store
     from kdcache.loader import Batch, ReplayLoader
@@ -76,6 +77,7 @@ _HOMES = {
     ),
     "kdcache.copying": ("CopyJob", "merge_stores"),
     "kdcache.datasets": ("ImageDataset", "Preprocessing", "open_dataset"),
+    "kdcache.differing": ("compare_stores",),
     "kdcache.exporting": ("ExportJob", "export_store"),
     "kdcache.inspection": ("inspect_store",),
     "kdcache.loader": ("Batch", "ReplayLoader"),
@@ -130,6 +132,7 @@ __all__ = [
     "TrainConfig",
     "build_network",
     "classroom",
+    "compare_stores",
     "datasets",
     "encode",
     "errors",

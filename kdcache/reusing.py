@@ -98,11 +98,11 @@ class ReuseJob:
         chosen = choose_views(images, store, recipe, view_seed)
         self.pulled: list[Moved] = []
         self.notes: list[str] = []
+        if may_begin:
+            self.hub.connection.require_writable()
         with _or_without():
             self._found = self.hub.gathered(chosen.manifest.fingerprint)
-            if may_begin:
-                self.hub.connection.require_writable()
-            elif self._found is None:
+            if self._found is None and not may_begin:
                 self.hub.index()
             loaded = self._load(images, mentors, checkpoints or {}, scratch)
         adopted = Adopted(precision=precision, batch_size=batch_size)
@@ -194,6 +194,12 @@ class ReuseJob:
         for one in self.job.plan.wanted:
             stored = there.get(wanted_identity(one))
             if stored is None:
+                continue
+            if stored.row_shape != (here := one.row_shape(self.job.plan.manifest)):
+                self.notes.append(
+                    f"{self.hub.url} has rows of {one.title} of the shape {stored.row_shape}, here "
+                    f"they have {here}: not taken"
+                )
                 continue
             keys = [(unit.view, unit.block) for unit in self.job.plan.units if one in unit.lacking]
             keys = [key for key in keys if key in stored.commits]

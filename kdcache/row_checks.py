@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kdcache import philox
 from kdcache.datasets import ImageDataset
-from kdcache.encode import KINDS
+from kdcache.encode import KINDS, LOGITS
 from kdcache.filling import Progress, never
 from kdcache.mentors import MentorPool
 from kdcache.store import ChunkKey, CommitRecord, Manifest, StoredMentor, decode_payload
@@ -144,25 +144,46 @@ class RowChecks:
     def refuse(self, stored: StoredMentor, key: ChunkKey, payload: memoryview) -> str | None:
         """Why a chunk that arrived is not to be taken; None for one that may be.
 
-        `stored`: of the store that it comes from. Every value of it must be finite; the rows that
-        were run, alike. For several threads at once, once `run` is done.
+        `stored`: of the store that it comes from. Every value of it must be finite, and as many
+        rows right as its record says; the rows that were run, alike. For several threads at once,
+        once `run` is done.
         """
-        rows = self._manifest.block_rows(key[1])
+        rows, record = self._manifest.block_rows(key[1]), stored.commits[key]
         index_B = self._dataset.index_N[rows]
+        labels_B = self._dataset.labels(index_B)
+        again = self._again[(stored.manifest.name, stored.kind.name), key]
+        if again.shape[1:] != stored.row_shape:
+            return f"a row has the shape {stored.row_shape}, the mentor gives {again.shape[1:]}"
         try:
-            decoded = decode_payload(self._manifest, stored, payload, self._dataset.labels(index_B))
+            decoded = decode_payload(self._manifest, stored, payload, labels_B)
         except DamagedChunk as error:
             return str(error)
         finite = np.isfinite(decoded.reshape(len(decoded), -1)).all(axis=1)
         if not finite.all():
             return f"sample {index_B[int(finite.argmin())]}: the store has NaN or infinity"
-        again = self._again[(stored.manifest.name, stored.kind.name), key]
-        if again.shape[1:] != stored.row_shape:
-            return f"a row has the shape {stored.row_shape}, the mentor gives {again.shape[1:]}"
         for position, row in zip(self.positions(key) - rows.start, again, strict=True):
-            reason = unlike(
-                stored, stored.commits[key], int(index_B[position]), decoded[position], row
-            )
+            reason = unlike(stored, record, int(index_B[position]), decoded[position], row)
             if reason is not None:
                 return reason
+        least, most = _right_rows(stored, decoded, labels_B)
+        if not least <= record.correct <= most:
+            return f"its record states {record.correct} right rows, it has {least} to {most}"
         return None
+
+
+def _right_rows(
+    stored: StoredMentor, decoded: NDArray[np.float32], labels_B: NDArray[np.int64]
+) -> tuple[int, int]:
+    """How many rows at least, and at most, were right before they were encoded."""
+    if stored.kind is not LOGITS or stored.encoder.exact or decoded.shape[1] < 2:
+        right = stored.kind.num_correct(decoded, labels_B)
+        return right, right
+    bound_BC = stored.encoder.bound(decoded)
+    others_BC = decoded.astype(np.float64)
+    label_B1 = labels_B[:, None]
+    of_label_B1 = np.take_along_axis(others_BC, label_B1, axis=1)
+    np.put_along_axis(others_BC, label_B1, -np.inf, axis=1)
+    lead_B = of_label_B1[:, 0] - others_BC.max(axis=1)
+    # Each side may be off by its bound, which is that of a value near by: hence three, not two.
+    slack_B = 3 * bound_BC.max(axis=1)
+    return int((lead_B > slack_B).sum()), int((lead_B >= -slack_B).sum())

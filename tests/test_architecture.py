@@ -28,7 +28,7 @@ LAYERS = (
     ("share", "adopting"),
     ("reusing",),
     ("train",),
-    ("inspection", "verification", "against"),
+    ("inspection", "verification", "against", "differing"),
     ("demo",),
     ("cli",),
 )

@@ -1,6 +1,7 @@
 """Rows that are run again before chunks are taken: which, in what passes, and what they find."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,25 @@ def test_one_value_that_is_not_finite_is_found_wherever_it_is(
         np.frombuffer(payload, dtype=np.float16).reshape(-1, 10)[row, 3] = np.nan
         why = checks.refuse(stored, (1, 2), memoryview(payload))
         assert why == f"sample {digits.index_N[50 + row]}: the store has NaN or infinity"
+
+
+@pytest.mark.parametrize("states", [0, 12, 25])
+def test_a_record_that_states_another_accuracy_is_found(
+    store: TargetStore, digits: ImageDataset, digits_mentors: list[Mentor], states: int
+) -> None:
+    """As far as the encoder's bound lets it be known: of float32, by one row."""
+    checks = checks_of(store, digits, digits_mentors)
+    assert checks.run()
+    for one in store.sound_mentors:
+        record = one.commits[0, 0]
+        payload = read_payload_of(store, one, (0, 0)).payload
+        wrong = replace(one, commits={(0, 0): replace(record, correct=states)})
+        why = checks.refuse(wrong, (0, 0), payload)
+        if one.encoder.exact:
+            assert (why is None) == (states == record.correct)
+        if why is not None:
+            assert f"states {states} right rows" in why
+            assert states != record.correct
 
 
 def test_a_payload_that_is_no_chunk_is_refused(

@@ -100,7 +100,7 @@ class PushJob:
         self.address = self.hub.store_address(self.store.fingerprint)
         asked = asked_views(views)
         self._chosen = choose_chunks(self.store, mentors, None if asked is None else set(asked))
-        shown = self.hub.gathered(self.store.fingerprint)
+        shown = self._shown()
         require_blocks(self.store, shown, self.address)
         self.chunks, self.different = not_shown(self._chosen, shown)
         self.shown = sum(len(keys) for _, keys in self._chosen) - len(self.chunks)
@@ -111,6 +111,13 @@ class PushJob:
         )
         self.num_bytes = sum(chunk.file_bytes for chunk in self.planned)
         self.beside = other_variants(self._chosen, shown)
+
+    def _shown(self) -> GatheredStore | None:
+        """What the hub shows; nothing where it is damaged: this push makes it anew."""
+        try:
+            return self.hub.gathered(self.store.fingerprint)
+        except DamagedTargets:
+            return None
 
     def run(
         self, *, progress: Progress | None = None, should_stop: Callable[[], bool] | None = None

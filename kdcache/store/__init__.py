@@ -37,6 +37,7 @@ from kdcache.store.manifest import (
 )
 from kdcache.store.opening import is_elsewhere, local_path, open_store
 from kdcache.store.payloads import RecordedPayload, commit_copy, prepare_copy, read_payload_of
+from kdcache.store.pruning import Pruned, PruneJob, prune_store
 from kdcache.store.remote_hub_store import HubStore
 from kdcache.store.replay_proof import dataset_at_hand, proven_dataset, require_replay
 from kdcache.store.spare_encoder import read_spare_encoder, stated_encoder
@@ -76,6 +77,8 @@ __all__ = [
     "Manifest",
     "MentorManifest",
     "PreparedChunk",
+    "Pruned",
+    "PruneJob",
     "RecordedPayload",
     "StoredMentor",
     "TargetStore",
@@ -109,6 +112,7 @@ __all__ = [
     "open_store",
     "prepare_copy",
     "proven_dataset",
+    "prune_store",
     "publish_chunks",
     "read_array",
     "read_block",

@@ -63,7 +63,8 @@ def training_command(store: "TargetStore", mentors: Iterable[str] | None = None)
 
 def view_ranges(views: Sequence[int]) -> str:
     """Views as they are said in messages: 0 to 39 for a run of them, else a list."""
-    if len(views) > 2 and list(views) == list(range(views[0], views[-1] + 1)):
+    run = range(views[0], views[-1] + 1) if len(views) > 2 else range(0)
+    if run and (views == run or (len(run) == len(views) and list(views) == list(run))):
         return f"{views[0]} to {views[-1]}"
     return ", ".join(map(str, views)) or "none"
 
