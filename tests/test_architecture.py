@@ -24,12 +24,13 @@ LAYERS = (
     ("windowed",),
     ("stream", "online", "plan", "defaults", "filling", "recalibration"),
     ("pixels", "row_checks", "two_stores"),
-    ("loader", "precompute", "exporting", "copying", "card"),
+    ("loader", "precompute", "exporting", "copying", "inspection", "differing"),
+    ("card",),
     ("share", "adopting"),
     ("reusing",),
     ("train",),
-    ("inspection", "verification", "against", "differing"),
-    ("demo", "card"),
+    ("verification", "against"),
+    ("demo",),
     ("cli",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
