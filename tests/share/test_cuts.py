@@ -4,12 +4,10 @@ Whatever was killed when: both ends verify, and all that moved is at most 1.2 ti
 """
 
 import random
-import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,9 +15,8 @@ import pytest
 from kdcache.copying import CopyJob
 from kdcache.errors import KdcacheError
 from kdcache.share import Hub, PushJob, push_store
-from kdcache.store import TargetStore, open_store, verify_store
-from tests.servers import KINDS, WRITABLE, PlainFolder, Server, start_server
-from tests.share.team import client_of, ended
+from kdcache.store import TargetStore, verify_store
+from tests.servers import KINDS, WRITABLE, Server, start_server
 from tests.store.small import block_of, make_store
 
 MOST = 1.2
