@@ -28,7 +28,7 @@ MB = 2**20
 EDGES = (0, 1, 2**16 - 1, 2**16, 2**22, 2**22 + 1, 2**24, 2**24 + 1)
 sizes = st.one_of(st.sampled_from(EDGES), st.integers(0, 2**17))
 anew = settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
