@@ -23,7 +23,7 @@ LAYERS = (
     ("calibration", "resident", "wanted"),
     ("windowed",),
     ("stream", "online", "plan", "defaults", "filling", "recalibration"),
-    ("pixels", "two_stores"),
+    ("pixels", "two_stores", "moving"),
     ("loader", "precompute", "exporting", "copying"),
     ("train",),
     ("inspection", "verification", "against", "differing"),
