@@ -23,7 +23,7 @@ LAYERS = (
     ("calibration", "resident", "wanted"),
     ("windowed",),
     ("stream", "online", "plan", "defaults", "filling", "recalibration"),
-    ("pixels", "row_checks", "two_stores"),
+    ("pixels", "row_checks", "two_stores", "moving"),
     ("loader", "precompute", "exporting", "copying", "inspection", "differing"),
     ("card",),
     ("share", "adopting"),

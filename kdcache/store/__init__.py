@@ -18,14 +18,8 @@ from kdcache.store.chunk_reading import (
 )
 from kdcache.store.chunks import ChunkReader, DamagedChunk, chunk_payload, most_payload
 from kdcache.store.commit_record import ChunkKey, CommitRecord
-from kdcache.store.commits import (
-    STRANGER,
-    PreparedChunk,
-    commit_chunk,
-    gather_commits,
-    publish_chunks,
-    write_commit_index,
-)
+from kdcache.store.commits import STRANGER, gather_commits, write_commit_index
+from kdcache.store.committing import PreparedChunk, commit_chunk, publish_chunks
 from kdcache.store.healing import healing_command, training_command, view_ranges
 from kdcache.store.layout import (
     CARD,
