@@ -446,3 +446,32 @@ def test_a_config_gives_these_options_too(first: Home, home: Callable[[str], Hom
     )
     output = second.kdcache("precompute", "--config", config)
     fine(output, "took 24 chunks", "nothing to compute", "nothing to push")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["float16", "residual"])
+def test_real_mentors(
+    home: Callable[[str], Home], real_data: Path, monkeypatch: pytest.MonkeyPatch, encoder: str
+) -> None:
+    """CIFAR-100 and trained mentors: one chunk forged, with targets of another view of the same."""
+    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 128)
+    first, second = home("first"), home("second")
+    options = ("precompute", "--mentors", "r20,r56", "--samples", 500, "--views", 2)
+    options = (*options, "--device", "cpu", "--data-dir", real_data, "--batch-size", 128)
+    fine(first.kdcache(*options, "--store", first.store, "--encoder", encoder))
+    honest = first.chunks()
+    others = open_store(first.store).targets(0, open_store(first.store).index_N[:125], ["r56"])
+    forge(first, "r56", 1, 0, lambda targets: np.ascontiguousarray(others[:, 0]))
+    push_store(first.store, str(first.hub))
+    for name in ("r20", "r56"):
+        fine(first.kdcache("push-mentor", name, "--hub", first.hub))
+    monkeypatch.delenv("KDCACHE_DATA")  # where the checkpoints are
+    result = second.kdcache(*options, "--store", second.store, "--hub", first.hub)
+    fine(
+        result,
+        "checkpoint of r56 from",
+        "took 15 chunks",
+        f"1 chunk of r56 at {first.hub} is not what the mentor says: view 1, block 0, sample ",
+    )
+    assert ran_over(result) == 125
+    assert second.chunks() == honest
