@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kdcache import classroom, datasets, encode, errors, models, store, train, views
     from kdcache.against import inspect_classroom
+    from kdcache.card import store_card, write_card
     from kdcache.classroom import (
         Amtml,
         AverageLoss,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     )
     from kdcache.copying import CopyJob, merge_stores
     from kdcache.datasets import ImageDataset, Preprocessing, open_dataset
+    from kdcache.differing import compare_stores
     from kdcache.exporting import ExportJob, export_store
     from kdcache.inspection import inspect_store
     from kdcache.loader import Batch, ReplayLoader
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "kdcache.against": ("inspect_classroom",),
+    "kdcache.card": ("store_card", "write_card"),
     "kdcache.classroom": (
         "Amtml",
         "AverageLoss",
@@ -76,6 +79,7 @@ _HOMES = {
     ),
     "kdcache.copying": ("CopyJob", "merge_stores"),
     "kdcache.datasets": ("ImageDataset", "Preprocessing", "open_dataset"),
+    "kdcache.differing": ("compare_stores",),
     "kdcache.exporting": ("ExportJob", "export_store"),
     "kdcache.inspection": ("inspect_store",),
     "kdcache.loader": ("Batch", "ReplayLoader"),
@@ -130,6 +134,7 @@ __all__ = [
     "TrainConfig",
     "build_network",
     "classroom",
+    "compare_stores",
     "datasets",
     "encode",
     "errors",
@@ -145,11 +150,13 @@ __all__ = [
     "open_store",
     "precompute_targets",
     "store",
+    "store_card",
     "train",
     "train_mentor",
     "train_student",
     "train_sweep",
     "views",
+    "write_card",
 ]
 
 

@@ -20,7 +20,7 @@ from kdcache.defaults import existing_store
 from kdcache.encode import KINDS, LOGITS
 from kdcache.errors import DamagedTargets, MissingTargets, StoreError, UsageError
 from kdcache.filling import Progress, fill_store, never
-from kdcache.plan import soundness
+from kdcache.plan import MOST_CHUNKS, soundness
 from kdcache.remote import CONNECTIONS
 from kdcache.store import (
     ChunkKey,
@@ -215,7 +215,8 @@ class CopyJob:
         found = {}
         for stored, _ in self._stored:
             complete = set(stored.complete_views(self.source.manifest.num_blocks))
-            wanted = range(stored.declared_views) if asked is None else asked
+            declared = range(min(stored.declared_views, MOST_CHUNKS))  # a store may claim any
+            wanted = declared if asked is None else asked
             found[stored.title] = [view for view in wanted if view not in complete]
         return {title: views for title, views in found.items() if views}
 

@@ -29,10 +29,12 @@ from tests.remote.serving import Handler, serving
 SAMPLES, BLOCKS, ROWS_A_BLOCK, VIEWS = 100, 4, 25, 3
 
 
+pytestmark = pytest.mark.usefixtures("small_blocks")
+
+
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 samples in 4 blocks."""
-    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 32)
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is in the environment."""
     monkeypatch.delenv("KDCACHE_HUB", raising=False)
 
 

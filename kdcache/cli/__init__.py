@@ -5,13 +5,15 @@ Modules here import nothing heavy at the top: `kdcache --help` must not wait for
 
 import click
 
+from kdcache.cli.card import card
 from kdcache.cli.demo import demo
 from kdcache.cli.export import export
 from kdcache.cli.group import KdcacheGroup
 from kdcache.cli.hubs import list_stores, push
 from kdcache.cli.precompute import precompute
+from kdcache.cli.prune import prune
 from kdcache.cli.shared_mentors import pull_mentor, push_mentor
-from kdcache.cli.sharing import merge, pull
+from kdcache.cli.sharing import diff, merge, pull
 from kdcache.cli.stores import inspect, verify
 from kdcache.cli.train import evaluate, train_mentor, train_student
 
@@ -35,6 +37,9 @@ for command in (
     push_mentor,
     pull_mentor,
     merge,
+    diff,
+    prune,
+    card,
     train_student,
     train_mentor,
     evaluate,

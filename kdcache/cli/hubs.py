@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 @click.option(
     "--views", type=ViewChoice(), help="The first N, a list, or 0:40.  [default: whatever is there]"
 )
+@click.option(
+    "--overwrite", is_flag=True, help="Move what is there too: a file damaged there is whole again."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be moved, and stop.")
 @config_option
 def push(store: str, hub: str | None, **options: Any) -> None:
@@ -37,7 +40,8 @@ def push(store: str, hub: str | None, **options: Any) -> None:
         from kdcache.errors import Stopped
         from kdcache.share import PushJob, default_hub
 
-        job = PushJob(store, default_hub(hub), mentors=options["mentors"], views=options["views"])
+        dry_run = options.pop("dry_run")
+        job = PushJob(store, default_hub(hub), **options)
         address = job.hub.short_address(job.store.fingerprint)
         tell(f"{job.shown + len(job.chunks):,} chunks, {job.shown:,} of them are at {address}")
         for title, count in job.different.items():
@@ -49,7 +53,7 @@ def push(store: str, hub: str | None, **options: Any) -> None:
                 )
         tell_all(job.beside)
         tell(f"to move: {len(job.planned):,} chunks, {readable_bytes(job.num_bytes)}")
-        if options["dry_run"]:
+        if dry_run:
             return
         with progress_line("bytes") as progress:
             result = job.run(progress=progress, should_stop=stop)

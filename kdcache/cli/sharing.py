@@ -1,5 +1,6 @@
-"""Commands that copy chunks between stores: `kdcache merge`, `kdcache pull`."""
+"""Commands between two stores: `kdcache merge`, `kdcache pull`, `kdcache diff`."""
 
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,27 @@ def pull(url: str | None, store: str | None, **options: Any) -> None:
             tell(f"train from it with:\n  {command}")
         if not is_whole:
             raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.argument("left", metavar="A|URL")
+@click.argument("right", metavar="B|URL")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+def diff(left: str, right: str, as_json: bool) -> None:
+    """Say what is different in two stores: views, mentors, chunks. No chunk is read.
+
+    Exit code 0: both hold the same, byte for byte. 1: they do not.
+    """
+    from kdcache.differing import compare_stores
+
+    found = compare_stores(left, right)
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        tell_all(found.lines())
+        tell("alike" if found.alike else "different")
+    if not found.alike:
+        raise click.exceptions.Exit(1)
 
 
 def _run(job: "CopyJob", stop: StopRequest, *, dry_run: bool) -> bool:

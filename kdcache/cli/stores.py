@@ -132,7 +132,7 @@ def _print_verification(store: str, found: "Verification") -> None:
         return
     tell_all([f"damaged: {readable(str(damage), 1000)}" for damage in found.damaged])
     if found.healing is not None:
-        tell(f"compute exactly what is damaged again with:\n  {found.healing}")
+        tell(f"make what is damaged anew with:\n  {found.healing}")
 
 
 def print_mentors(store: "TargetStore") -> None:

@@ -17,6 +17,7 @@ from kdcache.remote.folder import NotThere
 from kdcache.remote.mirror_space import MirrorSpace
 from kdcache.remote.waiting import is_ending
 
+MOST_CHUNK = 2**32  # bytes of one; the largest that a writer makes has half as many
 MOST_AHEAD = 2**28  # bytes fetched, or on their way, that nobody has read yet
 _IDLE = 10.0  # seconds after which a thread without work ends
 
@@ -203,6 +204,7 @@ def fetch_chunk(connection: Connection, wanted: WantedChunk) -> None:
 
     Raises WrongChunk, Unreachable, OSError where the mirror cannot be written.
     """
+    require_size(wanted)
     try:
         try:
             _fetch_once(connection, wanted)
@@ -210,6 +212,14 @@ def fetch_chunk(connection: Connection, wanted: WantedChunk) -> None:
             _fetch_once(connection, wanted)
     except LocalFailure as error:
         raise error.__cause__ or error from None
+
+
+def require_size(wanted: WantedChunk) -> None:
+    """Raises WrongChunk for a chunk larger than any: it would fill the disk, whatever is sent."""
+    if wanted.bytes > MOST_CHUNK:
+        raise WrongChunk(
+            f"it states {wanted.bytes:,} bytes, of a chunk at most {MOST_CHUNK:,} are fetched"
+        )
 
 
 def _fetch_once(connection: Connection, wanted: WantedChunk) -> None:

@@ -7,17 +7,28 @@ leaves a push that the next one gathers. Nothing here asks a clock.
 """
 
 import hashlib
+import json
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import asdict, replace
+from itertools import chain
 from typing import Any
 
 from kdcache.card import store_card
-from kdcache.errors import DamagedTargets, RunFailed, StoreError, Unreachable, UsageError
+from kdcache.errors import (
+    DamagedTargets,
+    NoSpace,
+    RunFailed,
+    StoreError,
+    Unreachable,
+    UsageError,
+)
 from kdcache.remote import Connection, NotListed, NotThere, folder_of, is_url
 from kdcache.share.hub_card import hub_card
 from kdcache.store import TargetStore, open_store
 from kdcache.store.commits import MOST_INDEX_BYTES
-from kdcache.store.gathered import GatheredStore, merge_gathered
+from kdcache.store.gathered import GatheredStore, TooMuch, merge_gathered
 from kdcache.store.hub_documents import (
     HubIndex,
     ListedStore,
@@ -44,6 +55,13 @@ from kdcache.store.hub_layout import (
 from kdcache.store.sealed import BLANK, SEAL, seal
 
 MOST_ROUNDS = 50  # of gathering, while others push at the same time
+MOST_FILES = 10_000  # in pushes/, and in mentors/
+MOST_GATHERED = 2**30  # bytes of push documents that are read for one store, and for all others
+MOST_ENTRY_BYTES = 2**22  # of a mentor's
+_OURS = frozenset(
+    {HUB_MARKER, HUB_INDEX, CARD, MENTORS, "chunks", "lists", "pushes", "stores", "checkpoints"}
+)
+Files = Mapping[str, int]  # bytes, by name
 
 
 class Hub:
@@ -83,22 +101,42 @@ class Hub:
         return open_store(self.store_address(fingerprint))
 
     def gathered(self, fingerprint: str) -> GatheredStore | None:
-        """What the hub shows of these views; None where that is nothing. One request."""
+        """What the hub shows of these views; None where that is nothing. One request.
+
+        Raises DamagedTargets for what no push wrote.
+        """
         document = fetch_document(self.connection, gathered_name(fingerprint))
         if document is None:
             return None
-        return GatheredStore.from_json(document, self.store_address(fingerprint))
+        found = GatheredStore.from_json(document, self.store_address(fingerprint))
+        if found.manifest.fingerprint != fingerprint:
+            raise DamagedTargets(
+                f"{self.store_address(fingerprint)} describes the views "
+                f"{found.manifest.fingerprint}. The next push of these views makes it anew"
+            )
+        return found
 
     def begin(self) -> None:
-        """Makes the hub, where there is none. Raises StoreError for a folder of something else."""
-        if is_hub(self.connection):
-            return
+        """Makes the hub, where there is none. Raises StoreError for a folder of something else, and
+        for a hub that somebody filled with more than is gathered."""
+        damage = None
+        try:
+            if is_hub(self.connection):
+                self._pushes()
+                return
+        except DamagedTargets as error:
+            damage = error
         try:
             names = {name for name in self.connection.names("") if not name.startswith(".")}
         except (NotThere, NotListed):
             names = set()
-        if HUB_MARKER in names:  # somebody was first, since we asked
+        if damage is not None and not ("pushes" in names and names <= _OURS):
+            raise damage
+        if HUB_MARKER in names and damage is None:  # somebody was first, since we asked
             is_hub(self.connection)
+            return
+        if damage is not None:
+            self.connection.put(HUB_MARKER, marker())
             return
         if names - {CARD}:
             raise StoreError(
@@ -122,8 +160,8 @@ class Hub:
     def is_gathered(self, fingerprint: str) -> bool:
         """Whether the index knows every push of these views; false after one that was cut."""
         listed = self._known_index().stores.get(fingerprint)
-        known = frozenset() if listed is None else frozenset(listed.pushes)
-        return self._pushes().get(fingerprint, frozenset()) == known
+        known = set() if listed is None else set(listed.pushes)
+        return set(self._pushes().get(fingerprint, {})) == known
 
     def put_card(self, fingerprint: str) -> None:
         """Writes the card of a store that is shown."""
@@ -140,7 +178,7 @@ class Hub:
         made = set(fingerprints)
         for _ in range(MOST_ROUNDS):
             pushes, mentors = self._pushes(), self._mentor_names()
-            index = self._gather_once(pushes, mentors, made)
+            index = self._gather_once(pushes, mentors, made, frozenset(fingerprints))
             self.connection.put(CARD, hub_card(index, self.url).encode())
             if self._pushes() == pushes and self._mentor_names() == mentors:
                 return
@@ -150,19 +188,36 @@ class Hub:
         )
 
     def _gather_once(
-        self, pushes: Mapping[str, frozenset[str]], mentors: frozenset[str], made: set[str]
+        self,
+        pushes: Mapping[str, Files],
+        mentors: frozenset[str],
+        made: set[str],
+        asked: frozenset[str],
     ) -> HubIndex:
-        """`made`: stores to make whatever the index says; those that are made are added."""
+        """`made`: stores to make whatever the index says; those that are made are added.
+
+        What is wrong with another store than the `asked` ones is the matter of who pushes it.
+        """
         known = self._known_index()
         stores = {}
-        for fingerprint, names in sorted(pushes.items()):
+        left = MOST_GATHERED
+        for fingerprint, files in sorted(pushes.items()):
             listed = known.stores.get(fingerprint)
-            if listed is None or frozenset(listed.pushes) != names or fingerprint in made:
+            if fingerprint in asked:
+                listed = self._gather_store(fingerprint, files) or listed
+            elif listed is None or set(listed.pushes) != set(files) or fingerprint in made:
+                left -= sum(files.values())
                 made.add(fingerprint)
-                listed = self._gather_store(fingerprint, names) or listed
+                try:
+                    if left >= 0:
+                        listed = self._gather_store(fingerprint, files) or listed
+                except (Unreachable, NoSpace):
+                    raise
+                except (RunFailed, StoreError):
+                    pass
             if listed is not None:
                 stores[fingerprint] = listed
-        entries = {entry.get("file"): entry for entry in known.mentors}
+        entries = {entry["file"]: entry for entry in known.mentors}
         index = HubIndex(
             stores=stores,
             mentors=tuple(
@@ -171,28 +226,49 @@ class Hub:
                 if (entry := entries.get(name) or self._mentor_entry(name)) is not None
             ),
         )
-        self.connection.put(HUB_INDEX, seal({**index.to_json(), SEAL: BLANK}))
+        content = seal({**index.to_json(), SEAL: BLANK})
+        if len(content) > MOST_INDEX_BYTES:
+            index = _without_the_longest(index)
+            content = seal({**index.to_json(), SEAL: BLANK})
+        self.connection.put(HUB_INDEX, content)
         return index
 
-    def _gather_store(self, fingerprint: str, names: frozenset[str]) -> ListedStore | None:
-        """Writes what these pushes have together; None where none of them can be read."""
-        found, sound = [], []
-        for sha256 in sorted(names):
-            pushed = self._read_push(fingerprint, sha256)
-            sound += [sha256] if pushed is not None else []
-            found += [pushed] if pushed is not None else []
-        if not found:
-            return None
-        gathered = merge_gathered(found)
-        document = {"hub": HUB_FORMAT, "pushes": sorted(names), **gathered.to_json(), SEAL: BLANK}
+    def _gather_store(self, fingerprint: str, files: Files) -> ListedStore | None:
+        """Writes what these pushes have together; None where none of them can be read.
+
+        Memory: the largest of the pushes, and what they have together. Raises RunFailed for more
+        than any reader takes.
+        """
+        largest = max(files, key=lambda sha256: (files[sha256], sha256))
+        too_much = RunFailed(
+            f"{self.store_address(fingerprint)} cannot be shown anew: the documents of what was "
+            f"pushed have {sum(files.values()):,} bytes, and together more arrays or records than "
+            f"a reader takes of one store; the largest is {push_name(fingerprint, largest)}. "
+            "If that is not the team's, remove it and push again; else begin another hub for more "
+            "views or mentors"
+        )
+        if sum(size for size in files.values() if size <= MOST_INDEX_BYTES) > MOST_GATHERED:
+            raise too_much
+        read = (
+            pushed
+            for sha256 in sorted(files)
+            if files[sha256] <= MOST_INDEX_BYTES  # else no push wrote it
+            and (pushed := self._read_push(fingerprint, sha256)) is not None
+        )
+        try:
+            first = next(read, None)
+            if first is None:
+                return None
+            gathered = merge_gathered(chain([first], read))
+        except TooMuch:
+            raise too_much from None
+        pushes = sorted(files)
+        document = {"hub": HUB_FORMAT, "pushes": pushes, **gathered.to_json(), SEAL: BLANK}
         content = seal(document)
         if len(content) > MOST_INDEX_BYTES:
-            raise RunFailed(
-                f"{self.store_address(fingerprint)} has records of {len(content):,} bytes, more "
-                f"than the {MOST_INDEX_BYTES:,} that are read. Begin another hub for more views"
-            )
+            raise too_much
         self.connection.put(gathered_name(fingerprint), content)
-        return list_store(gathered, tuple(names))
+        return list_store(gathered, tuple(pushes))
 
     def _read_push(self, fingerprint: str, sha256: str) -> GatheredStore | None:
         """A push's document; None for one that is not what its name says: its own writer, should
@@ -217,17 +293,21 @@ class Hub:
         except DamagedTargets:
             return HubIndex()
 
-    def _pushes(self) -> dict[str, frozenset[str]]:
-        """The SHA-256 of all pushes there, by fingerprint."""
-        found: dict[str, set[str]] = {}
-        for name in self._names("pushes"):
+    def _pushes(self) -> Mapping[str, Files]:
+        """Bytes of all pushes' documents there, by SHA-256, by fingerprint."""
+        found: dict[str, dict[str, int]] = {}
+        for name, size in self._files("pushes").items():
             parsed = parse_push(name)
             if parsed is not None:
-                found.setdefault(parsed[0], set()).add(parsed[1])
-        return {fingerprint: frozenset(names) for fingerprint, names in found.items()}
+                found.setdefault(parsed[0], {})[parsed[1]] = size
+        return dict(found)
 
     def _mentor_names(self) -> frozenset[str]:
-        return frozenset(name for name in self._names(MENTORS) if name.endswith(".json"))
+        return frozenset(
+            name
+            for name, size in self._files(MENTORS).items()
+            if _ENTRY.fullmatch(name) and size <= MOST_ENTRY_BYTES
+        )
 
     def _mentor_entry(self, name: str) -> Mapping[str, Any] | None:
         """What the index says of a mentor's checkpoint; None for an entry that is none."""
@@ -239,15 +319,36 @@ class Hub:
         except (StoreError, ValueError):
             return None
 
-    def _names(self, folder: str) -> list[str]:
+    def _files(self, folder: str) -> Files:
+        """The files in a folder, with their bytes. Raises RunFailed for more than are looked at."""
         try:
-            return self.connection.names(folder)
-        except NotThere:
-            return []
+            files = self.connection.sizes(folder)
         except NotListed as error:
             raise StoreError(
                 f"{self.url}/{folder} cannot be listed ({error}), so it can be read, not pushed to"
             ) from error
+        if len(files) > MOST_FILES:
+            raise RunFailed(
+                f"{self.url}/{folder} has {len(files):,} files; a hub has at most {MOST_FILES:,} "
+                "there, and nothing more can be pushed to it. Whoever looks after the hub can "
+                "remove what is not the team's; else begin another hub"
+            )
+        return files
+
+
+_ENTRY = re.compile(r"[A-Za-z0-9._+-]{1,300}\.json")
+
+
+def _without_the_longest(index: HubIndex) -> HubIndex:
+    """An index that can be read: stores are listed from the shortest description on, and those
+    that are left out can still be opened by their address."""
+    lengths = {name: len(json.dumps(asdict(store))) for name, store in index.stores.items()}
+    left, kept = MOST_INDEX_BYTES // 3, {}  # indented, a description has twice its length
+    for name in sorted(lengths, key=lambda name: (lengths[name], name)):
+        left -= lengths[name]
+        if left >= 0:
+            kept[name] = index.stores[name]
+    return replace(index, stores=kept)
 
 
 def default_hub(given: str | None) -> str:

@@ -73,6 +73,19 @@ def not_shown(
     return sorted(lacking, key=lambda chunk: chunk.record.key), different
 
 
+def not_different(chosen: Chosen, shown: GatheredStore | None) -> list[ChunkToPush]:
+    """The chunks that are not shown with other bytes."""
+    arrays = {} if shown is None else shown.arrays
+    same = []
+    for stored, keys in chosen:
+        known = arrays[stored.identity].records if stored.identity in arrays else {}
+        for key in keys:
+            record = stored.commits[key]
+            if key not in known or known[key].sha256 == record.sha256:
+                same.append(ChunkToPush(stored=stored, record=record))
+    return sorted(same, key=lambda chunk: chunk.record.key)
+
+
 def not_there(chunks: Sequence[ChunkToPush], connection: Connection) -> list[ChunkToPush]:
     """Those that no earlier push, cut before it was shown, left at the hub."""
     identities = {chunk.stored.identity for chunk in chunks}

@@ -7,7 +7,7 @@ cut. Nothing is shown before all that this push states is there.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from kdcache.share.hub import Hub
 from kdcache.share.lacking import (
     ChunkToPush,
     choose_chunks,
+    not_different,
     not_shown,
     not_there,
     other_variants,
@@ -72,6 +73,7 @@ class PushJob:
     `store`: a store or its path. `hub`: a hub, its URL or folder; made where there is none.
     `mentors`: names; None: all. Each goes with all its kinds of targets. `views`: how many, or
     which; None: all. Chunks that are committed go, whether their views are complete or not.
+    `overwrite`: moves those too that the hub has, so that a file damaged there is whole again.
 
     Attributes: `address`, where the store is then; `chunks` that the hub does not show; `planned`,
     those of them that it does not have; `num_bytes`: of these; `shown`: how many it shows already;
@@ -90,6 +92,7 @@ class PushJob:
         *,
         mentors: Sequence[str] | None = None,
         views: int | Sequence[int] | None = None,
+        overwrite: bool = False,
     ) -> None:
         self.store = store if isinstance(store, TargetStore) else open_store(store)
         self.hub = hub if isinstance(hub, Hub) else Hub(hub)
@@ -97,13 +100,24 @@ class PushJob:
         self.address = self.hub.store_address(self.store.fingerprint)
         asked = asked_views(views)
         self._chosen = choose_chunks(self.store, mentors, None if asked is None else set(asked))
-        shown = self.hub.gathered(self.store.fingerprint)
+        shown = self._shown()
         require_blocks(self.store, shown, self.address)
         self.chunks, self.different = not_shown(self._chosen, shown)
         self.shown = sum(len(keys) for _, keys in self._chosen) - len(self.chunks)
-        self.planned = not_there(self.chunks, self.hub.connection)
+        self.planned = (
+            not_different(self._chosen, shown)
+            if overwrite
+            else not_there(self.chunks, self.hub.connection)
+        )
         self.num_bytes = sum(chunk.file_bytes for chunk in self.planned)
         self.beside = other_variants(self._chosen, shown)
+
+    def _shown(self) -> GatheredStore | None:
+        """What the hub shows; nothing where it is damaged: this push makes it anew."""
+        try:
+            return self.hub.gathered(self.store.fingerprint)
+        except DamagedTargets:
+            return None
 
     def run(
         self, *, progress: Progress | None = None, should_stop: Callable[[], bool] | None = None
@@ -116,7 +130,7 @@ class PushJob:
         started = time.perf_counter()
         damaged: list[Damage] = []
         moved, done = 0, 0
-        if self.chunks:
+        if self.planned or self.chunks:
             self.hub.begin()
         for chunk, reason in self._moved(should_stop or (lambda: False)):
             done += chunk.file_bytes
@@ -186,16 +200,38 @@ class PushJob:
     ) -> None:
         """States what is there now, once all of it is: its bytes are asked for again."""
         self._put_lists()
+        lacking = {chunk.stored.identity for chunk in self.chunks}
+        sound = {
+            stored.identity: [
+                key for key in keys if (stored.manifest.name, stored.kind.name, *key) not in damaged
+            ]
+            for stored, keys in self._chosen
+        }
+        if not self._state(lacking, sound):
+            return
+        # Somebody may have lost the push that showed the others: then they are stated once more.
+        there = self._shown()
+        shown = {} if there is None else there.arrays
+        self._state(
+            {
+                identity
+                for identity, keys in sound.items()
+                if identity not in shown or not shown[identity].records.keys() >= set(keys)
+            },
+            sound,
+        )
+        self.hub.put_card(self.store.fingerprint)
+
+    def _state(self, identities: Collection[str], sound: Mapping[str, Sequence[ChunkKey]]) -> bool:
+        """Pushes the document of these arrays' chunks, which are there; whether there is any."""
         arrays = {}
-        for stored, keys in self._chosen:
-            name, kind = stored.manifest.name, stored.kind.name
-            sound = [key for key in keys if (name, kind, *key) not in damaged]
-            if any(chunk.stored is stored for chunk in self.chunks) and sound:
-                self._require_there(stored, sound)
-                arrays[stored.identity] = gather_array(stored, sound)
+        for stored, _ in self._chosen:
+            if stored.identity in identities and sound[stored.identity]:
+                self._require_there(stored, sound[stored.identity])
+                arrays[stored.identity] = gather_array(stored, sound[stored.identity])
         if arrays:
             self.hub.add_push(GatheredStore(manifest=self.store.manifest, arrays=arrays))
-            self.hub.put_card(self.store.fingerprint)
+        return bool(arrays)
 
     def _put_lists(self) -> None:
         there = sizes_at(self.hub.connection, "lists")

@@ -27,7 +27,14 @@ from kdcache.store.commits import (
     write_commit_index,
 )
 from kdcache.store.healing import healing_command, training_command, view_ranges
-from kdcache.store.layout import FORMAT, METADATA, ArrayLocation, block_size
+from kdcache.store.layout import (
+    CARD,
+    FORMAT,
+    METADATA,
+    ArrayLocation,
+    block_size,
+    require_inside,
+)
 from kdcache.store.manifest import (
     Manifest,
     MentorManifest,
@@ -37,6 +44,8 @@ from kdcache.store.manifest import (
 )
 from kdcache.store.opening import is_elsewhere, local_path, open_store
 from kdcache.store.payloads import RecordedPayload, commit_copy, prepare_copy, read_payload_of
+from kdcache.store.pruning import Pruned, PruneJob, prune_store
+from kdcache.store.remote_hub_store import HubStore
 from kdcache.store.replay_proof import dataset_at_hand, proven_dataset, require_replay
 from kdcache.store.spare_encoder import read_spare_encoder, stated_encoder
 from kdcache.store.store_writer import (
@@ -59,6 +68,7 @@ from kdcache.store.verify import Damage, Verification, verify_store
 from kdcache.store.writers import explained, remove_leftovers, writing
 
 __all__ = [
+    "CARD",
     "FORMAT",
     "METADATA",
     "STRANGER",
@@ -70,10 +80,13 @@ __all__ = [
     "CommitRecord",
     "Damage",
     "DamagedChunk",
+    "HubStore",
     "LabelledSamples",
     "Manifest",
     "MentorManifest",
     "PreparedChunk",
+    "Pruned",
+    "PruneJob",
     "RecordedPayload",
     "StoredMentor",
     "TargetStore",
@@ -107,6 +120,7 @@ __all__ = [
     "open_store",
     "prepare_copy",
     "proven_dataset",
+    "prune_store",
     "publish_chunks",
     "read_array",
     "read_block",
@@ -119,6 +133,7 @@ __all__ = [
     "require_equal",
     "require_files",
     "require_finite",
+    "require_inside",
     "require_replay",
     "resident_bytes",
     "stated_encoder",

@@ -9,19 +9,22 @@ that this version does not know is passed on untouched.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from kdcache.canonical import json_sha256
 from kdcache.encode import FITTED, LOGITS
-from kdcache.errors import StoreError, UsageError
+from kdcache.errors import DamagedTargets, StoreError, UsageError
 from kdcache.store.commit_record import ChunkKey, CommitRecord
-from kdcache.store.layout import METADATA, SPARE_ENCODER, member_name
+from kdcache.store.gathered_checks import require_array, require_manifest
+from kdcache.store.layout import FORMAT, METADATA, SPARE_ENCODER, block_size, member_name
 from kdcache.store.manifest import Manifest, MentorManifest, manifest_of, mentor_of
 from kdcache.store.sealed import BLANK, SEAL, read_sealed, seal
 from kdcache.store.stored_mentor import StoredMentor
 from kdcache.store.zarr_metadata import group_metadata
 
-MOST_ARRAYS = 10_000
+MOST_RECORDS = 2**18  # of one store; 64 MiB hold fewer
+MOST_ARRAYS = 3000  # as many as 1,000 mentors have
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -94,7 +97,7 @@ class GatheredArray:
             if not isinstance(metadata["attributes"]["kdcache"]["encoder"]["name"], str):
                 raise ValueError("an encoder must have a name")
             records = [_record(record, identity) for record in value["records"]]
-        except (TypeError, KeyError, IndexError) as error:
+        except (TypeError, KeyError, IndexError, AttributeError) as error:
             raise ValueError(f"not an array of targets ({error})") from error
         array = cls(
             identity=identity,
@@ -119,6 +122,10 @@ class GatheredStore:
     def num_bytes(self) -> int:
         return sum(array.num_bytes for array in self.arrays.values())
 
+    @property
+    def num_records(self) -> int:
+        return sum(len(array.records) for array in self.arrays.values())
+
     def to_json(self) -> dict[str, Any]:
         return {
             "manifest": asdict(self.manifest),
@@ -127,18 +134,29 @@ class GatheredStore:
 
     @classmethod
     def from_json(cls, value: Any, origin: object) -> "GatheredStore":
-        """Raises StoreError for what no writer wrote. `origin`: for messages."""
+        """Raises DamagedTargets for what no writer wrote, StoreError for another store format.
+
+        `origin`: for messages.
+        """
         try:
             manifest = manifest_of(value["manifest"], origin)
+            require_manifest(manifest)
             if len(value["arrays"]) > MOST_ARRAYS:
                 raise ValueError(f"it has more than {MOST_ARRAYS:,} arrays")
-            arrays = [GatheredArray.from_json(array) for array in value["arrays"]]
-            for array in arrays:
-                if array.mentor["fingerprint"] != manifest.fingerprint:
-                    raise ValueError(f"mentor {array.name[:40]!r} is of other views")
-        except (TypeError, KeyError, ValueError) as error:
-            raise StoreError(f"{origin} describes no store: {error}. No writer wrote it") from error
-        return cls(manifest=manifest, arrays={array.identity: array for array in arrays})
+            arrays = {}
+            for one in value["arrays"]:
+                array = GatheredArray.from_json(one)
+                require_array(array, manifest)
+                if array.identity in arrays:
+                    raise ValueError(f"mentor {array.name[:40]!r} is there twice")
+                arrays[array.identity] = array
+        except (TypeError, KeyError, ValueError, AttributeError, StoreError) as error:
+            if isinstance(error, StoreError) and _is_of_later_format(value):
+                raise
+            raise DamagedTargets(
+                f"{origin} describes no store: {error}. No writer wrote it"
+            ) from error
+        return cls(manifest=manifest, arrays=arrays)
 
     def variants(self) -> dict[str, list[GatheredArray]]:
         """The logits of each mentor's name; of several, those with the most chunks come first."""
@@ -151,10 +169,19 @@ class GatheredStore:
     def beside(self, logits: GatheredArray) -> list[GatheredArray]:
         """The other kinds of the same mentor, one array each: the fullest."""
         kinds: dict[str, list[GatheredArray]] = {}
-        for array in self.arrays.values():
-            if array.kind != LOGITS.name and array.mentor == logits.mentor:
+        for array in self._others.get(logits.name, ()):
+            if array.mentor == logits.mentor:
                 kinds.setdefault(array.kind, []).append(array)
         return [min(kinds[kind], key=_fullest_first) for kind in sorted(kinds)]
+
+    @cached_property
+    def _others(self) -> dict[str, list[GatheredArray]]:
+        """The arrays of other kinds than logits, by their mentor's name."""
+        found: dict[str, list[GatheredArray]] = {}
+        for array in self.arrays.values():
+            if array.kind != LOGITS.name:
+                found.setdefault(array.name, []).append(array)
+        return found
 
     def choose(self, identities: Sequence[str] = ()) -> "GatheredStore":
         """One variant of each mentor, as a store has: the fullest, or of these identities.
@@ -221,31 +248,58 @@ def gather_array(stored: StoredMentor, keys: Iterable[ChunkKey]) -> GatheredArra
     )
 
 
+class TooMuch(Exception):
+    """Pushes have more together than any reader takes."""
+
+
 def merge_gathered(stores: Iterable[GatheredStore]) -> GatheredStore:
     """What several pushes of the same views have together; the same in whatever order they come.
 
     Where two have one chunk with other bytes (of the same targets, computed on two machines), that
     with the smaller SHA-256 stands. Their manifests may differ in who wrote them: the one with the
-    smaller hash stands. What is cut into other blocks than that one says is left out.
+    smaller hash stands. What is cut into other blocks than that one says is left out; one that is
+    cut as this version cuts goes before any other, so that nobody hides it.
+
+    One at a time is taken of `stores`, which has at least one. Raises TooMuch.
     """
-    stores = sorted(stores, key=lambda one: json_sha256(asdict(one.manifest)))
-    manifest = stores[0].manifest
-    arrays: dict[str, GatheredArray] = {}
+    by_block: dict[int, GatheredStore] = {}
     for store in stores:
-        if (store.manifest.fingerprint, store.manifest.block) != (
-            manifest.fingerprint,
-            manifest.block,
-        ):
-            continue
-        for identity, array in store.arrays.items():
-            known = arrays.get(identity)
-            arrays[identity] = array if known is None else _together(known, array)
-    return GatheredStore(manifest=manifest, arrays=dict(sorted(arrays.items())))
+        known = by_block.get(store.manifest.block)
+        by_block[store.manifest.block] = store if known is None else _both(known, store)
+        found = by_block.values()
+        arrays, records = sum(len(one.arrays) for one in found), sum(o.num_records for o in found)
+        if arrays > MOST_ARRAYS or records > MOST_RECORDS:
+            raise TooMuch
+    merged = min(by_block.values(), key=_usual_block_first)
+    return replace(merged, arrays=dict(sorted(merged.arrays.items())))
+
+
+def _both(left: GatheredStore, right: GatheredStore) -> GatheredStore:
+    arrays = dict(left.arrays)
+    for identity, array in right.arrays.items():
+        known = arrays.get(identity)
+        arrays[identity] = array if known is None else _together(known, array)
+    first = min((left, right), key=_manifest_hash)
+    return GatheredStore(manifest=first.manifest, arrays=arrays)
+
+
+def _usual_block_first(store: GatheredStore) -> tuple[bool, str]:
+    unusual = store.manifest.block != block_size(store.manifest.num_samples)
+    return unusual, _manifest_hash(store)
+
+
+def _manifest_hash(store: GatheredStore) -> str:
+    return json_sha256(asdict(store.manifest))
 
 
 def is_sha256(text: object) -> bool:
     """Whether it is 64 hexadecimal digits."""
     return isinstance(text, str) and len(text) == 64 and set(text) <= _HEX
+
+
+def _is_of_later_format(value: Any) -> bool:
+    found = value["manifest"].get("format")  # a StoreError of `manifest_of` got past this
+    return type(found) is int and found > FORMAT
 
 
 def _is_kind(name: object) -> bool:

@@ -115,8 +115,8 @@ def _list_targets(array: GatheredArray, num_blocks: int) -> ListedTargets:
         mentor=array.name,
         architecture=array.mentor["architecture"],
         checkpoint_sha256=array.mentor["checkpoint_sha256"],
-        precision=str(shape.get("precision", "-")),
-        batch=shape["batch"] if type(shape.get("batch")) is int else 0,
+        precision=str(shape.get("precision", "-"))[:40],
+        batch=batch if type(batch := shape.get("batch")) is int and 0 <= batch < 2**64 else 0,
         kind=array.kind,
         encoder=array.encoder["name"],
         views=array.views,
@@ -135,7 +135,9 @@ def read_index_document(connection: Connection) -> HubIndex | None:
     origin = f"{connection.address}/{HUB_INDEX}"
     try:
         listed = [_listed_store(value) for value in document["stores"]]
-        mentors = tuple(_plain(value) for value in document["mentors"])
+        mentors = tuple(_listed_entry(value) for value in document["mentors"])
+        if len({store.fingerprint for store in listed}) != len(listed):
+            raise ValueError("a store is there twice")
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise DamagedTargets(
             f"{origin} is no hub's index: {error}. No writer wrote it; the next push makes it anew"
@@ -152,14 +154,19 @@ def fetch_document(connection: Connection, name: str) -> dict[str, Any] | None:
 
 
 def opened_document(content: bytes, origin: str) -> dict[str, Any]:
-    """The document that these bytes of a hub's file are. Raises DamagedTargets, StoreError."""
+    """The document that these bytes of a hub's file are.
+
+    Raises DamagedTargets for what no writer wrote, StoreError for another format of hubs.
+    """
     if sounds_like_a_page(content):
-        raise StoreError(
+        raise DamagedTargets(
             f"{origin}: a web page of {len(content):,} bytes arrived instead of a hub's document. "
             "Is this the address of the hub's folder, and may it be read without logging in?"
         )
     try:
         document = unsealed(content, Path(origin))
+        if not isinstance(document.get(SEAL), str):  # elsewhere it would be sealed a second time
+            raise DamagedDocument(Path(origin), "its seal is not its own")
     except DamagedDocument as error:
         raise DamagedTargets(
             f"{origin} is damaged: {error.reason}. Whoever pushes to the hub next makes it anew: "
@@ -170,14 +177,16 @@ def opened_document(content: bytes, origin: str) -> dict[str, Any]:
 
 
 def fetch_bytes(connection: Connection, name: str, most: int) -> bytes | None:
-    """A file of a hub; None where there is none. Raises StoreError for more than `most` bytes."""
+    """A file of a hub; None where there is none. Raises DamagedTargets for one of more bytes."""
     arriving = ArrivingDocument(most)
     try:
         connection.fetch(name, arriving)
     except NotThere:
         return None
     except TooLarge as error:
-        raise StoreError(f"{connection.address}/{name}: {error}. No writer wrote this") from None
+        raise DamagedTargets(
+            f"{connection.address}/{name}: {error}. No writer wrote this"
+        ) from None
     return bytes(arriving.content)
 
 
@@ -238,17 +247,22 @@ def require_counts(value: Any, *names: str) -> None:
 
 
 def listed_mentor(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What the index says of a checkpoint, of its own document. Raises ValueError, KeyError."""
+    """What the index says of a checkpoint, of its own document. Raises ValueError."""
     try:
-        require_text(document, "name", "dataset", "sha256", "suffix")
+        require_text(document, "name", "dataset", "suffix")
         require_counts(document, "bytes")
+        if not is_sha256(document["sha256"]):
+            raise ValueError("its SHA-256 is none")
     except (TypeError, KeyError) as error:
         raise ValueError(f"it lacks {error}") from error
     return {key: document[key] for key in ("name", "dataset", "sha256", "suffix", "bytes")}
 
 
-def _plain(value: Any) -> Mapping[str, Any]:
+def _listed_entry(value: Any) -> Mapping[str, Any]:
+    """An entry of the index. Raises TypeError, KeyError, ValueError for what no writer wrote."""
     if not isinstance(value, dict):
         raise ValueError("an entry must be an object")
     require_plain("an entry", value)
+    require_text(value, "file")
+    listed_mentor(value)
     return value

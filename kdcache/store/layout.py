@@ -9,6 +9,7 @@ STORE/mentors/<m>/<kind>/encoder.json        a fitted encoder again; calibration
 STORE/mentors/<m>/<kind>/c/<v>/<b>[/0..]     chunks, one a (view, block of samples)
 STORE/mentors/<m>/<kind>/commits/<v>.<b>.<crc>.json   what exists, and its checksums
 STORE/mentors/<m>/<kind>/commits.json        the commit records gathered; may lag, can be rebuilt
+STORE/README.md                              the card, for people; need not be there
 STORE/.lock, .writers                        locks: held for moments; held by every writer
 """
 
@@ -23,9 +24,11 @@ from kdcache.errors import StoreError, UsageError
 FORMAT = 1
 TARGET_BLOCK = 8192
 MOST_VIEWS = 2**32  # the counter that views are made from (philox)
+MOST_NAME = 200  # characters of a mentor's: it names a folder
 METADATA = "zarr.json"
 SPARE_ENCODER = "encoder.json"
 LISTS = ("index", "labels")
+CARD = "README.md"  # what the store is, for people; nothing depends on it
 MEMBERS = frozenset({METADATA, *LISTS, "mentors"})
 
 
@@ -37,9 +40,11 @@ def block_size(num_samples: int) -> int:
 def member_name(mentor: str) -> str:
     """A mentor's folder name; `torchvision:resnet50` becomes `torchvision.resnet50`."""
     name = mentor.replace(":", ".")
-    if not name or name.startswith((".", "__")) or not set(name) <= _MEMBER_CHARACTERS:
+    plain = name and not name.startswith((".", "__")) and set(name) <= _MEMBER_CHARACTERS
+    if not plain or len(name) > MOST_NAME or name == METADATA:
         raise UsageError(
-            f"{mentor!r} cannot name a mentor in a store: use letters, digits, '.', '_' and '-'"
+            f"{mentor!r:.300} cannot name a mentor in a store: use up to {MOST_NAME} letters, "
+            "digits, '.', '_' and '-'"
         )
     return name
 

@@ -29,6 +29,7 @@ from kdcache.remote import (
     WrongChunk,
     mirror_name,
     most_mirrored,
+    require_size,
     sounds_like_a_page,
 )
 from kdcache.store.chunks import CHECKSUM_BYTES, DamagedChunk
@@ -160,6 +161,11 @@ class RemoteStore(ABC):
         finally:
             temporary.unlink(missing_ok=True)
 
+    def allow_again(self) -> None:
+        """Documents are counted anew: what was fetched before is read again."""
+        with self._counting:
+            self._allowance = MOST_DOCUMENTS
+
     def count(self, num_bytes: int) -> None:
         """Raises StoreError when a store has more documents than any writer made."""
         with self._counting:
@@ -205,9 +211,12 @@ class RemoteStore(ABC):
         arriving = ArrivingDocument(wanted.bytes)
         arriving.expected = wanted.bytes
         try:
+            require_size(wanted)
             self._connection.fetch(wanted.name, arriving)
         except NotThere:
             raise DamagedChunk("the file is gone") from None
+        except WrongChunk as error:
+            raise DamagedChunk(str(error)) from None
         except TooLarge as error:
             raise DamagedChunk(f"{error}, which it should have") from None
         page = "; a web page arrived" if sounds_like_a_page(arriving.content) else ""

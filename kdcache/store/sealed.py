@@ -62,8 +62,8 @@ def unsealed(content: bytes, path: Path) -> dict[str, Any]:
         )
     if hashlib.sha256(content.replace(seals[0], BLANK.encode())).hexdigest().encode() != seals[0]:
         raise DamagedDocument(path, "its content is not what was sealed")
-    containers = content.count(b"[") + content.count(b"{")
-    if containers > _FREE_CONTAINERS + len(content) // _BYTES_A_CONTAINER:
+    if is_crowded(content, free=_FREE_CONTAINERS):
+        containers = _containers(content)
         raise DamagedDocument(path, f"{containers:,} lists and objects in {len(content):,} bytes")
     try:
         document = untrusted.parse_json(content)
@@ -71,7 +71,23 @@ def unsealed(content: bytes, path: Path) -> dict[str, Any]:
         raise DamagedDocument(path, str(error)) from error
     if not isinstance(document, dict):
         raise DamagedDocument(path, "not a JSON object")
+    if b"\\u00" in content and len(_SEAL_PATTERN.findall(_as_written(document))) > 1:
+        raise DamagedDocument(path, "it has a seal in disguise")
     return document
+
+
+def is_crowded(content: bytes, free: int = 0) -> bool:
+    """Whether a document has so many lists and objects, beside `free` ones, that none is read."""
+    return _containers(content) > free + len(content) // _BYTES_A_CONTAINER
+
+
+def _containers(content: bytes) -> int:
+    return content.count(b"[") + content.count(b"{")
+
+
+def _as_written(document: dict[str, Any]) -> bytes:
+    """As a writer has it: the letters of a key can be escaped, and then do not look like a seal."""
+    return json.dumps(document).encode()
 
 
 class DamagedDocument(DamagedTargets):

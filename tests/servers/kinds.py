@@ -31,6 +31,14 @@ class NginxServer(Server):
     def url(self) -> str:
         return f"http://{self.address}"
 
+    def requests(self) -> list[str]:
+        """What was asked for since `forget_requests`, such as "GET /index.json"."""
+        log = self.place / "access.log"
+        return [line.split('"')[1].rpartition(" ")[0] for line in log.read_text().splitlines()]
+
+    def forget_requests(self) -> None:
+        (self.place / "access.log").write_text("")
+
     def command(self) -> list[str]:
         temporary = "".join(
             f"{name}_temp_path {self.place}/tmp-{name};\n"
@@ -43,7 +51,7 @@ class NginxServer(Server):
             error_log stderr warn;
             events {{ worker_connections 256; }}
             http {{
-              access_log off; {temporary}
+              access_log {self.place}/access.log; {temporary}
               server {{
                 listen 127.0.0.1:{self.port};
                 root {self.folder};
@@ -149,7 +157,8 @@ class S3Server(Server):
         return [
             *(self._program, "serve", "s3", f"--addr=127.0.0.1:{self.port}"),
             f"--auth-key={self.key},{self.secret}",
-            *("--dir-cache-time=0s", f"--config={self.place}/rclone.conf"),
+            # At 0 it spins for a second at every request.
+            *("--dir-cache-time=1ms", f"--config={self.place}/rclone.conf"),
             *(() if self._writable else ("--read-only",)),
             str(self.folder.parent),
         ]

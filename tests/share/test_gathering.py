@@ -33,6 +33,12 @@ def whole_store() -> Iterator[tuple[Path, TargetStore]]:
         yield Path(folder), small.open()
 
 
+def merged_of(pushes: list[GatheredStore]) -> GatheredStore:
+    merged = merge_gathered(pushes)
+    assert merged is not None
+    return merged
+
+
 def part_of(store: TargetStore, keys: set[tuple[str, int, int]]) -> GatheredStore:
     """A push of these chunks."""
     arrays = {}
@@ -60,10 +66,10 @@ def test_pushes_make_the_same_store_in_whatever_order(
 ) -> None:
     with whole_store() as (_, store):
         pushes = [part_of(store, keys) for keys in parts]
-        merged = merge_gathered(pushes)
+        merged = merged_of(pushes)
         shuffled = random.Random(seed).sample(pushes, len(pushes))
-        assert merge_gathered(shuffled).to_json() == merged.to_json()
-        assert merge_gathered([merged, *shuffled]).to_json() == merged.to_json()
+        assert merged_of(shuffled).to_json() == merged.to_json()
+        assert merged_of([merged, *shuffled]).to_json() == merged.to_json()
         records = {
             (array.name, *key): record
             for array in merged.arrays.values()
@@ -200,7 +206,7 @@ def test_of_two_chunks_with_other_bytes_the_smaller_digest_stands() -> None:
         for sha256, wins in (("0" * 64, True), ("f" * 64, False)):
             other = replace(one, arrays={identity: other_bytes(array, sha256)})
             for order in ([one, other], [other, one]):
-                merged = merge_gathered(order)
+                merged = merged_of(order)
                 assert (merged.arrays[identity].records[0, 0].sha256 == sha256) is wins
 
 

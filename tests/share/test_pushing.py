@@ -202,6 +202,20 @@ def test_damaged_chunks_are_not_pushed_and_told(small: SmallStore, hub_folder: P
     require_same_rows(hub_folder, small)
 
 
+def test_a_file_damaged_at_the_hub_is_put_there_again(small: SmallStore, hub_folder: Path) -> None:
+    push_store(small.root, str(hub_folder))
+    chunk = sorted(hub_folder.glob("chunks/*/000001.000002.*"))[0]
+    content = chunk.read_bytes()
+    chunk.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    output = invoke("verify", hub_folder, exit_code=1)
+    assert "its CRC32C differs from the committed one" in output
+    (told,) = [line for line in output.splitlines() if "kdcache push STORE" in line]
+    words = told.split("#")[0].replace("STORE", str(small.root)).split()[1:]
+    assert "to move: 4 chunks" in invoke(*words)
+    assert chunk.read_bytes() == content
+    assert verify_store(hub_folder).ok
+
+
 def test_a_hub_is_not_begun_among_other_things(small: SmallStore, tmp_path: Path) -> None:
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "draft.tex").write_text("")

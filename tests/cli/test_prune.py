@@ -1,0 +1,52 @@
+"""`kdcache prune` says what goes, and asks."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from kdcache.cli import main
+from kdcache.store import open_store, writing
+from tests.store.small import make_store
+
+
+def kdcache_(*words: object, code: int = 0, answer: str | None = None) -> str:
+    done = CliRunner().invoke(main, ["prune", *map(str, words)], input=answer)
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_store(tmp_path / "store", views=4, mentors=("r8", "r20")).root
+
+
+def test_it_tells_then_drops(root: Path) -> None:
+    output = kdcache_(root, "--views", "1:3", "--dry-run")
+    assert "mentor r8, view 1, 2: 4 files" in output
+    assert open_store(root).usable_views(["r8"]) == [0, 1, 2, 3]
+    output = kdcache_(root, "--views", "1:3", "--yes")
+    assert " freed in " in output
+    assert open_store(root).usable_views(["r8", "r20"]) == [0, 3]
+    assert "with all its targets" in kdcache_(root, "--mentors", "r20", "--yes")
+    assert open_store(root).mentors == ["r8"]
+
+
+def test_it_asks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "give --yes" in kdcache_(root, "--mentors", "r20", code=2)
+    monkeypatch.setattr(sys.modules["kdcache.cli.prune"], "_is_terminal", lambda: True)
+    output = kdcache_(root, "--mentors", "r20", code=2, answer="n\n")
+    assert f"Drop this from {root}? [y/N]" in output
+    assert "nothing was dropped" in output
+    assert open_store(root).mentors == ["r20", "r8"]
+    kdcache_(root, "--mentors", "r20", answer="y\n")
+    assert open_store(root).mentors == ["r8"]
+
+
+def test_wrong_use(tmp_path: Path, root: Path) -> None:
+    assert "say what to drop" in kdcache_(root, "--yes", code=2)
+    assert "has no mentor 'r56'" in kdcache_(root, "--mentors", "r56", "--yes", code=2)
+    assert "can be read, not written" in kdcache_("http://x/y", "--views", "1", code=2)
+    with writing(root):
+        assert "another command writes" in kdcache_(root, "--views", "1", "--yes", code=2)

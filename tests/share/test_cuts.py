@@ -1,0 +1,187 @@
+"""Servers and clients killed in the middle of a transfer; the same command then goes on.
+
+Whatever was killed when: both ends verify, and all that moved is at most 1.2 times the store.
+"""
+
+import random
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kdcache.copying import CopyJob
+from kdcache.errors import KdcacheError
+from kdcache.share import Hub, PushJob, push_store
+from kdcache.store import TargetStore, verify_store
+from tests.servers import KINDS, WRITABLE, Server, start_server
+from tests.store.small import block_of, make_store
+
+MOST = 1.2
+RATE = 40e6  # bytes a second: slow enough to be cut in the middle
+Transfer = Callable[[Callable[[int, int], None]], None]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> TargetStore:
+    """48 chunks of 100 kB."""
+    with pytest.MonkeyPatch.context() as patched:
+        block_of(patched, 500)
+        patched.setattr("os.fsync", lambda descriptor: None)
+        return make_store(
+            tmp_path_factory.mktemp("cut") / "S",
+            num_samples=4000,
+            num_classes=100,
+            views=3,
+            mentors=["r8", "r20"],
+        ).open()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands give up soon, so that they are to be repeated."""
+    monkeypatch.setenv("KDCACHE_PATIENCE", "0")
+    monkeypatch.setattr("kdcache.remote.patience.WAITS", (0.02, 0.02))
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands look again soon, for long."""
+    monkeypatch.setattr("kdcache.remote.patience.WAITS", (0.02, 0.05, 0.1))
+    monkeypatch.setattr("kdcache.remote.patience.LONGEST_WAIT", 0.1)
+
+
+def size_of(store: TargetStore) -> int:
+    return sum(record.bytes for one in store.sound_mentors for record in one.commits.values())
+
+
+@pytest.fixture
+def proxied(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Server]:
+    options = {} if request.param == "folder" else {"rate": RATE}
+    with start_server(request.param, tmp_path / "server", monkeypatch, **options) as server:
+        yield server
+
+
+def push_to(store: TargetStore, server: Server) -> Transfer:
+    def push(progress: Callable[[int, int], None]) -> None:
+        assert PushJob(store.root, server.url).run(progress=progress).ok
+
+    return push
+
+
+def pull_into(root: Path, server: Server, store: TargetStore) -> Transfer:
+    def pull(progress: Callable[[int, int], None]) -> None:
+        address = Hub(server.url).store_address(store.fingerprint)
+        assert CopyJob(address, root).run(progress=progress).ok
+
+    return pull
+
+
+class Cutter:
+    """Runs transfers, kills the server in the middle, and counts what moved in all."""
+
+    def __init__(self, server: Server, num_bytes: int) -> None:
+        self.server, self.num_bytes = server, num_bytes
+        self._counted = 0  # where there is no proxy: what transfers say they moved
+        if server.proxy is not None:
+            server.proxy.forget()
+
+    @property
+    def moved(self) -> int:
+        return self._counted if self.server.proxy is None else self.server.proxy.moved
+
+    @property
+    def ratio(self) -> float:
+        return self.moved / self.num_bytes
+
+    def run(self, transfer: Transfer) -> None:
+        before = self._counted
+
+        def progress(done: int, total: int) -> None:
+            self._counted = before + done
+
+        transfer(progress)
+
+    def run_and_kill(self, transfer: Transfer, moments: list[float], back_after: float) -> bool:
+        """Kills it when so much of the store has moved, and starts it again; whether the transfer
+        ended well nevertheless."""
+        failed: list[BaseException] = []
+
+        def body() -> None:
+            try:
+                self.run(transfer)
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=body)
+        thread.start()
+        for moment in moments:
+            while thread.is_alive() and self.ratio < moment:
+                time.sleep(0.0005)
+            self.server.kill()
+            thread.join(back_after)
+            self.server.start()
+        thread.join(60)
+        assert not thread.is_alive()
+        for error in failed:  # an error is one that is for the person at the terminal
+            assert isinstance(error, (KdcacheError, AssertionError)), error
+        return not failed
+
+
+def require_sound(store: TargetStore, server: Server, pulled: Path | None) -> None:
+    """Both ends verify, and have everything."""
+    places = [str(store.root), Hub(server.url).store_address(store.fingerprint)]
+    for place in [*places, *([] if pulled is None else [str(pulled)])]:
+        found = verify_store(place)
+        assert found.ok, found
+        assert found.chunks == 48
+
+
+# A few moments here, twenty in the campaign.
+FEW = [pytest.param([n], id=f"seed{n}") for n in range(2)]
+MANY = [pytest.param(range(2, 22), id="twenty", marks=pytest.mark.slow)]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("seeds", [*FEW, *MANY])
+@pytest.mark.parametrize("proxied", WRITABLE, indirect=True)
+def test_the_server_is_killed_in_a_push(
+    store: TargetStore, proxied: Server, seeds: list[int]
+) -> None:
+    ratios = []
+    for seed in seeds:
+        for path in [*proxied.folder.iterdir()]:
+            subprocess.run(["rm", "-rf", path], check=True)
+        cutter = Cutter(proxied, size_of(store))
+        moment = random.Random(seed).uniform(0, 1.05)
+        push = push_to(store, proxied)
+        cutter.run_and_kill(push, [moment], back_after=10)
+        cutter.run(push)
+        ratios.append(cutter.ratio)
+        require_sound(store, proxied, None)
+    print(proxied.kind, "push", ratios)
+    assert max(ratios) <= MOST
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("seeds", [*FEW, *MANY])
+@pytest.mark.parametrize("proxied", KINDS, indirect=True)
+def test_the_server_is_killed_in_a_pull(
+    store: TargetStore, proxied: Server, seeds: list[int], tmp_path: Path
+) -> None:
+    push_store(store.root, str(proxied.folder))
+    ratios = []
+    for seed in seeds:
+        cutter = Cutter(proxied, size_of(store))
+        moment = random.Random(seed).uniform(0, 1.05)
+        pull = pull_into(tmp_path / f"D{seed}", proxied, store)
+        cutter.run_and_kill(pull, [moment], back_after=10)
+        cutter.run(pull)
+        ratios.append(cutter.ratio)
+        require_sound(store, proxied, tmp_path / f"D{seed}")
+    print(proxied.kind, "pull", ratios)
+    assert max(ratios) <= MOST
