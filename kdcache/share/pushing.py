@@ -210,7 +210,7 @@ class PushJob:
         if not self._state(lacking, sound):
             return
         # Somebody may have lost the push that showed the others: then they are stated once more.
-        there = self._shown_there()
+        there = self._shown()
         shown = {} if there is None else there.arrays
         self._state(
             {
