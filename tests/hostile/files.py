@@ -38,7 +38,8 @@ def _socket(path: Path) -> None:
     try:
         os.chdir(path.parent)  # a socket's address is short
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(path.name)
+            listener.bind("s")
+        os.rename("s", path.name)  # it may be longer than an address
     finally:
         os.fchdir(here)
         os.close(here)

@@ -17,7 +17,7 @@ from kdcache.store import TargetStore, open_store, verify_store
 from kdcache.store.hub_documents import fetch_document
 from kdcache.stream import TargetStream
 from kdcache.train import train_student
-from tests.hostile.good import Good
+from tests.hostile.good import SAMPLES, VIEWS, Good
 from tests.hostile.ways import Way, Wrong, as_command, as_library, require_plain_text
 
 MOST_ADDRESSES = 3
@@ -211,15 +211,32 @@ HUB_READING: dict[str, Way] = {
         lambda root, good, folder: ["verify", _first(root), "--json"]
     ),
 }
-HUB_USING: dict[str, Way] = {"train_student": as_library(_train)}
+HUB_USING: dict[str, Way] = {
+    "train_student": as_library(_train),
+    "kdcache pull": as_command(
+        lambda root, good, folder: ["pull", _first(root), "--store", folder / "copy"]
+    ),
+    "kdcache precompute --hub": as_command(
+        lambda root, good, folder: _precompute(root, good, folder / "computed")
+    ),
+}
 HUB_WRITING: dict[str, Way] = {  # last: these change the hub
     "push": as_library(push_shown),
     "push again": as_library(push_shown),
     "kdcache push": as_command(lambda root, good, folder: ["push", good.root, root]),
     "gather": as_library(lambda root, good, folder: Hub(str(root)).gather()),
+    "kdcache precompute --hub --push": as_command(
+        lambda root, good, folder: [*_precompute(root, good, folder / "computed"), "--push"]
+    ),
 }
 HUB_GROUPS = {"reading": HUB_READING, "using": HUB_USING, "writing": HUB_WRITING}
 
 
 def _first(root: Path) -> str:
     return next(iter(_addresses(root)), f"{root}/stores/{'0' * 64}")
+
+
+def _precompute(root: Path, good: Good, store: Path) -> list[object]:
+    return ["precompute", "--mentors", "r8", "--dataset", "digits", "--samples", SAMPLES,
+            "--views", VIEWS, "--checkpoint", f"r8={good.checkpoint}", "--device", "cpu",
+            "--store", store, "--hub", root]  # fmt: skip
