@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from kdcache.encode import LOGITS, find_encoder
 from kdcache.share import Hub, push_store
@@ -21,7 +20,7 @@ from kdcache.store import (
     verify_store,
 )
 from tests.servers import WRITABLE, Server, start_server
-from tests.share.team import Home, client_of, ended
+from tests.share.team import Home, client_of
 from tests.store.small import (
     RECIPE,
     block_of,
@@ -88,7 +87,6 @@ def require_rows(parts: Sequence[TargetStore], folder: Path) -> None:
 
 def _push(store: Path, hub: str, environment: dict[str, str], start: object) -> None:
     os.environ.update(environment)
-    torch.set_num_threads(1)
     start.wait(60)  # type: ignore[attr-defined]
     push_store(store, hub)
 
@@ -101,7 +99,9 @@ def test_four_mentors_and_one_twice_at_once(
     parts: list[TargetStore], hub_server: Server, tmp_path: Path, rounds: int
 ) -> None:
     reader = client_of(hub_server, tmp_path / "home")
-    processes = multiprocessing.get_context("spawn")
+    # One process imports everything, and each pusher is a fork of it.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["kdcache.share", "s3fs", "asyncssh"])
     for number in range(rounds):
         hub = f"{hub_server.url}/hub{number}"
         start = processes.Barrier(len(parts))
