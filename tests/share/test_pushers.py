@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kdcache.encode import LOGITS, find_encoder
-from kdcache.share import Hub, push_store
+from kdcache.share import push_store
 from kdcache.store import (
     TargetStore,
     ensure_mentor,
@@ -92,9 +92,7 @@ def _push(store: Path, hub: str, environment: dict[str, str], start: object) -> 
 
 
 @pytest.mark.parametrize("hub_server", WRITABLE, indirect=True)
-@pytest.mark.parametrize(
-    "rounds", [1, pytest.param(6, id="many", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("rounds", [1, pytest.param(6, id="many", marks=pytest.mark.slow)])
 def test_four_mentors_and_one_twice_at_once(
     parts: list[TargetStore], hub_server: Server, tmp_path: Path, rounds: int
 ) -> None:
