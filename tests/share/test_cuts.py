@@ -4,7 +4,7 @@ Whatever was killed when: both ends verify, and all that moved is at most 1.2 ti
 """
 
 import random
-import subprocess
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +17,7 @@ from kdcache.errors import KdcacheError
 from kdcache.share import Hub, PushJob, push_store
 from kdcache.store import TargetStore, verify_store
 from tests.servers import KINDS, WRITABLE, Server, start_server
+from tests.share.team import client_of
 from tests.store.small import block_of, make_store
 
 MOST = 1.2
@@ -64,6 +65,12 @@ def proxied(
     options = {} if request.param == "folder" else {"rate": RATE}
     with start_server(request.param, tmp_path / "server", monkeypatch, **options) as server:
         yield server
+
+
+def empty(server: Server) -> None:
+    """The next push begins a hub."""
+    for path in server.folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def push_to(store: TargetStore, server: Server) -> Transfer:
@@ -154,8 +161,7 @@ def test_the_server_is_killed_in_a_push(
 ) -> None:
     ratios = []
     for seed in seeds:
-        for path in [*proxied.folder.iterdir()]:
-            subprocess.run(["rm", "-rf", path], check=True)
+        empty(proxied)
         cutter = Cutter(proxied, size_of(store))
         moment = random.Random(seed).uniform(0, 1.05)
         push = push_to(store, proxied)
@@ -163,7 +169,7 @@ def test_the_server_is_killed_in_a_push(
         cutter.run(push)
         ratios.append(cutter.ratio)
         require_sound(store, proxied, None)
-    print(proxied.kind, "push", ratios)
+    print(f"{proxied.kind}: pushes cut once moved {min(ratios):.3f} to {max(ratios):.3f}")
     assert max(ratios) <= MOST
 
 
@@ -183,5 +189,73 @@ def test_the_server_is_killed_in_a_pull(
         cutter.run(pull)
         ratios.append(cutter.ratio)
         require_sound(store, proxied, tmp_path / f"D{seed}")
-    print(proxied.kind, "pull", ratios)
+    print(f"{proxied.kind}: pulls cut once moved {min(ratios):.3f} to {max(ratios):.3f}")
     assert max(ratios) <= MOST
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("way", ["push", "pull"])
+@pytest.mark.parametrize("proxied", ["http", "sftp", "s3"], indirect=True)
+def test_the_server_is_killed_twenty_times_in_one_transfer(
+    store: TargetStore, proxied: Server, way: str, tmp_path: Path
+) -> None:
+    """The command waits each time and goes on by itself."""
+    if (way, proxied.kind) == ("push", "http"):
+        pytest.skip("web servers do not take files")
+    pulled = None if way == "push" else tmp_path / "D"
+    if pulled is None:
+        transfer = push_to(store, proxied)
+    else:
+        push_store(store.root, str(proxied.folder))
+        transfer = pull_into(pulled, proxied, store)
+    cutter = Cutter(proxied, size_of(store))
+    moments = sorted(random.Random(0).uniform(0, 2) for _ in range(20))
+    assert cutter.run_and_kill(transfer, moments, back_after=0.1)
+    ratio = cutter.ratio
+    print(f"{proxied.kind}: a {way} whose server was killed 20 times moved {ratio:.3f}")
+    require_sound(store, proxied, pulled)
+    assert ratio <= MOST + 20 * (MOST - 1)
+
+
+@pytest.mark.parametrize(
+    "seeds", [[0], pytest.param(range(1, 6), id="five", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize(
+    ("proxied", "way"),
+    [
+        ("s3", "push"),
+        ("http", "pull"),
+        pytest.param("sftp", "push", marks=pytest.mark.slow),
+        pytest.param("sftp", "pull", marks=pytest.mark.slow),
+        pytest.param("s3", "pull", marks=pytest.mark.slow),
+    ],
+    indirect=["proxied"],
+)
+def test_the_command_is_killed(
+    store: TargetStore, proxied: Server, way: str, seeds: list[int], tmp_path: Path
+) -> None:
+    """SIGKILL to the one who pushes or pulls; the same command goes on."""
+    person = client_of(proxied, tmp_path / "home")
+    address = Hub(proxied.url).store_address(store.fingerprint)
+    for seed in seeds:
+        empty(proxied)
+        pulled = None if way == "push" else tmp_path / f"D{seed}"
+        if pulled is None:
+            command: tuple[object, ...] = ("push", store.root, proxied.url)
+        else:
+            push_store(store.root, str(proxied.folder))
+            command = ("pull", address, "--store", pulled)
+        cutter = Cutter(proxied, size_of(store))
+        moment = random.Random(seed).uniform(0.02, 0.9)
+        process = person.start(*command)
+        while cutter.ratio < moment:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.0005)
+        process.kill()
+        process.communicate()
+        person.run(*command)
+        ratio = cutter.ratio
+        print(f"{proxied.kind}: a {way} killed at {moment:.2f} moved {ratio:.3f}")
+        require_sound(store, proxied, pulled)
+        assert ratio <= MOST
