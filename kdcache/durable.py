@@ -8,10 +8,12 @@ import errno
 import os
 import secrets
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 Bytes = bytes | bytearray | memoryview
+_AT_ONCE = 8  # folders
 
 
 def aside(path: Path) -> Path:
@@ -29,13 +31,21 @@ def is_aside(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
 
 
-def write_aside(path: Path, parts: Iterable[Bytes], *, within: Path | None = None) -> Path:
+def write_aside(
+    path: Path, parts: Iterable[Bytes], *, within: Path | None = None, in_durable: bool = True
+) -> Path:
     """Writes and fsyncs a file beside `path`; returns where. `publish` makes it appear.
 
     Folders that are missing are made, but not `within` itself: it has vanished, and what is left of
-    a run is no reason to make it again. Raises FileNotFoundError then.
+    a run is no reason to make it again. Raises FileNotFoundError then. `in_durable`: they are made
+    durable; else that is the caller's to do, before anything appears in them.
     """
-    make_folder(path.parent, within=within)
+    if in_durable:
+        make_folder(path.parent, within=within)
+    elif not path.parent.is_dir():
+        if within is not None and not within.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "it vanished", str(within))
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = aside(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOSE_ON_EXEC, 0o666)
     try:
@@ -115,6 +125,17 @@ def remove(path: Path) -> None:
     """Unlinks a file, if it is there. `fsync_folder` makes that durable."""
     _make_way(path)
     path.unlink(missing_ok=True)
+
+
+def fsync_folders(folders: Iterable[Path]) -> None:
+    """Makes the entries of several folders durable: at once, since each waits for the same disk."""
+    folders = list(dict.fromkeys(folders))
+    if len(folders) < 2:
+        for folder in folders:
+            fsync_folder(folder)
+        return
+    with ThreadPoolExecutor(min(len(folders), _AT_ONCE), thread_name_prefix="fsync") as pool:
+        list(pool.map(fsync_folder, folders))
 
 
 def fsync_folder(folder: Path) -> None:

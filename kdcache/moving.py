@@ -1,18 +1,18 @@
 """Moving chunks between two stores that are there: in threads, each checked, committed together.
 
 source -> payload -> check -> written aside          in threads, `CONNECTIONS` at once
-                                  -> committed       here, whatever has come meanwhile at once
+                                  -> committed       in one more, whatever has come meanwhile
 """
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
 from kdcache.errors import KdcacheError
 from kdcache.filling import Progress
-from kdcache.remote import CONNECTIONS
+from kdcache.remote import most_at_once, moved_at_once
 from kdcache.store import (
     ChunkKey,
     CommitRecord,
@@ -28,9 +28,6 @@ from kdcache.store import (
 from kdcache.wanted import TargetsKey
 
 Check = Callable[[StoredMentor, ChunkKey, memoryview], str | None]
-PART_AT_ONCE = (
-    10  # what is on its way is at most a tenth of what is to be moved: a cut costs little
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +76,6 @@ class Mover:
         check: Check | None,
     ) -> None:
         self._source, self._store, self._there, self._check = source, store, there, check
-        self._on_way: dict[Future[_Arrived], Move] = {}
 
     def run(
         self,
@@ -90,56 +86,34 @@ class Mover:
     ) -> None:
         """Moves these, and notes it in `moved`. Whatever ends it, what arrived is committed."""
         total = sum(move.record.bytes for move in moves)
-        pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="kdcache-copy")
-        try:
-            for arrived in self._arriving(pool, moves, total // PART_AT_ONCE, should_stop):
-                self._commit(arrived, moved)
-                if progress is not None:
-                    progress(moved.seen_bytes, total)
-        except Exception:
-            pool.shutdown(cancel_futures=True)
-            with suppress(OSError, KdcacheError):  # another error is on its way
-                self._commit(self._take_done(), moved)
-            raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # interrupted: the network may be slow
-            for _, one in self._take_done():
-                if one.prepared is not None:
-                    one.prepared.drop()
+        arrived: list[tuple[Move, _Arrived]] = []
+        with ThreadPoolExecutor(1, thread_name_prefix="kdcache-commit") as committer:
+            committing: Future[None] | None = None
 
-    def _arriving(
-        self,
-        pool: ThreadPoolExecutor,
-        moves: Sequence[Move],
-        most: int,
-        should_stop: Callable[[], bool],
-    ) -> "Iterator[list[tuple[Move, _Arrived]]]":
-        """Has all of them fetched, `most` bytes at once, and gives whatever has come meanwhile."""
-        left = deque(moves)
-        while left or self._on_way:
-            while left and len(self._on_way) < 2 * CONNECTIONS:  # fetched, or to be committed
-                taken = sum(move.record.bytes for move in self._on_way.values())
-                if self._on_way and taken + left[0].record.bytes > most:
-                    break
-                move = left.popleft()
-                self._on_way[pool.submit(self._take, move)] = move
-            done, _ = wait(self._on_way, timeout=0.2, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()  # raises before any of them is taken
-            if done:
-                yield self._take_done()
-            if should_stop():
-                left.clear()
+            def commit_arrived() -> None:
+                nonlocal committing
+                if committing is not None:
+                    committing.result()
+                committing = committer.submit(self._commit, arrived.copy(), moved)
+                arrived.clear()
 
-    def _take_done(self) -> "list[tuple[Move, _Arrived]]":
-        """Takes those out that have come."""
-        done = [future for future in self._on_way if future.done()]
-        taken = [(self._on_way.pop(future), future) for future in done]
-        return [
-            (move, future.result())
-            for move, future in taken
-            if not future.cancelled() and future.exception() is None
-        ]
+            try:
+                for one in moved_at_once(moves, self._take, _num_bytes, should_stop):
+                    arrived.append(one)
+                    waiting = sum(move.record.bytes for move, _ in arrived)
+                    if committing is None or committing.done() or waiting > most_at_once(total):
+                        commit_arrived()
+                    if progress is not None:
+                        progress(moved.seen_bytes, total)
+            except Exception:
+                with suppress(OSError, KdcacheError):  # the first error is the one to tell
+                    commit_arrived()
+                raise
+            commit_arrived()
+            if committing is not None:
+                committing.result()
+        if progress is not None:
+            progress(moved.seen_bytes, total)
 
     def _take(self, move: Move) -> "_Arrived":
         """One chunk, in a thread of its own."""
@@ -179,6 +153,10 @@ class _Arrived:
     prepared: PreparedChunk | None = None
     damage: str | None = None
     refused: str | None = None
+
+
+def _num_bytes(move: Move) -> int:
+    return move.record.bytes
 
 
 def chunk_damage(stored: StoredMentor, key: ChunkKey, path: str, reason: str) -> Damage:

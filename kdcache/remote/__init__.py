@@ -8,7 +8,7 @@ from kdcache.remote.arriving import ArrivingDocument, ArrivingFile, TooLarge, so
 from kdcache.remote.connection import CONNECTIONS, Connection
 from kdcache.remote.fetching import ChunkFetcher, WantedChunk, WrongChunk, require_size
 from kdcache.remote.folder import Content, NotListed, NotThere
-from kdcache.remote.in_flight import moved_at_once
+from kdcache.remote.in_flight import most_at_once, moved_at_once
 from kdcache.remote.mirror_space import MirrorSpace, most_mirrored
 from kdcache.remote.waiting import interrupt
 
@@ -29,6 +29,7 @@ __all__ = [
     "interrupt",
     "is_url",
     "mirror_name",
+    "most_at_once",
     "most_mirrored",
     "moved_at_once",
     "require_size",

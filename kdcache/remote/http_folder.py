@@ -1,9 +1,12 @@
 """Folders of web servers, read only: answers are taken as they stream in."""
 
+import os
 import re
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
+from urllib.request import getproxies
 
 from kdcache.errors import StoreError
 from kdcache.remote import waiting
@@ -36,7 +39,7 @@ class HttpFolder(Folder):
             "auto_decompress": False,
             "read_bufsize": _PIECES,
             "headers": {"Accept-Encoding": "identity"},
-            "trust_env": True,  # proxies and .netrc, as other programs have them
+            "trust_env": _has_surroundings(),
         }
         return {"client_kwargs": client}
 
@@ -67,6 +70,15 @@ class HttpFolder(Folder):
 
     def _get(self, url: str, arriving: Arriving) -> None:
         waiting.run(_stream(self._filesystem, url, arriving), self.is_stopped)
+
+
+def _has_surroundings() -> bool:
+    """Whether there are proxies or a .netrc to heed, as other programs do.
+
+    Asked once: aiohttp would look through the environment at each request.
+    """
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    return bool(getproxies().keys() & {"http", "https", "all"}) or netrc.exists()
 
 
 async def _stream(filesystem: Any, url: str, arriving: Arriving) -> None:

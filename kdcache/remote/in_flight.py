@@ -14,6 +14,11 @@ Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 
+def most_at_once(total_bytes: int) -> int:
+    """Bytes that may be on their way, of so many that are to be moved; one item always may."""
+    return total_bytes // PART_AT_ONCE
+
+
 def moved_at_once(
     items: Sequence[Item],
     move: Callable[[Item], Outcome],
@@ -22,15 +27,15 @@ def moved_at_once(
 ) -> Iterator[tuple[Item, Outcome]]:
     """Moves these in threads, in order; gives each with its outcome as it is done, in any order.
 
-    At most `CONNECTIONS` at once, and at most a tenth of all bytes (one item at least). What `move`
-    raises is raised here; the others that are on their way are waited for then, but not when an
-    interruption ends it: that does not wait for the network. Asked to stop, no more are begun.
+    At most `CONNECTIONS` at once, and at most a tenth of all bytes (one item at least). Where
+    `move` raises, no more are begun, those on their way are given, and then it is raised. Asked to
+    stop, no more are begun. An interruption does not wait for the network.
     """
     left = deque(items)
-    most = sum(map(num_bytes, items)) // PART_AT_ONCE
+    most = most_at_once(sum(map(num_bytes, items)))
     on_way: dict[Future[Outcome], Item] = {}
+    failed: BaseException | None = None
     pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="kdcache-move")
-    waits = False
     try:
         while left or on_way:
             taken = sum(map(num_bytes, on_way.values()))
@@ -42,12 +47,14 @@ def moved_at_once(
                 on_way[pool.submit(move, item)] = item
             done, _ = wait(on_way, timeout=_LOOK, return_when=FIRST_COMPLETED)
             for future in done:
-                yield on_way.pop(future), future.result()
-            if should_stop():
+                item = on_way.pop(future)
+                if (error := future.exception()) is None:
+                    yield item, future.result()
+                else:
+                    failed = failed or error
+            if failed is not None or should_stop():
                 left.clear()
-        waits = True
-    except Exception:
-        waits = True
-        raise
     finally:
-        pool.shutdown(wait=waits, cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+    if failed is not None:
+        raise failed

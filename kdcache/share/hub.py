@@ -147,7 +147,7 @@ class Hub:
 
     def add_push(self, pushed: GatheredStore) -> None:
         """Adds what was pushed, and gathers. Its chunks and lists are there already."""
-        content = seal({"hub": HUB_FORMAT, **pushed.to_json(), SEAL: BLANK})
+        content = seal({"hub": HUB_FORMAT, **pushed.to_json(), SEAL: BLANK}, for_people=False)
         if len(content) > MOST_INDEX_BYTES:
             raise UsageError(
                 f"the records of this push have {len(content):,} bytes, a hub takes "
@@ -226,10 +226,10 @@ class Hub:
                 if (entry := entries.get(name) or self._mentor_entry(name)) is not None
             ),
         )
-        content = seal({**index.to_json(), SEAL: BLANK})
+        content = seal({**index.to_json(), SEAL: BLANK}, for_people=False)
         if len(content) > MOST_INDEX_BYTES:
             index = _without_the_longest(index)
-            content = seal({**index.to_json(), SEAL: BLANK})
+            content = seal({**index.to_json(), SEAL: BLANK}, for_people=False)
         self.connection.put(HUB_INDEX, content)
         return index
 
@@ -264,7 +264,7 @@ class Hub:
             raise too_much from None
         pushes = sorted(files)
         document = {"hub": HUB_FORMAT, "pushes": pushes, **gathered.to_json(), SEAL: BLANK}
-        content = seal(document)
+        content = seal(document, for_people=False)
         if len(content) > MOST_INDEX_BYTES:
             raise too_much
         self.connection.put(gathered_name(fingerprint), content)

@@ -121,12 +121,12 @@ def read_record(array: ArrayLocation, key: ChunkKey) -> CommitRecord | None:
 def sealed_index(records: Iterable[CommitRecord]) -> bytes:
     """The file that gathers these records."""
     gathered = {record.file_name: vars(record) for record in records}
-    return seal({"records": gathered, SEAL: BLANK})
+    return seal({"records": gathered, SEAL: BLANK}, for_people=False)
 
 
 def sealed_record(record: CommitRecord) -> bytes:
     """A record's file."""
-    return seal({**vars(record), SEAL: BLANK})
+    return seal({**vars(record), SEAL: BLANK}, for_people=False)
 
 
 def write_commit_index(array: ArrayLocation, records: Iterable[CommitRecord]) -> None:

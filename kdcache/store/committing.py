@@ -79,6 +79,12 @@ class PreparedChunk:
     chunk_aside: Path
     record_aside: Path
 
+    @property
+    def folders(self) -> list[Path]:
+        """Those that the chunk appears in, up to the array's: any of them may be new."""
+        above = self.chunk.relative_to(self.array.folder).parents
+        return [self.array.folder / folder for folder in above]
+
     def drop(self) -> None:
         """Leaves nothing aside."""
         durable.remove(self.chunk_aside)
@@ -94,11 +100,10 @@ def prepare_chunk(
     require_inside(array.root, chunk.parent)
     require_inside(array.root, array.commits)
     content = [payload, struct.pack("<I", record.checksum)]
-    chunk_aside = durable.write_aside(chunk, content, within=array.root)
+    chunk_aside = durable.write_aside(chunk, content, within=array.root, in_durable=False)
     try:
-        record_aside = durable.write_aside(
-            array.commits / record.file_name, [sealed_record(record)], within=array.root
-        )
+        path, content = array.commits / record.file_name, [sealed_record(record)]
+        record_aside = durable.write_aside(path, content, within=array.root, in_durable=False)
     except BaseException:
         durable.remove(chunk_aside)
         raise
@@ -130,12 +135,10 @@ def publish_chunks(prepared: Sequence[PreparedChunk]) -> list[CommitRecord]:
             new = [one for one, theirs in zip(prepared, committed, strict=True) if theirs is None]
             for one in new:
                 durable.move(one.chunk_aside, one.chunk)
-            for one in new:
-                durable.fsync_folder(one.chunk.parent)
+            durable.fsync_folders(folder for one in new for folder in one.folders)
             for one in new:
                 durable.move(one.record_aside, one.array.commits / one.record.file_name)
-            for folder in dict.fromkeys(one.array.commits for one in new):
-                durable.fsync_folder(folder)
+            durable.fsync_folders(one.array.commits for one in new)
     finally:
         for one in prepared:
             one.drop()
