@@ -16,6 +16,8 @@ from kdcache.errors import readable
 if TYPE_CHECKING:
     from kdcache.store.hub_documents import HubIndex, ListedStore
 
+MOST_LINES = 50  # of a store: whoever may push can make as many as he likes
+
 
 @click.command()
 @click.argument("store", metavar="STORE")
@@ -117,7 +119,7 @@ def _print_store(address: str, store: "ListedStore") -> None:
         f"{store.views} views, {readable_bytes(store.bytes)}"
     )
     names = [one.mentor for one in store.targets if one.kind == "logits"]
-    for one in store.targets:
+    for one in store.targets[:MOST_LINES]:
         kind = "" if one.kind == "logits" else f" {one.kind}"
         accuracy = "-" if one.accuracy is None else f"{one.accuracy:.2f}"
         variant = f"  +{one.identity[:16]}" if kind == "" and names.count(one.mentor) > 1 else ""
@@ -126,6 +128,8 @@ def _print_store(address: str, store: "ListedStore") -> None:
             f"{readable_bytes(one.bytes):>9}  {one.encoder:<11} {one.checkpoint_sha256[:12]}"
             f"{variant}"
         )
+    if len(store.targets) > MOST_LINES:
+        tell(f"  and {len(store.targets) - MOST_LINES:,} more; --json lists all")
 
 
 def _print_mentors(index: "HubIndex") -> None:

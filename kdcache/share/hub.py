@@ -117,8 +117,11 @@ class Hub:
         return found
 
     def begin(self) -> None:
-        """Makes the hub, where there is none. Raises StoreError for a folder of something else, and
-        for a hub that somebody filled with more than is gathered."""
+        """Makes the hub, where there is none, or its marker was lost or damaged.
+
+        Raises StoreError for a folder of something else, RunFailed for a hub that somebody filled
+        with more than is gathered.
+        """
         damage = None
         try:
             if is_hub(self.connection):
@@ -130,15 +133,12 @@ class Hub:
             names = {name for name in self.connection.names("") if not name.startswith(".")}
         except (NotThere, NotListed):
             names = set()
-        if damage is not None and not ("pushes" in names and names <= _OURS):
+        if HUB_MARKER in names and damage is None and is_hub(self.connection):
+            return  # somebody was first, since we asked
+        is_a_hubs = "pushes" in names and names <= _OURS
+        if damage is not None and not is_a_hubs:
             raise damage
-        if HUB_MARKER in names and damage is None:  # somebody was first, since we asked
-            is_hub(self.connection)
-            return
-        if damage is not None:
-            self.connection.put(HUB_MARKER, marker())
-            return
-        if names - {CARD}:
+        if names - {CARD} and not is_a_hubs:
             raise StoreError(
                 f"{self.url} holds something else than a hub ({', '.join(sorted(names)[:5])}). "
                 f"Name a new or empty folder, such as {self.url}/kdcache"

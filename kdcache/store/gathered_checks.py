@@ -21,6 +21,7 @@ from kdcache.store.zarr_metadata import targets_metadata
 if TYPE_CHECKING:
     from kdcache.store.gathered import GatheredArray
 
+MOST_ENTRIES = 1000  # of a mentor and its array's metadata; a writer makes 60
 MOST_CHUNK_BYTES = 2**40  # that a record states; what is fetched has a bound of its own
 
 
@@ -43,6 +44,8 @@ def require_array(array: "GatheredArray", manifest: Manifest) -> None:
         raise ValueError(f"mentor {array.name[:40]!r} has another identity than is stated")
     require_plain("an encoder's name", described["name"])
     written = {"mentor": dict(array.mentor), "metadata": dict(array.metadata)}
+    if json.dumps(written).count(",") > MOST_ENTRIES:  # without indents: those are written slowly
+        raise ValueError(f"mentor {array.name[:40]!r} has more than {MOST_ENTRIES:,} entries")
     if is_crowded(json.dumps(written, indent=2).encode()):
         raise ValueError(f"mentor {array.name[:40]!r} is of lists and objects")
     if array.views != max((view + 1 for view, _ in array.records), default=1):

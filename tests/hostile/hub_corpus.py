@@ -262,8 +262,8 @@ _TRUE_LIES: dict[str, Callable[[Any], object]] = {
     "a precision of 10,000 texts": lambda d: _array(d)["mentor"]["run_shape"].update(
         precision={str(n): "a" for n in range(900)}
     ),
-    "1,000 arrays of one name": lambda d: _many_arrays(d, 1000, names=False),
-    "1,000 mentors": lambda d: _many_arrays(d, 1000, names=True),
+    "200 arrays of one name": lambda d: _many_arrays(d, 200, names=False),
+    "200 mentors": lambda d: _many_arrays(d, 200, names=True),
     "4,000 mentors": lambda d: _many_arrays(d, 4000, names=True),
     "the name of a dataset as markup": lambda d: d["manifest"]["dataset"].update(
         name="x](http://evil) <b> `touch ran` | --- |\u2028"

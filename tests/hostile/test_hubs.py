@@ -16,7 +16,7 @@ from tests.hostile.hub_corpus import FAST_HUBS, HUB_CASES, QUICK_HUBS, THOROUGH_
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watched by Linux's /proc")
 
-TRIED = FAST_HUBS[::3]
+TRIED = FAST_HUBS[::4]
 TRAINED = FAST_HUBS[::20]
 GROUPS = ["hub-reading", "hub-writing"]
 
@@ -25,7 +25,8 @@ GROUPS = ["hub-reading", "hub-writing"]
 REFUSES_PUSHES = (
     "chunks", "lists", "pushes", "stores", "mentors is: file", "mentors lies", "mentors is: link",
     "its folder", "the store's folder", "hub.json lies", "index.json lies", "store.json lies",
-    "a push lies", "a chunk lies", "a list lies", "hub.json is: ", "index.json is: ",
+    "a push lies", "a chunk lies", "a list lies", "hub.json is: link to a",
+    "hub.json is: link to /", "hub.json is: link to n", "hub.json is: folder", "index.json is: ",
     "store.json is: ", "a push is: ", "a list is: ", "a chunk is: ", "README.md is: ",
     "an entry is: ", "hub.json: hub format", "index.json: hub format", "store.json: hub format",
     "hub.json alone",
@@ -61,7 +62,7 @@ def test_training_from_hostile_hubs(tmp_path: Path) -> None:
 
 
 def test_any_value_in_any_place_of_a_hub(tmp_path: Path) -> None:
-    done = run_module("properties", tmp_path / "laboratory", 8, "hubs", timeout=120)
+    done = run_module("properties", tmp_path / "laboratory", 4, "hubs", timeout=200)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert "hubs" in done.stdout
 

@@ -173,6 +173,19 @@ def test_a_damaged_document_keeps_nobody_from_pushing(
     assert path.read_bytes() != content
 
 
+def test_a_lost_marker_is_made_anew_where_the_rest_is_a_hubs(small: SmallStore, hub: Hub) -> None:
+    Path(hub.url, "hub.json").unlink()
+    push_mine(small, hub)
+    assert Path(hub.url, "hub.json").is_file()
+    Path(hub.url, "hub.json").write_text("mine")
+    Path(hub.url, "thesis.txt").write_text("mine too")
+    with pytest.raises(StoreError, match=r"hub\.json is damaged"):
+        hub.begin()
+    Path(hub.url, "hub.json").unlink()
+    with pytest.raises(StoreError, match="holds something else than a hub"):
+        hub.begin()
+
+
 def test_an_index_with_lies_is_made_anew(small: SmallStore, hub: Hub) -> None:
     path = Path(hub.url, "index.json")
     document = json.loads(path.read_bytes())
