@@ -144,7 +144,7 @@ def test_it_notices_content_that_is_not_durable(
     truth: Truth, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write_aside(
-        path: Path, parts: Iterable[durable.Bytes], *, within: Path | None = None
+        path: Path, parts: Iterable[durable.Bytes], *, within: Path | None = None, **options: bool
     ) -> Path:
         durable.make_folder(path.parent, within=within)
         temporary = durable.aside(path)

@@ -21,7 +21,7 @@ from tests.test_precompute_kinds import flip
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """100 samples in 4 blocks; no waiting between attempts."""
     monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 32)
-    monkeypatch.setattr("kdcache.remote.connection.WAITS", (0.01,) * 4)
+    monkeypatch.setattr("kdcache.remote.patience.WAITS", (0.01,) * 4)
     monkeypatch.delenv("KDCACHE_HUB", raising=False)
 
 
