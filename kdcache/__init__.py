@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kdcache import classroom, datasets, encode, errors, models, store, train, views
     from kdcache.against import inspect_classroom
+    from kdcache.card import store_card, write_card
     from kdcache.classroom import (
         Amtml,
         AverageLoss,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "kdcache.against": ("inspect_classroom",),
+    "kdcache.card": ("store_card", "write_card"),
     "kdcache.classroom": (
         "Amtml",
         "AverageLoss",
@@ -148,11 +150,13 @@ __all__ = [
     "open_store",
     "precompute_targets",
     "store",
+    "store_card",
     "train",
     "train_mentor",
     "train_student",
     "train_sweep",
     "views",
+    "write_card",
 ]
 
 

@@ -9,9 +9,8 @@ by the same function as any other. So the same copy run again goes on where it w
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,40 +19,22 @@ from kdcache.defaults import existing_store
 from kdcache.encode import KINDS, LOGITS
 from kdcache.errors import DamagedTargets, MissingTargets, StoreError, UsageError
 from kdcache.filling import Progress, fill_store, never
+from kdcache.moving import Check, Move, Moved, Mover, chunk_damage
 from kdcache.plan import MOST_CHUNKS, soundness
-from kdcache.remote import CONNECTIONS
 from kdcache.store import (
     ChunkKey,
     CommitRecord,
     Damage,
-    DamagedChunk,
-    PreparedChunk,
     StoredMentor,
     TargetStore,
     healing_command,
     local_path,
     open_store,
-    prepare_copy,
-    publish_chunks,
-    read_payload_of,
     refuse_foreign,
     require_equal,
 )
 from kdcache.two_stores import asked_views, described_targets, require_views_of
 from kdcache.wanted import TargetsKey, Wanted, present_targets
-
-Check = Callable[[StoredMentor, ChunkKey, memoryview], str | None]
-PART_AT_ONCE = (
-    10  # what is on its way is at most a tenth of what is to be moved: a cut costs little
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Move:
-    """A chunk that is to be copied: whose (in the source), and as what it was committed there."""
-
-    stored: StoredMentor
-    record: CommitRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +127,7 @@ class CopyJob:
             for one, (stored, keys) in zip(self._wanted, self._stored, strict=True)
         }
         self.lacking = self._lacking(asked)
-        self._different: dict[str, int] = {}
+        self._different: Counter[str] = Counter()
         self.planned, self.reused = self._plan(existing)
         self.num_bytes = sum(move.record.bytes for move in self.planned)
 
@@ -209,7 +190,7 @@ class CopyJob:
         for wrong in stored.broken:
             if chooses(wrong.key):
                 path = self.source.shown(wrong.path)
-                self.damaged.append(_damage(stored, wrong.key, path, wrong.reason))
+                self.damaged.append(chunk_damage(stored, wrong.key, path, wrong.reason))
 
     def _lacking(self, asked: Sequence[int] | None) -> dict[str, list[int]]:
         found = {}
@@ -235,7 +216,7 @@ class CopyJob:
                     continue
                 reused += 1
                 if present[one.key].commits[key].sha256 != record.sha256:
-                    self._note_different(stored)
+                    self._different[stored.title] += 1
         return sorted(moves, key=lambda move: move.record.key), reused
 
     def _present(self, existing: TargetStore) -> Mapping[TargetsKey, StoredMentor]:
@@ -272,9 +253,6 @@ class CopyJob:
                 "name a new folder as the destination",
             )
 
-    def _note_different(self, stored: StoredMentor) -> None:
-        self._different[stored.title] = self._different.get(stored.title, 0) + 1
-
     def run(
         self, *, progress: Progress | None = None, should_stop: Callable[[], bool] = never
     ) -> CopyResult:
@@ -288,7 +266,7 @@ class CopyJob:
         cannot be written. What arrived is committed.
         """
         started = time.perf_counter()
-        copied = _Copied()
+        moved = Moved()
         _, healed = fill_store(
             self.root,
             self.source.manifest,
@@ -296,22 +274,22 @@ class CopyJob:
             self._wanted,
             self._views,
             (),
-            (lambda store: self._fill(store, copied, progress, should_stop))
+            (lambda store: self._fill(store, moved, progress, should_stop))
             if self.planned
             else None,
             lambda store: require_views_of(self.source, store),
         )
-        damaged = [*self.damaged, *copied.damaged]
+        damaged = [*self.damaged, *moved.damaged]
         names = dict.fromkeys(d.mentor for d in damaged if d.mentor is not None)
         return CopyResult(
             store=open_store(self.root),
-            stopped=copied.seen < len(self.planned),
+            stopped=moved.seen < len(self.planned),
             healed=healed,
-            num_chunks=copied.chunks,
-            num_bytes=copied.bytes,
+            num_chunks=moved.chunks,
+            num_bytes=moved.bytes,
             damaged=damaged,
-            refused=copied.refused,
-            different=self._different,
+            refused=moved.refused,
+            different=self._different + moved.different,
             healing=healing_command(self.source, names) if names else None,
             seconds=time.perf_counter() - started,
         )
@@ -319,129 +297,16 @@ class CopyJob:
     def _fill(
         self,
         store: TargetStore,
-        copied: "_Copied",
+        moved: Moved,
         progress: Progress | None,
         should_stop: Callable[[], bool],
     ) -> int:
         there = {one.key: store.mentor(*one.key) for one in self._wanted}
         for one, (stored, _) in zip(self._wanted, self._stored, strict=True):
             self._require_same(stored, there[one.key])  # another writer may have been first
-        pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="kdcache-copy")
-        on_way: dict[Future[_Arrived], Move] = {}
-        waits = False  # an interruption does not wait for the network
-        try:
-            for arrived in self._arriving(pool, on_way, store, there, should_stop):
-                self._commit(arrived, copied)
-                if progress is not None:
-                    progress(copied.seen_bytes, self.num_bytes)
-            waits = True
-        except Exception:
-            waits = True
-            raise
-        finally:
-            pool.shutdown(wait=waits, cancel_futures=True)
-            for future in on_way:
-                if future.done() and not future.cancelled() and future.exception() is None:
-                    future.result().drop()
-        return copied.chunks
-
-    def _arriving(
-        self,
-        pool: ThreadPoolExecutor,
-        on_way: "dict[Future[_Arrived], Move]",
-        store: TargetStore,
-        there: Mapping[TargetsKey, StoredMentor],
-        should_stop: Callable[[], bool],
-    ) -> "Iterator[list[tuple[Move, _Arrived]]]":
-        """Fetches and checks all that is planned in threads, as many at once as may be.
-
-        Gives what came, so far in `on_way`, in lists of whatever has come meanwhile.
-        """
-        left = deque(self.planned)
-        most = self.num_bytes // PART_AT_ONCE
-        while left or on_way:
-            while left and len(on_way) < 2 * CONNECTIONS:  # fetched, or waiting to be committed
-                taken = sum(move.record.bytes for move in on_way.values())
-                if on_way and taken + left[0].record.bytes > most:
-                    break
-                move = left.popleft()
-                key = (move.stored.manifest.name, move.stored.kind.name)
-                on_way[pool.submit(self._take, store, there[key], move)] = move
-            done, _ = wait(on_way, timeout=0.2, return_when=FIRST_COMPLETED)
-            arrived = [(on_way[future], future.result()) for future in done]
-            for future in done:
-                del on_way[future]
-            if arrived:
-                yield arrived
-            if should_stop():
-                left.clear()
-
-    def _take(self, store: TargetStore, there: StoredMentor, move: Move) -> "_Arrived":
-        key = move.record.key
-        try:
-            chunk = read_payload_of(self.source, move.stored, key)
-            if self._check is not None:
-                reason = self._check(move.stored, key, chunk.payload)
-                if reason is not None:
-                    return _Arrived(refused=reason)
-            return _Arrived(prepared=prepare_copy(store, there, chunk))
-        except DamagedChunk as error:
-            return _Arrived(damage=str(error))
-
-    def _commit(self, arrived: "Sequence[tuple[Move, _Arrived]]", copied: "_Copied") -> None:
-        good = [(move, one.prepared) for move, one in arrived if one.prepared is not None]
-        committed = publish_chunks([prepared for _, prepared in good])
-        for (move, prepared), record in zip(good, committed, strict=True):
-            if record.sha256 != prepared.record.sha256:  # another writer was first
-                self._note_different(move.stored)
-        for move, one in arrived:
-            copied.note(move, one, self.source)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Arrived:
-    """A chunk that was checked and lies aside in the destination, or why none does."""
-
-    prepared: PreparedChunk | None = None
-    damage: str | None = None
-    refused: str | None = None
-
-    def drop(self) -> None:
-        if self.prepared is not None:
-            self.prepared.drop()
-
-
-class _Copied:
-    """What was copied so far."""
-
-    def __init__(self) -> None:
-        self.seen = self.seen_bytes = self.chunks = self.bytes = 0
-        self.damaged: list[Damage] = []
-        self.refused: list[Damage] = []
-
-    def note(self, move: Move, arrived: _Arrived, source: TargetStore) -> None:
-        record = move.record
-        self.seen += 1
-        self.seen_bytes += record.bytes
-        path = source.shown(move.stored.array.chunk(*record.key))
-        if arrived.damage is not None:
-            self.damaged.append(_damage(move.stored, record.key, path, arrived.damage))
-        elif arrived.refused is not None:
-            self.refused.append(_damage(move.stored, record.key, path, arrived.refused))
-        else:
-            self.chunks += 1
-            self.bytes += record.bytes
-
-
-def _damage(stored: StoredMentor, key: ChunkKey, path: str, reason: str) -> Damage:
-    return Damage(
-        mentor=stored.manifest.name,
-        kind=stored.kind.name,
-        view=key[0],
-        block=key[1],
-        path=path,
-        reason=reason,
-    )
+        mover = Mover(self.source, store, there, self._check)
+        mover.run(self.planned, moved, progress, should_stop)
+        return moved.chunks
 
 
 def merge_stores(

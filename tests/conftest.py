@@ -69,3 +69,9 @@ def writable_server(
     """A real server of each kind that takes files."""
     with start_server(request.param, tmp_path / "server", monkeypatch) as server:
         yield server
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of at most 32 samples: 100 lie in 4 blocks of 25."""
+    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 32)

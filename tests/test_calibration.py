@@ -27,10 +27,7 @@ CPU = torch.device("cpu")
 CHOICES = [*FITTED, AUTO]
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 samples in 4 blocks of 25."""
-    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 32)
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 def documents(root: Path) -> dict[str, bytes]:

@@ -23,10 +23,7 @@ NAMES = ["float32", "float16", "sqrt8", "sqrt8-zstd", "residual", "coarse", "aut
 ALL_KINDS: dict[str, Any] = {"features": True, "keep_logsumexp": True}
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 samples in 4 blocks."""
-    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 32)
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 @pytest.fixture

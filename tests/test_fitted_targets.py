@@ -18,11 +18,7 @@ from kdcache.store import TargetStore
 from kdcache.verification import verify
 from tests.plain_reader import PlainStore
 
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 samples in 4 blocks of 25."""
-    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 32)
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 @pytest.fixture

@@ -21,10 +21,7 @@ from tests.damaging import cut, flip, lose
 VIEWS = 2
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 samples in 4 blocks."""
-    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 32)
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 @pytest.fixture

@@ -24,10 +24,7 @@ from kdcache.store import commit_targets
 Stop = Callable[[], bool]
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 samples in 4 blocks."""
-    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 32)
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 def snapshot(root: Path) -> dict[str, bytes]:

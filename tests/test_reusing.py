@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,17 @@ from kdcache.share import Hub, push_store
 from kdcache.share.checkpoints import push_mentor
 from kdcache.store import TargetStore, commit_targets, open_store
 from tests.damaging import flip
+from tests.remote.serving import Handler, serving
 
 SAMPLES, BLOCKS, ROWS_A_BLOCK, VIEWS = 100, 4, 25, 3
 
 
+pytestmark = pytest.mark.usefixtures("small_blocks")
+
+
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 samples in 4 blocks."""
-    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 32)
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is in the environment."""
     monkeypatch.delenv("KDCACHE_HUB", raising=False)
 
 
@@ -397,7 +401,7 @@ def test_where_there_is_no_hub(
     assert "there is no hub at" in refused.output
     assert "--no-hub" in refused.output
     assert "KDCACHE_HUB" in refused.output
-    monkeypatch.setattr("kdcache.remote.patience.WAITS", ())
+    no_patience(monkeypatch)
     monkeypatch.setenv("KDCACHE_HUB", "http://127.0.0.1:9/hub")
     second.add_mentor("r8")
     arguments = plain_arguments(second, "r8", 1)
@@ -410,6 +414,42 @@ def test_where_there_is_no_hub(
     without = second.kdcache(*arguments, "--no-hub", "--push")
     assert without.exit_code == 2
     assert "--push needs a hub" in without.output
+
+
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdcache.remote.patience.WAITS", (0.01,) * 2)
+    monkeypatch.setenv("KDCACHE_PATIENCE", "0")
+
+
+def test_a_hub_that_dies_meanwhile(
+    first: Home, home: Callable[[str], Home], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was taken is kept; the same command goes on, with the hub or without it."""
+    no_patience(monkeypatch)
+    second, third = home("second"), home("third")
+    with serving(first.hub.parent) as server:
+        url = f"{server.url}/{first.hub.name}"
+        for one in (second, third):
+            one.add_mentor("r14")
+            one.add_mentor("r8")
+            server.fail("/chunks/", *[only_some] * 400)
+            died = one.kdcache(*plain_arguments(one), "--hub", url)
+            assert died.exit_code == 1, died.output
+            assert "--no-hub" in died.output
+            server.fail("/chunks/")
+        there = len([name for name in second.chunks() if "/commits/" in name])
+        assert 0 < there < 24
+        fine(second.kdcache(*plain_arguments(second), "--hub", url), f"took {24 - there} chunks")
+    fine(third.kdcache(*plain_arguments(third)), "ran r14, r8")
+    assert second.chunks() == third.chunks() == first.chunks()
+
+
+def only_some(handler: Handler) -> None:
+    """Of one view the chunks, of others nothing."""
+    if "/000000." in handler.path:
+        SimpleHTTPRequestHandler.do_GET(handler)
+    else:
+        handler.send_error(503)
 
 
 def test_a_mentor_that_is_nowhere(first: Home, home: Callable[[str], Home]) -> None:
@@ -446,3 +486,34 @@ def test_a_config_gives_these_options_too(first: Home, home: Callable[[str], Hom
     )
     output = second.kdcache("precompute", "--config", config)
     fine(output, "took 24 chunks", "nothing to compute", "nothing to push")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["float16", "residual"])
+def test_real_mentors(
+    home: Callable[[str], Home], real_data: Path, monkeypatch: pytest.MonkeyPatch, encoder: str
+) -> None:
+    """CIFAR-100 and trained mentors: one chunk forged, with targets of another view of the same."""
+    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 128)
+    first, second = home("first"), home("second")
+    options = (
+        *("precompute", "--mentors", "r20,r56", "--samples", 500, "--views", 2),
+        *("--device", "cpu", "--data-dir", real_data, "--batch-size", 128),
+    )
+    fine(first.kdcache(*options, "--store", first.store, "--encoder", encoder))
+    honest = first.chunks()
+    others = open_store(first.store).targets(0, open_store(first.store).index_N[:125], ["r56"])
+    forge(first, "r56", 1, 0, lambda targets: np.ascontiguousarray(others[:, 0]))
+    push_store(first.store, str(first.hub))
+    for name in ("r20", "r56"):
+        fine(first.kdcache("push-mentor", name, "--hub", first.hub))
+    monkeypatch.delenv("KDCACHE_DATA")  # where the checkpoints are
+    result = second.kdcache(*options, "--store", second.store, "--hub", first.hub)
+    fine(
+        result,
+        "checkpoint of r56 from",
+        "took 15 chunks",
+        f"1 chunk of r56 at {first.hub} is not what the mentor says: view 1, block 0, sample ",
+    )
+    assert ran_over(result) == 125
+    assert second.chunks() == honest

@@ -19,10 +19,7 @@ VIEWS = 3
 SHAPE = RunShape(batch=64)
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 samples in 4 blocks of 25."""
-    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 32)
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 @pytest.fixture(params=["float16", "float32", "sqrt8-zstd", "residual", "coarse"])

@@ -25,10 +25,7 @@ from kdcache.views import Recipe
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 samples in 4 blocks."""
-    monkeypatch.setattr("kdcache.store.layout.TARGET_BLOCK", 32)
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 @pytest.fixture

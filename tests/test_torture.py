@@ -182,7 +182,7 @@ def test_it_notices_what_is_believed_wrongly(
 def test_it_notices_what_is_computed_again(
     truth: Truth, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdcache.store.commits._intact_record", lambda *_: None)
+    monkeypatch.setattr("kdcache.store.committing._intact_record", lambda *_: None)
     monkeypatch.setattr("kdcache.store.stored_mentor.StoredMentor.damage", lambda *_: "doubted")
     tally = crash(truth, 1, folder, step=FEW)
     assert tally.lost

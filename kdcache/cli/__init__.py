@@ -5,6 +5,7 @@ Modules here import nothing heavy at the top: `kdcache --help` must not wait for
 
 import click
 
+from kdcache.cli.card import card
 from kdcache.cli.demo import demo
 from kdcache.cli.export import export
 from kdcache.cli.group import KdcacheGroup
@@ -38,6 +39,7 @@ for command in (
     merge,
     diff,
     prune,
+    card,
     train_student,
     train_mentor,
     evaluate,

@@ -18,6 +18,7 @@ _NO_CREDENTIALS = frozenset(
         "LocalTokenNotFoundError",  # huggingface_hub
     }
 )
+_MOST_TOLD = 300  # characters of a library's or server's own text
 _GIVE = (
     "Give credentials as its protocol has them: environment or ~/.aws for s3://, a key or "
     "~/.ssh/config for sftp://, .netrc for http://, `hf auth login` for hf://"
@@ -27,6 +28,7 @@ _GIVE = (
 def told(error: BaseException) -> str:
     """An exception in one line for the terminal."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text = text if len(text) <= _MOST_TOLD else f"{text[:_MOST_TOLD]} ..."
     return text if isinstance(error, OSError | StoreError) else f"{type(error).__name__}: {text}"
 
 
@@ -47,7 +49,7 @@ def lasting(what: str, error: Exception, *, writing: bool) -> KdcacheError | Non
             "with: ssh-keyscan HOST >> ~/.ssh/known_hosts; a key that has changed must be asked "
             "about first"
         )
-    if codes & _NO_BUCKET:
+    if codes & _NO_BUCKET or "ParamValidationError" in kinds:
         return StoreError(f"{what} cannot be {done}: there is no such bucket ({reason}). Check it")
     if numbers & _NO_SPACE or codes & _FULL_CODES:
         return NoSpace(

@@ -17,6 +17,8 @@ _FLAGS = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
+# A link to itself, a socket, a name that no file can have: no waiting makes a file of them.
+_NO_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG})
 
 
 class LocalFolder(Folder):
@@ -28,7 +30,12 @@ class LocalFolder(Folder):
         self._made = False
 
     def fetch(self, name: str, arriving: Arriving) -> None:
-        descriptor = os.open(self._inside(name), _FLAGS)
+        try:
+            descriptor = os.open(self._inside(name), _FLAGS)
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                raise FileNotFoundError(errno.ENOENT, "no file", name) from error
+            raise
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise FileNotFoundError(errno.ENOENT, "no file", name)

@@ -107,8 +107,10 @@ class SftpFolder(Folder):
     async def _failure(self, client: Any, folder: str, num_bytes: int, error: Exception) -> OSError:
         """Which of its reasons a failure to write has, as far as the server tells."""
         with suppress(Exception):
-            while not await client.isdir(folder) and folder not in ("", "/"):
+            while not await client.exists(folder) and folder not in ("", "/"):
                 folder = posixpath.dirname(folder)
+            if not await client.isdir(folder):
+                return NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
             disk = await client.statvfs(folder)
             if disk.flags & _RDONLY:
                 return OSError(errno.EROFS, os.strerror(errno.EROFS))

@@ -9,7 +9,7 @@ from typing import Any
 
 from kdcache.errors import Stopped
 
-_GRACE = 3.0  # seconds that what is on its way has left when the user interrupts
+_GRACE = 10.0  # seconds that what is on its way has left when the user interrupts
 _LOOK = 0.1
 
 _interrupted_at: float | None = None

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from itertools import chain
 from typing import Any
 
 from kdcache.card import store_card
@@ -255,11 +256,12 @@ class Hub:
             and (pushed := self._read_push(fingerprint, sha256)) is not None
         )
         try:
-            gathered = merge_gathered(read)
+            first = next(read, None)
+            if first is None:
+                return None
+            gathered = merge_gathered(chain([first], read))
         except TooMuch:
             raise too_much from None
-        if gathered is None:
-            return None
         pushes = sorted(files)
         document = {"hub": HUB_FORMAT, "pushes": pushes, **gathered.to_json(), SEAL: BLANK}
         content = seal(document)
@@ -291,7 +293,7 @@ class Hub:
         except DamagedTargets:
             return HubIndex()
 
-    def _pushes(self) -> dict[str, Files]:
+    def _pushes(self) -> Mapping[str, Files]:
         """Bytes of all pushes' documents there, by SHA-256, by fingerprint."""
         found: dict[str, dict[str, int]] = {}
         for name, size in self._files("pushes").items():

@@ -2,6 +2,7 @@
 
 from kdcache.store.hub_documents import HubIndex, ListedStore
 
+MOST_STORES, MOST_MENTORS = 1000, 20  # that are told, and of each store
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:+/% ,()")
 
 
@@ -10,12 +11,12 @@ def hub_card(index: HubIndex, url: str) -> str:
 
     Texts out of stores are of whoever pushed them: what could be markup is left out.
     """
-    rows = [_row(store) for _, store in sorted(index.stores.items())]
+    rows = [_row(store) for _, store in sorted(index.stores.items())[:MOST_STORES]]
     table = "\n".join(
         ["| store | dataset | views | mentors | MB |", "|---|---|---|---|---|", *rows]
     )
-    mentors = ", ".join(
-        f"{plain(str(entry['name']))} ({plain(str(entry['dataset']))})" for entry in index.mentors
+    mentors = _few(
+        [f"{_code(entry['name'])} ({_code(entry['dataset'])})" for entry in index.mentors]
     )
     return f"""---
 tags:
@@ -43,12 +44,22 @@ the licences of the dataset and of the mentors.
 
 def _row(store: ListedStore) -> str:
     logits = [one for one in store.targets if one.kind == "logits"]
-    mentors = ", ".join(f"{plain(one.mentor)} {plain(one.encoder)}" for one in logits)
+    mentors = _few([f"{_code(one.mentor)} {_code(one.encoder)}" for one in logits])
     return (
         f"| [{store.fingerprint[:16]}](stores/{store.fingerprint}/README.md) | "
-        f"{plain(store.dataset)} ({plain(store.split)}) | {store.views} | {mentors} | "
+        f"{_code(store.dataset)} ({_code(store.split)}) | {store.views} | {mentors} | "
         f"{store.bytes / 1e6:,.1f} |"
     )
+
+
+def _few(told: list[str]) -> str:
+    more = f" and {len(told) - MOST_MENTORS:,} more" if len(told) > MOST_MENTORS else ""
+    return ", ".join(told[:MOST_MENTORS]) + more
+
+
+def _code(text: str) -> str:
+    """A text that is shown as it is: not even an address in it becomes a link."""
+    return f"`{plain(text) or '-'}`"
 
 
 def plain(text: str) -> str:

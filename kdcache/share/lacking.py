@@ -48,7 +48,7 @@ def choose_chunks(
 
 def require_blocks(store: TargetStore, shown: GatheredStore | None, address: str) -> None:
     """Raises StoreMismatch for a store whose chunks cannot stand beside those that are shown."""
-    if shown is not None and shown.manifest.block != store.manifest.block:
+    if shown is not None and shown.arrays and shown.manifest.block != store.manifest.block:
         raise StoreMismatch(
             f"{address} is cut into blocks of {shown.manifest.block:,} samples, {store.address} "
             f"into blocks of {store.manifest.block:,}: their chunks cannot stand in one store. "

@@ -7,7 +7,7 @@ cut. Nothing is shown before all that this push states is there.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -200,16 +200,38 @@ class PushJob:
     ) -> None:
         """States what is there now, once all of it is: its bytes are asked for again."""
         self._put_lists()
+        lacking = {chunk.stored.identity for chunk in self.chunks}
+        sound = {
+            stored.identity: [
+                key for key in keys if (stored.manifest.name, stored.kind.name, *key) not in damaged
+            ]
+            for stored, keys in self._chosen
+        }
+        if not self._state(lacking, sound):
+            return
+        # Somebody may have lost the push that showed the others: then they are stated once more.
+        there = self._shown()
+        shown = {} if there is None else there.arrays
+        self._state(
+            {
+                identity
+                for identity, keys in sound.items()
+                if identity not in shown or not shown[identity].records.keys() >= set(keys)
+            },
+            sound,
+        )
+        self.hub.put_card(self.store.fingerprint)
+
+    def _state(self, identities: Collection[str], sound: Mapping[str, Sequence[ChunkKey]]) -> bool:
+        """Pushes the document of these arrays' chunks, which are there; whether there is any."""
         arrays = {}
-        for stored, keys in self._chosen:
-            name, kind = stored.manifest.name, stored.kind.name
-            sound = [key for key in keys if (name, kind, *key) not in damaged]
-            if any(chunk.stored is stored for chunk in self.chunks) and sound:
-                self._require_there(stored, sound)
-                arrays[stored.identity] = gather_array(stored, sound)
+        for stored, _ in self._chosen:
+            if stored.identity in identities and sound[stored.identity]:
+                self._require_there(stored, sound[stored.identity])
+                arrays[stored.identity] = gather_array(stored, sound[stored.identity])
         if arrays:
             self.hub.add_push(GatheredStore(manifest=self.store.manifest, arrays=arrays))
-            self.hub.put_card(self.store.fingerprint)
+        return bool(arrays)
 
     def _put_lists(self) -> None:
         there = sizes_at(self.hub.connection, "lists")

@@ -18,16 +18,17 @@ from kdcache.store.chunk_reading import (
 )
 from kdcache.store.chunks import ChunkReader, DamagedChunk, chunk_payload, most_payload
 from kdcache.store.commit_record import ChunkKey, CommitRecord
-from kdcache.store.commits import (
-    STRANGER,
-    PreparedChunk,
-    commit_chunk,
-    gather_commits,
-    publish_chunks,
-    write_commit_index,
-)
+from kdcache.store.commits import STRANGER, gather_commits, write_commit_index
+from kdcache.store.committing import PreparedChunk, commit_chunk, publish_chunks
 from kdcache.store.healing import healing_command, training_command, view_ranges
-from kdcache.store.layout import FORMAT, METADATA, ArrayLocation, block_size
+from kdcache.store.layout import (
+    CARD,
+    FORMAT,
+    METADATA,
+    ArrayLocation,
+    block_size,
+    require_inside,
+)
 from kdcache.store.manifest import (
     Manifest,
     MentorManifest,
@@ -61,6 +62,7 @@ from kdcache.store.verify import Damage, Verification, verify_store
 from kdcache.store.writers import explained, remove_leftovers, writing
 
 __all__ = [
+    "CARD",
     "FORMAT",
     "METADATA",
     "STRANGER",
@@ -125,6 +127,7 @@ __all__ = [
     "require_equal",
     "require_files",
     "require_finite",
+    "require_inside",
     "require_replay",
     "resident_bytes",
     "stated_encoder",

@@ -252,7 +252,7 @@ class TooMuch(Exception):
     """Pushes have more together than any reader takes."""
 
 
-def merge_gathered(stores: Iterable[GatheredStore]) -> GatheredStore | None:
+def merge_gathered(stores: Iterable[GatheredStore]) -> GatheredStore:
     """What several pushes of the same views have together; the same in whatever order they come.
 
     Where two have one chunk with other bytes (of the same targets, computed on two machines), that
@@ -260,7 +260,7 @@ def merge_gathered(stores: Iterable[GatheredStore]) -> GatheredStore | None:
     smaller hash stands. What is cut into other blocks than that one says is left out; one that is
     cut as this version cuts goes before any other, so that nobody hides it.
 
-    One at a time is taken of `stores`; None: it has none. Raises TooMuch.
+    One at a time is taken of `stores`, which has at least one. Raises TooMuch.
     """
     by_block: dict[int, GatheredStore] = {}
     for store in stores:
@@ -270,8 +270,6 @@ def merge_gathered(stores: Iterable[GatheredStore]) -> GatheredStore | None:
         arrays, records = sum(len(one.arrays) for one in found), sum(o.num_records for o in found)
         if arrays > MOST_ARRAYS or records > MOST_RECORDS:
             raise TooMuch
-    if not by_block:
-        return None
     merged = min(by_block.values(), key=_usual_block_first)
     return replace(merged, arrays=dict(sorted(merged.arrays.items())))
 

@@ -12,13 +12,21 @@ if TYPE_CHECKING:
     from kdcache.store.target_store import TargetStore
 
 
-def healing_command(store: "TargetStore", mentors: Iterable[str], kinds: Iterable[str] = ()) -> str:
+def healing_command(
+    store: "TargetStore",
+    mentors: Iterable[str],
+    kinds: Iterable[str] = (),
+    *,
+    place: str | None = None,
+    more: Sequence[str] = (),
+) -> str:
     """The `kdcache precompute` command line for these mentors of a store.
 
     `kinds`: names of kinds of targets that it is to add, to those that a mentor has. Mentors that
     were made in different ways need one command each way, joined by `&&`. A module:factory is
     not spelt out: who copies the command would run code that only a store names. A store at a
-    URL is healed where it lies.
+    URL is healed where it lies. `place`: what the store's folder is called, where not by its path;
+    `more`: further words of each line.
     """
     dataset = store.manifest.dataset
     ways: dict[tuple[str, ...], list[str]] = {}
@@ -28,21 +36,23 @@ def healing_command(store: "TargetStore", mentors: Iterable[str], kinds: Iterabl
         added = [k.option for k in KINDS.values() if k.option is not None and k.name in wanted]
         ways.setdefault((*_options(sound.get(name)), *added), []).append(_named(name))
     commands = []
-    root = str(store.root) if store.remote is None else "STORE"
+    root = place or (str(store.root) if store.remote is None else "STORE")
     for options, named in ways.items():
         words = ["kdcache", "precompute", "--store", root, "--mentors", ",".join(named)]
         words += ["--dataset", _named(dataset["name"]), "--split", dataset["split"]]
-        words += ["--samples", str(dataset["num_samples"]), *options]
+        words += ["--samples", str(dataset["num_samples"]), *options, *more]
         commands.append(shlex.join(words))
-    where = "" if store.remote is None else f"  # STORE: the folder behind {store.address}"
+    where = "" if store.remote is None or place else f"  # STORE: the folder behind {store.address}"
     return " && ".join(commands) + where
 
 
-def training_command(store: "TargetStore", mentors: Iterable[str] | None = None) -> str | None:
+def training_command(
+    store: "TargetStore", mentors: Iterable[str] | None = None, *, place: str | None = None
+) -> str | None:
     """The `kdcache train-student` command line for a store and these mentors (None: all of it).
 
     Of mentors that have no complete view in common those with the most are named; None where no
-    mentor has any.
+    mentor has any. `place`: as `healing_command` has it.
     """
     blocks = store.manifest.num_blocks
     complete = {m.manifest.name: set(m.complete_views(blocks)) for m in store.sound_mentors}
@@ -55,7 +65,7 @@ def training_command(store: "TargetStore", mentors: Iterable[str] | None = None)
             named.append(name)
     if not named:
         return None
-    words = ["kdcache", "train-student", "--store", store.address]
+    words = ["kdcache", "train-student", "--store", place or store.address]
     if set(named) != set(store.mentors):
         words += ["--mentors", ",".join(name for name in asked if name in named)]
     return shlex.join([*words, "--dataset", _named(store.manifest.dataset["name"])])

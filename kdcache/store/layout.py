@@ -9,6 +9,7 @@ STORE/mentors/<m>/<kind>/encoder.json        a fitted encoder again; calibration
 STORE/mentors/<m>/<kind>/c/<v>/<b>[/0..]     chunks, one a (view, block of samples)
 STORE/mentors/<m>/<kind>/commits/<v>.<b>.<crc>.json   what exists, and its checksums
 STORE/mentors/<m>/<kind>/commits.json        the commit records gathered; may lag, can be rebuilt
+STORE/README.md                              the card, for people; need not be there
 STORE/.lock, .writers                        locks: held for moments; held by every writer
 """
 
@@ -27,6 +28,7 @@ MOST_NAME = 200  # characters of a mentor's: it names a folder
 METADATA = "zarr.json"
 SPARE_ENCODER = "encoder.json"
 LISTS = ("index", "labels")
+CARD = "README.md"  # what the store is, for people; nothing depends on it
 MEMBERS = frozenset({METADATA, *LISTS, "mentors"})
 
 

@@ -10,7 +10,8 @@ from kdcache.store.array_documents import chunk_bytes
 from kdcache.store.chunk_reading import healed_record
 from kdcache.store.chunks import DamagedChunk, crc32c, load_payload, require_whole
 from kdcache.store.commit_record import ChunkKey, CommitRecord
-from kdcache.store.commits import STRANGER, PreparedChunk, prepare_chunk, publish_chunks
+from kdcache.store.commits import STRANGER
+from kdcache.store.committing import PreparedChunk, prepare_chunk, publish_chunks
 from kdcache.store.stored_mentor import StoredMentor
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from kdcache.store.array_documents import is_made, kinds_in, mentor_array, read_
 from kdcache.store.chunks import crc32c
 from kdcache.store.commits import store_lock
 from kdcache.store.layout import (
+    CARD,
     FORMAT,
     LISTS,
     MEMBERS,
@@ -211,7 +212,11 @@ def refuse_foreign(root: Path) -> None:
     names = (
         {name for name in os.listdir(root) if not name.startswith(".")} if root.is_dir() else {"-"}
     )
-    if names <= MEMBERS and (METADATA not in names or _mentions_us(root / METADATA)):
+    if (
+        names != {CARD}
+        and names <= MEMBERS | {CARD}
+        and (METADATA not in names or _mentions_us(root / METADATA))
+    ):
         return
     raise StoreError(
         f"{root} exists and is not a kdcache store; name a new or empty folder with --store"

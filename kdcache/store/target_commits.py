@@ -9,7 +9,7 @@ from kdcache.encode import LOGITS, TargetKind, as_source
 from kdcache.errors import RunFailed
 from kdcache.store.chunks import chunk_payload
 from kdcache.store.commit_record import ChunkKey, CommitRecord
-from kdcache.store.commits import commit_chunk
+from kdcache.store.committing import commit_chunk
 from kdcache.store.stored_mentor import StoredMentor
 
 

@@ -86,7 +86,9 @@ def verify_store(root: str | Path, progress: Progress = lambda done, total: None
     """
     if is_elsewhere(root):
         homes.mirrors().mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix="verify-", dir=homes.mirrors()) as fresh:
+        with TemporaryDirectory(
+            prefix="verify-", dir=homes.mirrors(), ignore_cleanup_errors=True
+        ) as fresh:
             store = open_store(root, mirrors=Path(fresh), most_mirrored=MOST_KEPT)
             assert store.remote is not None
             store.remote.fetch_all_documents()

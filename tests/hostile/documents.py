@@ -97,7 +97,7 @@ for _pattern, _at in ((GROUP, ("name",)), (GROUP, ("run_shape", "batch")), (ARRA
 
 
 # Whole documents.
-_TEXTS: dict[str, Callable[[bytes], bytes]] = {
+TEXTS: dict[str, Callable[[bytes], bytes]] = {
     "deep lists": lambda text: _with_entry(text, b"[" * 100_000 + b"]" * 100_000),
     "deep objects": lambda text: _with_entry(text, b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
     "deep, not closed": lambda text: text + b"[" * 100_000,
@@ -138,7 +138,7 @@ def _retext(pattern: str, change: Callable[[bytes], bytes], root: Path, outside:
 
 
 _DOCUMENTS = (ROOT, GROUP, ARRAY, RECORD, INDEX, "index/zarr.json", "mentors/zarr.json")
-for _pattern, (_name, _change) in product(_DOCUMENTS, _TEXTS.items()):
+for _pattern, (_name, _change) in product(_DOCUMENTS, TEXTS.items()):
     CASES[f"{_pattern}: {_name}"] = partial(_retext, _pattern, _change)
     if _pattern not in (ROOT, RECORD):
         THOROUGH.add(f"{_pattern}: {_name}")

@@ -23,7 +23,8 @@ from tests.hostile.forging import (
 CASES: dict[str, Make] = {}
 
 
-def _replace(path: Path) -> Path:
+def replaced(path: Path) -> Path:
+    """The path, with nothing there any more."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -37,7 +38,8 @@ def _socket(path: Path) -> None:
     try:
         os.chdir(path.parent)  # a socket's address is short
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(path.name)
+            listener.bind("s")
+        os.rename("s", path.name)  # it may be longer than an address
     finally:
         os.fchdir(here)
         os.close(here)
@@ -53,7 +55,7 @@ def _sparse(path: Path) -> None:
     os.truncate(path, 2**40)
 
 
-_OTHERS: dict[str, Callable[[Path, Path], object]] = {
+OTHERS: dict[str, Callable[[Path, Path], object]] = {
     "gone": lambda path, outside: None,
     "link to a secret": lambda path, outside: path.symlink_to(outside / "secret"),
     "link to a folder": lambda path, outside: path.symlink_to(outside / "folder"),
@@ -76,11 +78,11 @@ _PATHS = (
 
 
 def _put_other(pattern: str, make: Callable[[Path, Path], object], root: Path, out: Path) -> None:
-    path = _replace(path_of(root, pattern))
+    path = replaced(path_of(root, pattern))
     make(path, out)
 
 
-for _pattern, (_name, _make) in product(_PATHS, _OTHERS.items()):
+for _pattern, (_name, _make) in product(_PATHS, OTHERS.items()):
     if _pattern == "." and _name in ("link to a folder", "link to nothing"):
         continue  # the user named that link, so a new store is made where it leads
     CASES[f"{ascii(_pattern)[1:-1]} is: {_name}"] = partial(_put_other, _pattern, _make)

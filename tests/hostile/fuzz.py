@@ -1,5 +1,7 @@
 """Fuzzing: `python -m tests.hostile.fuzz [--minutes M] [--seed S] [--groups reading writing]`.
 
+Stores, or hubs with `--hubs`.
+
 One input is a string of bytes that chooses what is changed in the good store: values of sealed
 documents, keys, raw bytes, files. Its bytes come from a seeded generator; `tests.hostile.guided`
 takes them from atheris, guided by coverage. A fault ends the run with the input that shows it.
@@ -19,6 +21,8 @@ from typing import Any
 
 from tests.hostile.documents import JUNK
 from tests.hostile.forging import agree, read, resealed, write
+from tests.hostile.hub_forging import agree_hub
+from tests.hostile.hub_ways import HUB_GROUPS
 from tests.hostile.trial import GROUPS, Laboratory
 
 MOST_BYTES = 200  # of one input
@@ -46,8 +50,10 @@ class Choices:
         return self._at >= len(self._data)
 
 
-def mutate(choices: Choices, root: Path, outside: Path) -> None:
-    """Changes the store as the choices say."""
+def mutate(
+    choices: Choices, root: Path, outside: Path, make_agree: Callable[[Path], None] = agree
+) -> None:
+    """Changes the store, or hub, as the choices say."""
     for _ in range(1 + choices.below(3)):
         files = sorted(path for path in root.rglob("*") if path.is_file())
         documents = [path for path in files if path.suffix == ".json"]
@@ -74,7 +80,7 @@ def mutate(choices: Choices, root: Path, outside: Path) -> None:
         if choices.ended:
             break
     if choices.below(4):
-        agree(root)
+        make_agree(root)
 
 
 def _changed(value: Any, choices: Choices) -> Any:
@@ -138,7 +144,9 @@ def _changed_bytes(content: bytes, choices: Choices) -> bytes:
 
 def try_bytes(laboratory: Laboratory, data: bytes) -> list[str]:
     """The faults that one input shows."""
-    faults: list[str] = laboratory.try_store(partial(mutate, Choices(data)))["faults"]
+    make_agree = agree_hub if laboratory.hubs else agree
+    change = partial(mutate, Choices(data), make_agree=make_agree)
+    faults: list[str] = laboratory.try_store(change)["faults"]
     return faults
 
 
@@ -157,12 +165,14 @@ def main(guide: Guide | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--groups", nargs="+", default=["reading", "writing"], choices=GROUPS)
+    parser.add_argument("--hubs", action="store_true", help="Hubs instead of stores.")
     parser.add_argument("--keep-going", action="store_true", help="Print faults, and go on.")
     parser.add_argument("--replay", help="One input, in hexadecimal.")
     chosen = parser.parse_args()
-    ways = {name: way for group in chosen.groups for name, way in GROUPS[group].items()}
+    groups = HUB_GROUPS if chosen.hubs else GROUPS
+    ways = {name: way for group in chosen.groups for name, way in groups[group].items()}
     with tempfile.TemporaryDirectory() as folder:
-        laboratory = Laboratory(Path(folder) / "laboratory", ways)
+        laboratory = Laboratory(Path(folder) / "laboratory", ways, hubs=chosen.hubs)
 
         def one(data: bytes) -> None:
             faults = try_bytes(laboratory, data[:MOST_BYTES])

@@ -1,6 +1,6 @@
 """Properties of hypothesis over hostile stores, run in a watched process by `test_fuzzing`.
 
-`python -m tests.hostile.properties FOLDER EXAMPLES`
+`python -m tests.hostile.properties FOLDER EXAMPLES [hubs]`
 """
 
 import copy
@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from tests.hostile.documents import JUNK
 from tests.hostile.forging import agree, read, resealed, write
+from tests.hostile.hub_forging import agree_hub
+from tests.hostile.hub_ways import HUB_READING, HUB_WRITING
 from tests.hostile.trial import Laboratory
 from tests.hostile.ways import READING, WRITING
 
@@ -49,12 +51,13 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-def main(folder: str, examples: str) -> None:
+def main(folder: str, examples: str, what: str = "stores") -> None:
     """Ends with an exception, and hypothesis' smallest example, at the first fault."""
-    laboratory = Laboratory(Path(folder), READING | WRITING)
-    documents = sorted(
-        path.relative_to(laboratory.good.root) for path in laboratory.good.root.rglob("*.json")
-    )
+    hubs = what == "hubs"
+    ways = HUB_READING | HUB_WRITING if hubs else READING | WRITING
+    laboratory = Laboratory(Path(folder), ways, hubs=hubs)
+    template, make_agree = laboratory.template, agree_hub if hubs else agree
+    documents = sorted(path.relative_to(template) for path in template.rglob("*.json"))
     tried = 0
 
     def require_no_fault(make: Any) -> None:
@@ -67,7 +70,7 @@ def main(folder: str, examples: str) -> None:
     @given(data=st.data())
     def any_value_in_any_place(data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(documents))
-        document = read(laboratory.good.root / name)
+        document = read(template / name)
         at = data.draw(st.sampled_from(places(document)))
         action = data.draw(st.sampled_from(["put", "put", "put", "remove", "rename", "agree"]))
         value, key = copy.deepcopy(data.draw(VALUES)), data.draw(st.text())
@@ -84,7 +87,7 @@ def main(folder: str, examples: str) -> None:
                 holder[at[-1]] = value
             write(root / name, document)
             if action != "put":
-                agree(root)
+                make_agree(root)
 
         require_no_fault(make)
 
@@ -92,9 +95,9 @@ def main(folder: str, examples: str) -> None:
     @settings(QUIET, max_examples=int(examples))
     @given(data=st.data())
     def any_bytes_anywhere(data: st.DataObject) -> None:
-        files = sorted(path for path in laboratory.good.root.rglob("*") if path.is_file())
-        path = data.draw(st.sampled_from(files)).relative_to(laboratory.good.root)
-        content = (laboratory.good.root / path).read_bytes()
+        files = sorted(path for path in template.rglob("*") if path.is_file())
+        path = data.draw(st.sampled_from(files)).relative_to(template)
+        content = (template / path).read_bytes()
         start = data.draw(st.integers(0, len(content)))
         end = data.draw(st.integers(start, min(len(content), start + 40)))
         new = content[:start] + data.draw(st.binary(max_size=40)) + content[end:]
@@ -105,7 +108,7 @@ def main(folder: str, examples: str) -> None:
 
     any_value_in_any_place()
     any_bytes_anywhere()
-    print(f"tried {tried} stores")
+    print(f"tried {tried} {what}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ _CHANGES = {
     "os.mkdir": 1, "os.rmdir": 1, "os.remove": 1, "os.rename": 2, "os.link": 2, "os.symlink": 2,
     "os.truncate": 1, "os.chmod": 1, "os.chown": 1, "os.utime": 1, "shutil.rmtree": 1,
 }  # fmt: skip
+_FOLDERS = {"os.mkdir": 2, "os.rmdir": 1, "os.remove": 1, "os.rename": 2}  # where a dir_fd is told
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -92,8 +93,9 @@ class Watch:
         elif event == "open" and _is_write(arguments):
             self._require_inside(event, arguments[0], follow=True)
         elif event in _CHANGES:
-            for path in arguments[: _CHANGES[event]]:
-                self._require_inside(event, path, follow=False)
+            for number, path in enumerate(arguments[: _CHANGES[event]]):
+                folder = arguments[at + number] if (at := _FOLDERS.get(event)) else -1
+                self._require_inside(event, _below(folder, path), follow=False)
 
     def _require_library(self, file: str) -> None:
         if not file.startswith((sys.prefix, sys.base_prefix, "<frozen", "<string>")):
@@ -108,6 +110,13 @@ class Watch:
             real = os.path.join(os.path.realpath(os.path.dirname(text)), os.path.basename(text))
         if not any(real == folder or real.startswith(folder + os.sep) for folder in self._allowed):
             self.violations.append(f"{event} {real[:300]}")
+
+
+def _below(folder: int, path: Any) -> Any:
+    """A path as it is meant: `folder` is the descriptor that it is relative to, or -1."""
+    if folder == -1 or isinstance(path, int):
+        return path
+    return os.path.join(os.readlink(f"/proc/self/fd/{folder}"), os.fsdecode(path))
 
 
 def _is_write(arguments: tuple[Any, ...]) -> bool:

@@ -39,19 +39,23 @@ def refuse_factories() -> None:
     vars(kdcache.factories)["importlib"] = proxy
 
 
-def _library(way: Callable[[Path, Good, Path], object]) -> Way:
+def as_library(way: Callable[[Path, Good, Path], object]) -> Way:
+    """A call of the library: it ends in a result or one error."""
+
     def run(root: Path, good: Good, folder: Path) -> str:
         try:
             way(root, good, folder)
         except KdcacheError as error:
-            _require_plain(str(error))
+            require_plain_text(str(error))
             return f"{type(error).__name__}: {error}"
         return ""
 
     return run
 
 
-def _command(line: Callable[[Path, Good, Path], list[object]]) -> Way:
+def as_command(line: Callable[[Path, Good, Path], list[object]]) -> Way:
+    """A command line: it ends with exit code 0, 1 or 2, and no traceback."""
+
     def run(root: Path, good: Good, folder: Path) -> str:
         words = [str(word) for word in line(root, good, folder)]
         done = CliRunner().invoke(main, words)
@@ -60,7 +64,7 @@ def _command(line: Callable[[Path, Good, Path], list[object]]) -> Way:
         if done.exit_code not in (0, 1, 2):
             raise Wrong(f"exit code {done.exit_code}")
         for text in (done.stdout, done.stderr):
-            _require_plain(text)
+            require_plain_text(text)
         if done.exit_code and done.stderr.count("Error: ") + ("damaged" in done.stdout) < 1:
             raise Wrong(f"no message: {done.output[:300]!r}")
         return f"exit code {done.exit_code}: {done.output}" if done.exit_code else ""
@@ -68,7 +72,8 @@ def _command(line: Callable[[Path, Good, Path], list[object]]) -> Way:
     return run
 
 
-def _require_plain(text: str) -> None:
+def require_plain_text(text: str) -> None:
+    """Raises Wrong for what a terminal would obey, and for what is too long to be read."""
     if "Traceback" in text:
         raise Wrong(f"a traceback: {text[-300:]!r}")
     if len(text) > MOST_TEXT and not text.startswith("{"):  # --json lists all
@@ -113,7 +118,7 @@ def _verify(root: Path, good: Good, folder: Path) -> object:
     found = verify(root)
     json.dumps(found.to_json(), allow_nan=False)
     for skipped in found.not_checked:
-        _require_plain(skipped.replace("\n", ""))
+        require_plain_text(skipped.replace("\n", ""))
     return _require_sound(found.damaged)
 
 
@@ -192,39 +197,39 @@ def _student(root: Path, good: Good, folder: Path) -> list[object]:
 
 
 READING: dict[str, Way] = {
-    "open": _library(_open),
-    "lists": _library(_lists),
-    "targets": _library(_targets),
-    "verify_store": _library(_verify_store),
-    "verify": _library(_verify),
-    "inspect_store": _library(_inspect),
-    "stream": _library(_stream),
-    "kinds": _library(_kinds),
-    "stream of features": _library(_features),
-    "loader": _library(_loader),
-    "plan": _library(_plan),
-    "kdcache inspect": _command(lambda root, good, folder: ["inspect", root]),
-    "kdcache inspect --json": _command(lambda root, good, folder: ["inspect", root, "--json"]),
-    "kdcache verify": _command(lambda root, good, folder: ["verify", root]),
-    "kdcache verify --json": _command(lambda root, good, folder: ["verify", root, "--json"]),
+    "open": as_library(_open),
+    "lists": as_library(_lists),
+    "targets": as_library(_targets),
+    "verify_store": as_library(_verify_store),
+    "verify": as_library(_verify),
+    "inspect_store": as_library(_inspect),
+    "stream": as_library(_stream),
+    "kinds": as_library(_kinds),
+    "stream of features": as_library(_features),
+    "loader": as_library(_loader),
+    "plan": as_library(_plan),
+    "kdcache inspect": as_command(lambda root, good, folder: ["inspect", root]),
+    "kdcache inspect --json": as_command(lambda root, good, folder: ["inspect", root, "--json"]),
+    "kdcache verify": as_command(lambda root, good, folder: ["verify", root]),
+    "kdcache verify --json": as_command(lambda root, good, folder: ["verify", root, "--json"]),
 }
 USING: dict[str, Way] = {
-    "train_student": _library(_train),
-    "kdcache train-student": _command(_student),
-    "kdcache train-student --targets online": _command(
+    "train_student": as_library(_train),
+    "kdcache train-student": as_command(_student),
+    "kdcache train-student --targets online": as_command(
         lambda root, good, folder: [
             *("train-student", "--student", "r8", "--epochs", 1, "--out", folder / "run-3"),
             *("--targets", "online", "--mentors", "r8", "--batch-size", 20),
             *_mentor(root, good, folder),
         ]
     ),
-    "kdcache verify --recompute": _command(
+    "kdcache verify --recompute": as_command(
         lambda root, good, folder: [
             *("verify", root, "--recompute", 3, "--checkpoint", f"r8={good.checkpoint}"),
             *("--device", "cpu"),
         ]
     ),
-    "kdcache precompute --dry-run": _command(
+    "kdcache precompute --dry-run": as_command(
         lambda root, good, folder: [
             *("precompute", "--mentors", "r8", "--samples", 40, "--dry-run"),
             *_mentor(root, good, folder),
@@ -232,9 +237,9 @@ USING: dict[str, Way] = {
     ),
 }
 WRITING: dict[str, Way] = {  # last: these heal
-    "write_commit_index": _library(_index),
-    "precompute": _library(_precompute),
-    "kdcache precompute": _command(
+    "write_commit_index": as_library(_index),
+    "precompute": as_library(_precompute),
+    "kdcache precompute": as_command(
         lambda root, good, folder: [
             *("precompute", "--mentors", "r8", "--samples", 40, "--views", 2),
             *_mentor(root, good, folder),

@@ -213,7 +213,7 @@ def test_addresses_that_cannot_be_read_say_why() -> None:
 def test_a_protocol_that_is_not_installed_names_the_extra() -> None:
     if find_spec("s3fs") is not None:
         pytest.skip("s3fs is installed")
-    with pytest.raises(StoreError, match=r"s3fs.*pip install 'kdcache\[remote\]'"):
+    with pytest.raises(StoreError, match=r"s3fs.*pip install 'kdcache\[s3\]'"):
         kdcache.open_store("s3://bucket/store")
 
 

@@ -1,0 +1,193 @@
+"""Moving chunks between two stores that are there: in threads, each checked, committed together.
+
+source -> payload -> check -> written aside          in threads, `CONNECTIONS` at once
+                                  -> committed       here, whatever has come meanwhile at once
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+
+from kdcache.errors import KdcacheError
+from kdcache.filling import Progress
+from kdcache.remote import CONNECTIONS
+from kdcache.store import (
+    ChunkKey,
+    CommitRecord,
+    Damage,
+    DamagedChunk,
+    PreparedChunk,
+    StoredMentor,
+    TargetStore,
+    prepare_copy,
+    publish_chunks,
+    read_payload_of,
+)
+from kdcache.wanted import TargetsKey
+
+Check = Callable[[StoredMentor, ChunkKey, memoryview], str | None]
+PART_AT_ONCE = (
+    10  # what is on its way is at most a tenth of what is to be moved: a cut costs little
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """A chunk that is to be copied: whose (in the source), and as what it was committed there."""
+
+    stored: StoredMentor
+    record: CommitRecord
+
+    @property
+    def key(self) -> TargetsKey:
+        return self.stored.manifest.name, self.stored.kind.name
+
+    def damage(self, source: TargetStore, reason: str) -> Damage:
+        """What is told where this chunk is not what it should be."""
+        path = source.shown(self.stored.array.chunk(*self.record.key))
+        return chunk_damage(self.stored, self.record.key, path, reason)
+
+
+class Moved:
+    """What was moved so far.
+
+    `seen`: chunks that came, good or not, of `seen_bytes`; `chunks`, `bytes`: now committed.
+    `damaged`: what was not as committed, `refused`: by the check. `different`: chunks, by title, in
+    whose place another writer had committed other bytes meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.seen = self.seen_bytes = self.chunks = self.bytes = 0
+        self.damaged: list[Damage] = []
+        self.refused: list[Damage] = []
+        self.different: Counter[str] = Counter()
+
+
+class Mover:
+    """Moves chunks of `source` into `store`, whose targets of these mentors and kinds are `there`.
+
+    `check`: as `CopyJob` has it.
+    """
+
+    def __init__(
+        self,
+        source: TargetStore,
+        store: TargetStore,
+        there: Mapping[TargetsKey, StoredMentor],
+        check: Check | None,
+    ) -> None:
+        self._source, self._store, self._there, self._check = source, store, there, check
+        self._on_way: dict[Future[_Arrived], Move] = {}
+
+    def run(
+        self,
+        moves: Sequence[Move],
+        moved: Moved,
+        progress: Progress | None,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Moves these, and notes it in `moved`. Whatever ends it, what arrived is committed."""
+        total = sum(move.record.bytes for move in moves)
+        pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="kdcache-copy")
+        try:
+            for arrived in self._arriving(pool, moves, total // PART_AT_ONCE, should_stop):
+                self._commit(arrived, moved)
+                if progress is not None:
+                    progress(moved.seen_bytes, total)
+        except Exception:
+            pool.shutdown(cancel_futures=True)
+            with suppress(OSError, KdcacheError):  # another error is on its way
+                self._commit(self._take_done(), moved)
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # interrupted: the network may be slow
+            for _, one in self._take_done():
+                if one.prepared is not None:
+                    one.prepared.drop()
+
+    def _arriving(
+        self,
+        pool: ThreadPoolExecutor,
+        moves: Sequence[Move],
+        most: int,
+        should_stop: Callable[[], bool],
+    ) -> "Iterator[list[tuple[Move, _Arrived]]]":
+        """Has all of them fetched, `most` bytes at once, and gives whatever has come meanwhile."""
+        left = deque(moves)
+        while left or self._on_way:
+            while left and len(self._on_way) < 2 * CONNECTIONS:  # fetched, or to be committed
+                taken = sum(move.record.bytes for move in self._on_way.values())
+                if self._on_way and taken + left[0].record.bytes > most:
+                    break
+                move = left.popleft()
+                self._on_way[pool.submit(self._take, move)] = move
+            done, _ = wait(self._on_way, timeout=0.2, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()  # raises before any of them is taken
+            if done:
+                yield self._take_done()
+            if should_stop():
+                left.clear()
+
+    def _take_done(self) -> "list[tuple[Move, _Arrived]]":
+        """Takes those out that have come."""
+        done = [future for future in self._on_way if future.done()]
+        taken = [(self._on_way.pop(future), future) for future in done]
+        return [
+            (move, future.result())
+            for move, future in taken
+            if not future.cancelled() and future.exception() is None
+        ]
+
+    def _take(self, move: Move) -> "_Arrived":
+        """One chunk, in a thread of its own."""
+        key = move.record.key
+        try:
+            chunk = read_payload_of(self._source, move.stored, key)
+            if self._check is not None:
+                reason = self._check(move.stored, key, chunk.payload)
+                if reason is not None:
+                    return _Arrived(refused=reason)
+            prepared = prepare_copy(self._store, self._there[move.key], chunk)
+            return _Arrived(prepared=prepared)
+        except DamagedChunk as error:
+            return _Arrived(damage=str(error))
+
+    def _commit(self, arrived: "Sequence[tuple[Move, _Arrived]]", moved: Moved) -> None:
+        good = [(move, one.prepared) for move, one in arrived if one.prepared is not None]
+        committed = publish_chunks([prepared for _, prepared in good])
+        for (move, prepared), record in zip(good, committed, strict=True):
+            moved.chunks += 1
+            moved.bytes += prepared.record.bytes
+            if record.sha256 != prepared.record.sha256:  # another writer was first
+                moved.different[move.stored.title] += 1
+        for move, one in arrived:
+            moved.seen += 1
+            moved.seen_bytes += move.record.bytes
+            if one.damage is not None:
+                moved.damaged.append(move.damage(self._source, one.damage))
+            if one.refused is not None:
+                moved.refused.append(move.damage(self._source, one.refused))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Arrived:
+    """A chunk that was checked and lies aside in the destination, or why none does."""
+
+    prepared: PreparedChunk | None = None
+    damage: str | None = None
+    refused: str | None = None
+
+
+def chunk_damage(stored: StoredMentor, key: ChunkKey, path: str, reason: str) -> Damage:
+    """One chunk's damage."""
+    return Damage(
+        mentor=stored.manifest.name,
+        kind=stored.kind.name,
+        view=key[0],
+        block=key[1],
+        path=path,
+        reason=reason,
+    )
