@@ -50,7 +50,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands look again soon, for long."""
-    monkeypatch.setattr("kdcache.remote.patience.WAITS", (0.02, 0.05, 0.1))
+    monkeypatch.setattr("kdcache.remote.patience.WAITS", (0.02, 0.05, *[0.1] * 20))
     monkeypatch.setattr("kdcache.remote.patience.LONGEST_WAIT", 0.1)
 
 
@@ -214,7 +214,8 @@ def test_the_server_is_killed_twenty_times_in_one_transfer(
         push_store(store.root, str(proxied.folder))
         transfer = pull_into(pulled, proxied, store)
     cutter = Cutter(proxied, size_of(store))
-    moments = sorted(random.Random(0).uniform(0, 1) for _ in range(20))
+    order = random.Random(0)
+    moments = sorted(order.uniform(0, 1) for _ in range(20))
     assert not cutter.run_and_kill(transfer, moments, back_after=0.1)
     ratio = cutter.ratio
     print(f"{proxied.kind}: a {way} whose server was killed 20 times moved {ratio:.3f}")
