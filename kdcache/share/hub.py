@@ -1,67 +1,45 @@
-"""A hub: what it holds, and how what was pushed becomes visible, without a lock.
+"""A hub: what it holds, how it begins, and how a push becomes part of it.
 
-Each push leaves a document of its own, named by its content, and is then *gathered*: the stores'
-documents and the index are made from all pushes that can be listed, and again until what was
-written knows every one of them. Whoever writes last has therefore seen all; whoever is killed
-leaves a push that the next one gathers. Nothing here asks a clock.
+Each push leaves a document of its own, named by its content, and is then gathered (`gathering`).
 """
 
-import hashlib
-import json
 import os
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from itertools import chain
-from typing import Any
 
 from kdcache.card import store_card
-from kdcache.errors import (
-    DamagedTargets,
-    NoSpace,
-    RunFailed,
-    StoreError,
-    Unreachable,
-    UsageError,
-)
+from kdcache.errors import DamagedTargets, StoreError, UsageError
 from kdcache.remote import Connection, NotListed, NotThere, folder_of, is_url
-from kdcache.share.hub_card import hub_card
+from kdcache.share.gathering import (
+    Files,
+    Gathering,
+    content_sha256,
+    known_index,
+    list_pushes,
+    sealed_gathered,
+)
 from kdcache.store import TargetStore, open_store
 from kdcache.store.commits import MOST_INDEX_BYTES
 from kdcache.store.gathered import GatheredStore, TooMuch, merge_gathered
 from kdcache.store.hub_documents import (
     HubIndex,
-    ListedStore,
-    fetch_bytes,
     fetch_document,
     is_hub,
-    list_store,
-    listed_mentor,
     marker,
-    opened_document,
     read_index_document,
 )
 from kdcache.store.hub_layout import (
     CARD,
-    HUB_FORMAT,
     HUB_INDEX,
     HUB_MARKER,
     MENTORS,
     gathered_name,
-    parse_push,
     push_name,
     store_folder,
 )
-from kdcache.store.sealed import BLANK, SEAL, seal
 
-MOST_ROUNDS = 50  # of gathering, while others push at the same time
-MOST_FILES = 10_000  # in pushes/, and in mentors/
-MOST_GATHERED = 2**30  # bytes of push documents that are read for one store, and for all others
-MOST_ENTRY_BYTES = 2**22  # of a mentor's
 _OURS = frozenset(
     {HUB_MARKER, HUB_INDEX, CARD, MENTORS, "chunks", "lists", "pushes", "stores", "checkpoints"}
 )
-Files = Mapping[str, int]  # bytes, by name
 
 
 class Hub:
@@ -125,7 +103,7 @@ class Hub:
         damage = None
         try:
             if is_hub(self.connection):
-                self._pushes()
+                self.pushes()
                 return
         except DamagedTargets as error:
             damage = error
@@ -146,209 +124,60 @@ class Hub:
         self.connection.put(HUB_MARKER, marker())
 
     def add_push(self, pushed: GatheredStore) -> None:
-        """Adds what was pushed, and gathers. Its chunks and lists are there already."""
-        content = seal({"hub": HUB_FORMAT, **pushed.to_json(), SEAL: BLANK}, for_people=False)
-        if len(content) > MOST_INDEX_BYTES:
+        """Adds what was pushed, and gathers. Its chunks and lists are there already.
+
+        Raises UsageError for more than a reader takes of one store, before anything is added;
+        RunFailed where it is there and not shown.
+        """
+        fingerprint = pushed.manifest.fingerprint
+        shown = self.shown(fingerprint)
+        try:
+            together = merge_gathered([pushed] if shown is None else [shown, pushed])
+        except TooMuch:
+            together = None
+        content = sealed_gathered(pushed)
+        if together is None or len(sealed_gathered(together)) > MOST_INDEX_BYTES:
             raise UsageError(
-                f"the records of this push have {len(content):,} bytes, a hub takes "
-                f"{MOST_INDEX_BYTES:,}. Push fewer --views or --mentors at a time"
+                f"{self.store_address(fingerprint)} would have more records with this push than a "
+                f"reader takes of one store ({MOST_INDEX_BYTES:,} bytes of them). Push it to "
+                "another hub, or fewer --views or --mentors"
             )
-        name = push_name(pushed.manifest.fingerprint, _sha256(content))
-        self.connection.put(name, content)
-        self.gather(pushed.manifest.fingerprint)
+        self.connection.put(push_name(fingerprint, content_sha256(content)), content)
+        self.gather(fingerprint)
+
+    def gather(self, *fingerprints: str) -> None:
+        """Makes what is shown of these stores, and of all that the index does not know whole, and
+        the index (`Gathering`)."""
+        Gathering(self.connection, self.url).run(*fingerprints)
 
     def is_gathered(self, fingerprint: str) -> bool:
-        """Whether the index knows every push of these views; false after one that was cut."""
-        listed = self._known_index().stores.get(fingerprint)
-        known = set() if listed is None else set(listed.pushes)
-        return set(self._pushes().get(fingerprint, {})) == known
+        """Whether what is shown of these views, and the index, know every push of them; false after
+        one that was cut."""
+        there = frozenset(self.pushes().get(fingerprint, ()))
+        index = known_index(self.connection)
+        listed = index.stores.get(fingerprint)
+        shown = self.shown(fingerprint)
+        return there == (frozenset() if listed is None else frozenset(listed.pushes)) and (
+            there == (frozenset() if shown is None else shown.pushes)
+        )
+
+    def shown(self, fingerprint: str) -> GatheredStore | None:
+        """What is shown, as a push has to take it: nothing where its document is damaged, or no push
+        of these views is there any more. The next push makes it anew."""
+        try:
+            found = self.gathered(fingerprint)
+        except DamagedTargets:
+            return None
+        return found if found is None or self.pushes().get(fingerprint) else None
+
+    def pushes(self) -> Mapping[str, Files]:
+        """Bytes of all pushes' documents there, by SHA-256, by fingerprint."""
+        return list_pushes(self.connection)
 
     def put_card(self, fingerprint: str) -> None:
         """Writes the card of a store that is shown."""
         card = store_card(open_store(self.store_address(fingerprint)))
         self.connection.put(f"{store_folder(fingerprint)}/{CARD}", card.encode())
-
-    def gather(self, *fingerprints: str) -> None:
-        """Makes what is shown of these stores, and of all that the index does not know whole, and
-        the index, of all pushes and mentors there.
-
-        What was made once is made again in each round: somebody slower, who knew less, may have
-        replaced it. Raises RunFailed where others push without end.
-        """
-        made = set(fingerprints)
-        for _ in range(MOST_ROUNDS):
-            pushes, mentors = self._pushes(), self._mentor_names()
-            index = self._gather_once(pushes, mentors, made, frozenset(fingerprints))
-            self.connection.put(CARD, hub_card(index, self.url).encode())
-            if self._pushes() == pushes and self._mentor_names() == mentors:
-                return
-        raise RunFailed(
-            f"{self.url}: others pushed while this was gathered, {MOST_ROUNDS} times. What was "
-            "pushed is there; run the same command again to have it shown"
-        )
-
-    def _gather_once(
-        self,
-        pushes: Mapping[str, Files],
-        mentors: frozenset[str],
-        made: set[str],
-        asked: frozenset[str],
-    ) -> HubIndex:
-        """`made`: stores to make whatever the index says; those that are made are added.
-
-        What is wrong with another store than the `asked` ones is the matter of who pushes it.
-        """
-        known = self._known_index()
-        stores = {}
-        left = MOST_GATHERED
-        for fingerprint, files in sorted(pushes.items()):
-            listed = known.stores.get(fingerprint)
-            if fingerprint in asked:
-                listed = self._gather_store(fingerprint, files) or listed
-            elif listed is None or set(listed.pushes) != set(files) or fingerprint in made:
-                left -= sum(files.values())
-                made.add(fingerprint)
-                try:
-                    if left >= 0:
-                        listed = self._gather_store(fingerprint, files) or listed
-                except (Unreachable, NoSpace):
-                    raise
-                except (RunFailed, StoreError):
-                    pass
-            if listed is not None:
-                stores[fingerprint] = listed
-        entries = {entry["file"]: entry for entry in known.mentors}
-        index = HubIndex(
-            stores=stores,
-            mentors=tuple(
-                entry
-                for name in sorted(mentors)
-                if (entry := entries.get(name) or self._mentor_entry(name)) is not None
-            ),
-        )
-        content = seal({**index.to_json(), SEAL: BLANK}, for_people=False)
-        if len(content) > MOST_INDEX_BYTES:
-            index = _without_the_longest(index)
-            content = seal({**index.to_json(), SEAL: BLANK}, for_people=False)
-        self.connection.put(HUB_INDEX, content)
-        return index
-
-    def _gather_store(self, fingerprint: str, files: Files) -> ListedStore | None:
-        """Writes what these pushes have together; None where none of them can be read.
-
-        Memory: the largest of the pushes, and what they have together. Raises RunFailed for more
-        than any reader takes.
-        """
-        largest = max(files, key=lambda sha256: (files[sha256], sha256))
-        too_much = RunFailed(
-            f"{self.store_address(fingerprint)} cannot be shown anew: the documents of what was "
-            f"pushed have {sum(files.values()):,} bytes, and together more arrays or records than "
-            f"a reader takes of one store; the largest is {push_name(fingerprint, largest)}. "
-            "If that is not the team's, remove it and push again; else begin another hub for more "
-            "views or mentors"
-        )
-        if sum(size for size in files.values() if size <= MOST_INDEX_BYTES) > MOST_GATHERED:
-            raise too_much
-        read = (
-            pushed
-            for sha256 in sorted(files)
-            if files[sha256] <= MOST_INDEX_BYTES  # else no push wrote it
-            and (pushed := self._read_push(fingerprint, sha256)) is not None
-        )
-        try:
-            first = next(read, None)
-            if first is None:
-                return None
-            gathered = merge_gathered(chain([first], read))
-        except TooMuch:
-            raise too_much from None
-        pushes = sorted(files)
-        document = {"hub": HUB_FORMAT, "pushes": pushes, **gathered.to_json(), SEAL: BLANK}
-        content = seal(document, for_people=False)
-        if len(content) > MOST_INDEX_BYTES:
-            raise too_much
-        self.connection.put(gathered_name(fingerprint), content)
-        return list_store(gathered, tuple(pushes))
-
-    def _read_push(self, fingerprint: str, sha256: str) -> GatheredStore | None:
-        """A push's document; None for one that is not what its name says: its own writer, should
-        he come again, puts it right."""
-        name = push_name(fingerprint, sha256)
-        origin = f"{self.url}/{name}"
-        try:
-            content = fetch_bytes(self.connection, name, MOST_INDEX_BYTES)
-            if content is None or _sha256(content) != sha256:
-                return None
-            pushed = GatheredStore.from_json(opened_document(content, origin), origin)
-        except Unreachable:
-            raise
-        except StoreError:
-            return None
-        return pushed if pushed.manifest.fingerprint == fingerprint else None
-
-    def _known_index(self) -> HubIndex:
-        """The index as it is; an empty one where it is missing or damaged: it is made anew."""
-        try:
-            return read_index_document(self.connection) or HubIndex()
-        except DamagedTargets:
-            return HubIndex()
-
-    def _pushes(self) -> Mapping[str, Files]:
-        """Bytes of all pushes' documents there, by SHA-256, by fingerprint."""
-        found: dict[str, dict[str, int]] = {}
-        for name, size in self._files("pushes").items():
-            parsed = parse_push(name)
-            if parsed is not None:
-                found.setdefault(parsed[0], {})[parsed[1]] = size
-        return dict(found)
-
-    def _mentor_names(self) -> frozenset[str]:
-        return frozenset(
-            name
-            for name, size in self._files(MENTORS).items()
-            if _ENTRY.fullmatch(name) and size <= MOST_ENTRY_BYTES
-        )
-
-    def _mentor_entry(self, name: str) -> Mapping[str, Any] | None:
-        """What the index says of a mentor's checkpoint; None for an entry that is none."""
-        try:
-            document = fetch_document(self.connection, f"{MENTORS}/{name}")
-            return None if document is None else {"file": name, **listed_mentor(document)}
-        except Unreachable:
-            raise
-        except (StoreError, ValueError):
-            return None
-
-    def _files(self, folder: str) -> Files:
-        """The files in a folder, with their bytes. Raises RunFailed for more than are looked at."""
-        try:
-            files = self.connection.sizes(folder)
-        except NotListed as error:
-            raise StoreError(
-                f"{self.url}/{folder} cannot be listed ({error}), so it can be read, not pushed to"
-            ) from error
-        if len(files) > MOST_FILES:
-            raise RunFailed(
-                f"{self.url}/{folder} has {len(files):,} files; a hub has at most {MOST_FILES:,} "
-                "there, and nothing more can be pushed to it. Whoever looks after the hub can "
-                "remove what is not the team's; else begin another hub"
-            )
-        return files
-
-
-_ENTRY = re.compile(r"[A-Za-z0-9._+-]{1,300}\.json")
-
-
-def _without_the_longest(index: HubIndex) -> HubIndex:
-    """An index that can be read: stores are listed from the shortest description on, and those
-    that are left out can still be opened by their address."""
-    lengths = {name: len(json.dumps(asdict(store))) for name, store in index.stores.items()}
-    left, kept = MOST_INDEX_BYTES // 3, {}  # indented, a description has twice its length
-    for name in sorted(lengths, key=lambda name: (lengths[name], name)):
-        left -= lengths[name]
-        if left >= 0:
-            kept[name] = index.stores[name]
-    return replace(index, stores=kept)
 
 
 def default_hub(given: str | None) -> str:
@@ -357,7 +186,3 @@ def default_hub(given: str | None) -> str:
     if not place:
         raise UsageError("name a hub: a URL or a shared folder, as argument or in $KDCACHE_HUB")
     return place
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

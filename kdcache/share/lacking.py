@@ -6,8 +6,17 @@ from dataclasses import dataclass
 
 from kdcache.encode import KINDS, LOGITS
 from kdcache.errors import MissingTargets, StoreError, StoreMismatch
+from kdcache.moving import chunk_damage
 from kdcache.remote import Connection, NotListed
-from kdcache.store import ChunkKey, CommitRecord, StoredMentor, TargetStore, healing_command
+from kdcache.store import (
+    ChunkKey,
+    CommitRecord,
+    Damage,
+    StoredMentor,
+    TargetStore,
+    block_size,
+    healing_command,
+)
 from kdcache.store.chunks import CHECKSUM_BYTES
 from kdcache.store.gathered import GatheredStore
 from kdcache.store.hub_layout import chunk_file, chunk_folder
@@ -29,31 +38,47 @@ class ChunkToPush:
 
 def choose_chunks(
     store: TargetStore, mentors: Sequence[str] | None, views: set[int] | None
-) -> Chosen:
-    """Each kind of each mentor, with its chunks. Raises MissingTargets, DamagedTargets."""
-    chosen = []
+) -> tuple[Chosen, list[Damage]]:
+    """Each kind of each mentor with its committed chunks, and chunks that lost their record.
+
+    Raises MissingTargets, DamagedTargets.
+    """
+    chosen, damaged = [], []
     for name in dict.fromkeys(store.mentors if mentors is None else mentors):
         for kind in [kind for kind in KINDS if kind in store.kinds(name)] or [LOGITS.name]:
             stored = store.mentor(name, kind)
             keys = sorted(key for key in stored.commits if views is None or key[0] in views)
             if keys:
                 chosen.append((stored, keys))
+            for wrong in stored.broken:
+                if views is None or wrong.key[0] in views:
+                    path = store.shown(wrong.path)
+                    damaged.append(chunk_damage(stored, wrong.key, path, wrong.reason))
     if not chosen:
         raise MissingTargets(
             f"{store.address} has nothing of that to push yet. Compute it with: "
             f"{healing_command(store, mentors or store.mentors)}"
         )
-    return chosen
+    return chosen, damaged
 
 
-def require_blocks(store: TargetStore, shown: GatheredStore | None, address: str) -> None:
-    """Raises StoreMismatch for a store whose chunks cannot stand beside those that are shown."""
-    if shown is not None and shown.arrays and shown.manifest.block != store.manifest.block:
-        raise StoreMismatch(
-            f"{address} is cut into blocks of {shown.manifest.block:,} samples, {store.address} "
-            f"into blocks of {store.manifest.block:,}: their chunks cannot stand in one store. "
-            "Push it to another hub"
-        )
+def beside_blocks(
+    store: TargetStore, shown: GatheredStore | None, address: str
+) -> GatheredStore | None:
+    """What is shown, as far as a store's chunks can stand beside it.
+
+    What is cut as this version cuts is shown before all else. Raises StoreMismatch for a store that
+    is cut otherwise than what is shown.
+    """
+    if shown is None or shown.manifest.block == store.manifest.block:
+        return shown
+    if store.manifest.block == block_size(store.manifest.num_samples):
+        return None
+    raise StoreMismatch(
+        f"{address} is cut into blocks of {shown.manifest.block:,} samples, {store.address} "
+        f"into blocks of {store.manifest.block:,}: their chunks cannot stand in one store. "
+        "Push it to another hub"
+    )
 
 
 def not_shown(

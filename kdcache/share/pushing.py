@@ -7,22 +7,23 @@ cut. Nothing is shown before all that this push states is there.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcache.errors import DamagedTargets, StoreError
+from kdcache.errors import DamagedTargets, RunFailed, StoreError
+from kdcache.moving import chunk_damage
 from kdcache.remote import moved_at_once
 from kdcache.share.hub import Hub
 from kdcache.share.lacking import (
     ChunkToPush,
+    beside_blocks,
     choose_chunks,
     not_different,
     not_shown,
     not_there,
     other_variants,
-    require_blocks,
     sizes_at,
 )
 from kdcache.store import (
@@ -78,7 +79,7 @@ class PushJob:
     Attributes: `address`, where the store is then; `chunks` that the hub does not show; `planned`,
     those of them that it does not have; `num_bytes`: of these; `shown`: how many it shows already;
     `different`: chunks, by title, that it shows with other bytes (of the same targets, computed on
-    another machine): its own stay; `beside`: mentors that it has of the same name and another
+    another machine): its own stay; `damaged`: of the store, known before any chunk is read; `beside`: mentors that it has of the same name and another
     checkpoint, run shape or encoder: both are kept.
 
     Raises MissingTargets, UsageError; StoreMismatch for a store that is cut into other blocks than
@@ -99,9 +100,10 @@ class PushJob:
         self.hub.connection.require_writable()
         self.address = self.hub.store_address(self.store.fingerprint)
         asked = asked_views(views)
-        self._chosen = choose_chunks(self.store, mentors, None if asked is None else set(asked))
-        shown = self._shown()
-        require_blocks(self.store, shown, self.address)
+        self._chosen, self.damaged = choose_chunks(
+            self.store, mentors, None if asked is None else set(asked)
+        )
+        shown = beside_blocks(self.store, self.hub.shown(self.store.fingerprint), self.address)
         self.chunks, self.different = not_shown(self._chosen, shown)
         self.shown = sum(len(keys) for _, keys in self._chosen) - len(self.chunks)
         self.planned = (
@@ -111,13 +113,7 @@ class PushJob:
         )
         self.num_bytes = sum(chunk.file_bytes for chunk in self.planned)
         self.beside = other_variants(self._chosen, shown)
-
-    def _shown(self) -> GatheredStore | None:
-        """What the hub shows; nothing where it is damaged: this push makes it anew."""
-        try:
-            return self.hub.gathered(self.store.fingerprint)
-        except DamagedTargets:
-            return None
+        self._overwrite = overwrite
 
     def run(
         self, *, progress: Progress | None = None, should_stop: Callable[[], bool] | None = None
@@ -128,7 +124,7 @@ class PushJob:
         StoreError; what was moved is found by the next push.
         """
         started = time.perf_counter()
-        damaged: list[Damage] = []
+        lost: list[Damage] = []
         moved, done = 0, 0
         if self.planned or self.chunks:
             self.hub.begin()
@@ -137,15 +133,13 @@ class PushJob:
             if reason is None:
                 moved += 1
             else:
-                damaged.append(_damage(self.store, chunk, reason))
+                lost.append(_damage(self.store, chunk, reason))
             if progress is not None:
                 progress(done, self.num_bytes)
-        stopped = moved + len(damaged) < len(self.planned)
-        if self.chunks and not stopped:
-            self._show({(d.mentor, d.kind, d.view, d.block) for d in damaged})
-        elif not self.chunks and not self.hub.is_gathered(self.store.fingerprint):
-            self.hub.gather(self.store.fingerprint)
-            self.hub.put_card(self.store.fingerprint)
+        stopped = moved + len(lost) < len(self.planned)
+        if not stopped:
+            self._show({(d.mentor, d.kind, d.view, d.block) for d in lost})
+        damaged = [*self.damaged, *lost]
         names = dict.fromkeys(damage.mentor for damage in damaged if damage.mentor is not None)
         return PushResult(
             address=self.address,
@@ -196,45 +190,49 @@ class PushJob:
         return b"".join((payload, chunk.record.checksum.to_bytes(CHECKSUM_BYTES, "little")))
 
     def _show(
-        self, damaged: Collection[tuple[str | None, str | None, int | None, int | None]]
+        self, lost: Collection[tuple[str | None, str | None, int | None, int | None]]
     ) -> None:
         """States what is there now, once all of it is: its bytes are asked for again."""
+        fingerprint = self.store.fingerprint
         self._put_lists()
-        lacking = {chunk.stored.identity for chunk in self.chunks}
-        sound = {
-            stored.identity: [
-                key for key in keys if (stored.manifest.name, stored.kind.name, *key) not in damaged
-            ]
-            for stored, keys in self._chosen
-        }
-        if not self._state(lacking, sound):
+        sound = [
+            chunk
+            for chunk in self.chunks
+            if (chunk.stored.manifest.name, chunk.stored.kind.name, *chunk.record.key) not in lost
+        ]
+        if sound:
+            self._state(sound)
+        elif self.hub.is_gathered(fingerprint):
             return
+        else:
+            self.hub.gather(fingerprint)
         # Somebody may have lost the push that showed the others: then they are stated once more.
-        there = self._shown()
-        shown = {} if there is None else there.arrays
-        self._state(
-            {
-                identity
-                for identity, keys in sound.items()
-                if identity not in shown or not shown[identity].records.keys() >= set(keys)
-            },
-            sound,
-        )
-        self.hub.put_card(self.store.fingerprint)
+        shown = self.hub.shown(fingerprint)
+        hidden, _ = not_shown(self._chosen, shown)
+        there = not_there(hidden, self.hub.connection)
+        if again := [chunk for chunk in hidden if chunk not in there]:
+            self._state(again)
+            shown = self.hub.shown(fingerprint)
+        if not_shown([(chunk.stored, [chunk.record.key]) for chunk in sound], shown)[0]:
+            raise RunFailed(
+                f"{self.address} does not show what was pushed: somebody pushed the same views cut "
+                "into other blocks at the same time. Run the same command again"
+            )
+        self.hub.put_card(fingerprint)
 
-    def _state(self, identities: Collection[str], sound: Mapping[str, Sequence[ChunkKey]]) -> bool:
-        """Pushes the document of these arrays' chunks, which are there; whether there is any."""
+    def _state(self, chunks: Sequence[ChunkToPush]) -> None:
+        """Pushes the document of these chunks, which are there."""
         arrays = {}
         for stored, _ in self._chosen:
-            if stored.identity in identities and sound[stored.identity]:
-                self._require_there(stored, sound[stored.identity])
-                arrays[stored.identity] = gather_array(stored, sound[stored.identity])
-        if arrays:
-            self.hub.add_push(GatheredStore(manifest=self.store.manifest, arrays=arrays))
-        return bool(arrays)
+            keys = [chunk.record.key for chunk in chunks if chunk.stored is stored]
+            if keys:
+                self._require_there(stored, keys)
+                arrays[stored.identity] = gather_array(stored, keys)
+        self.hub.add_push(GatheredStore(manifest=self.store.manifest, arrays=arrays))
 
     def _put_lists(self) -> None:
-        there = sizes_at(self.hub.connection, "lists")
+        """Puts the lists of samples there, where they are not."""
+        there = {} if self._overwrite else sizes_at(self.hub.connection, "lists")
         for name in LISTS:
             sha256 = self.store.manifest.dataset[f"{name}_sha256"]
             values_N = self.store.index_N if name == "index" else self.store.labels_N
@@ -282,11 +280,5 @@ def push_store(
 
 
 def _damage(store: TargetStore, chunk: ChunkToPush, reason: str) -> Damage:
-    return Damage(
-        mentor=chunk.stored.manifest.name,
-        kind=chunk.stored.kind.name,
-        view=chunk.record.view,
-        block=chunk.record.block,
-        path=store.shown(chunk.stored.array.chunk(*chunk.record.key)),
-        reason=reason,
-    )
+    path = store.shown(chunk.stored.array.chunk(*chunk.record.key))
+    return chunk_damage(chunk.stored, chunk.record.key, path, reason)

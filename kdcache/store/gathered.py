@@ -113,10 +113,14 @@ class GatheredArray:
 
 @dataclass(frozen=True, kw_only=True)
 class GatheredStore:
-    """What several pushes, or one, have of the same views. `arrays`: by identity, ascending."""
+    """What several pushes, or one, have of the same views.
+
+    `arrays`: by identity, ascending. `pushes`: the SHA-256 of those that its document gathers.
+    """
 
     manifest: Manifest
     arrays: Mapping[str, GatheredArray]
+    pushes: frozenset[str] = frozenset()
 
     @property
     def num_bytes(self) -> int:
@@ -150,13 +154,16 @@ class GatheredStore:
                 if array.identity in arrays:
                     raise ValueError(f"mentor {array.name[:40]!r} is there twice")
                 arrays[array.identity] = array
+            pushes = frozenset(value.get("pushes", ()))
+            if not all(map(is_sha256, pushes)):
+                raise ValueError("the name of a push is no SHA-256")
         except (TypeError, KeyError, ValueError, AttributeError, StoreError) as error:
             if isinstance(error, StoreError) and _is_of_later_format(value):
                 raise
             raise DamagedTargets(
                 f"{origin} describes no store: {error}. No writer wrote it"
             ) from error
-        return cls(manifest=manifest, arrays=arrays)
+        return cls(manifest=manifest, arrays=arrays, pushes=pushes)
 
     def variants(self) -> dict[str, list[GatheredArray]]:
         """The logits of each mentor's name; of several, those with the most chunks come first."""
@@ -190,7 +197,9 @@ class GatheredStore:
         several.
         """
         variants = self.variants()
-        chosen = {name: arrays[0] for name, arrays in variants.items()}
+        chosen: dict[str, GatheredArray] = {}  # by folder: two names may have one
+        for first in sorted((arrays[0] for arrays in variants.values()), key=_fullest_first):
+            chosen.setdefault(member_name(first.name), first)
         for begins in identities:
             meant = [a for arrays in variants.values() for a in arrays if _begins(a, begins)]
             if len(meant) != 1:
@@ -201,7 +210,7 @@ class GatheredStore:
                     f"{begins!r} names {len(meant)} of the mentors' variants there; there are "
                     f"{there or 'none'}"
                 )
-            chosen[meant[0].name] = meant[0]
+            chosen[member_name(meant[0].name)] = meant[0]
         arrays = [array for one in chosen.values() for array in (one, *self.beside(one))]
         return replace(self, arrays={array.identity: array for array in sorted(arrays, key=_key)})
 

@@ -12,7 +12,7 @@ import pytest
 
 from kdcache.errors import DamagedTargets, RunFailed, StoreError
 from kdcache.share import Hub, PushJob
-from kdcache.share.hub import MOST_FILES
+from kdcache.share.gathering import MOST_FILES
 from kdcache.store import open_store
 from kdcache.store.gathered import GatheredStore, gather_array, merge_gathered
 from kdcache.store.sealed import read_sealed
