@@ -30,7 +30,7 @@ from kdcache.store import (
 MARKER = "<!-- written by `kdcache card`, which may write it anew -->"
 PLACE = "STORE"  # what commands call the folder: the author's own path is nobody's business
 MOST_ROWS = 100  # mentors in the table
-_MOST_CARD = 2**20  # bytes of a README.md that is looked at
+MOST_CARD = 2**20  # bytes of a README.md that is looked at
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
 _TITLES = (
     "mentor",
@@ -90,12 +90,34 @@ def write_card(
     return path
 
 
-def _is_ours(path: Path) -> bool:
+def licence_of(store: TargetStore) -> str | None:
+    """The licence that a local store's card states; None where there is none of ours."""
+    return stated_licence(_content(store.root / CARD)) if store.remote is None else None
+
+
+def stated_licence(card: bytes) -> str | None:
+    """The licence in the head of a card that kdcache wrote; None for another card, or without."""
+    if MARKER.encode() not in card:
+        return None
+    head = card.partition(MARKER.encode())[0].decode(errors="replace")
+    stated = dict(re.findall(r'^(license|license_name): ("[^\n]*")$', head, re.MULTILINE))
     try:
-        content = untrusted.read_bytes(path, most_bytes=_MOST_CARD, follow_links=False)
+        found = [json.loads(stated[key]) for key in ("license_name", "license") if key in stated]
+        _licence_fields(found[0])
+    except (IndexError, ValueError, UsageError):
+        return None
+    return None if found[0] == "unknown" else str(found[0])
+
+
+def _is_ours(path: Path) -> bool:
+    return MARKER.encode() in _content(path)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return untrusted.read_bytes(path, most_bytes=MOST_CARD, follow_links=False)
     except (OSError, ValueError):
-        return False
-    return MARKER.encode() in content
+        return b""
 
 
 def _front_matter(found: dict[str, Any], licence: str | None) -> str:

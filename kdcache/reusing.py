@@ -61,7 +61,7 @@ class ReuseJob:
     """One precompute beside a hub: made, looked at, then `take`, `run`, and maybe `push`.
 
     `mentors`: names; a mentor without checkpoint here is taken from the hub. `hub`: a hub, its URL
-    or folder. `may_begin`: whether there may be no hub yet, as where something is to be pushed.
+    or folder. `may_begin`: whether there may be no hub yet.
     `scratch`: a folder for what has to come from the hub before anything is taken; None: the mentor
     library, and the user's mirrors. The other options are `PrecomputeJob`'s; run shape and encoder
     of mentors that are new here, where neither is given, are the hub's.
@@ -98,11 +98,11 @@ class ReuseJob:
         chosen = choose_views(images, store, recipe, view_seed)
         self.pulled: list[Moved] = []
         self.notes: list[str] = []
-        if may_begin:
-            self.hub.connection.require_writable()
         with _or_without():
             self._found = self.hub.gathered(chosen.manifest.fingerprint)
-            if self._found is None and not may_begin:
+            if self._found is None and may_begin:
+                self.notes += [] if self.hub.exists() else [f"{self.hub.url} is no hub yet"]
+            elif self._found is None:
                 self.hub.index()
             loaded = self._load(images, mentors, checkpoints or {}, scratch)
         adopted = Adopted(precision=precision, batch_size=batch_size)

@@ -29,6 +29,11 @@ MOST_LINES = 50  # of a store: whoever may push can make as many as he likes
 @click.option(
     "--overwrite", is_flag=True, help="Move what is there too: a file damaged there is whole again."
 )
+@click.option(
+    "--licence",
+    metavar="TEXT",
+    help="For the card there, such as cc-by-4.0.  [default: as the store's own card says]",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be moved, and stop.")
 @config_option
 def push(store: str, hub: str | None, **options: Any) -> None:
@@ -41,6 +46,7 @@ def push(store: str, hub: str | None, **options: Any) -> None:
     with stop_on_signals() as stop:
         from kdcache.errors import Stopped
         from kdcache.share import PushJob, default_hub
+        from kdcache.store import view_ranges
 
         dry_run = options.pop("dry_run")
         job = PushJob(store, default_hub(hub), **options)
@@ -70,14 +76,20 @@ def push(store: str, hub: str | None, **options: Any) -> None:
                 f"moved {readable_bytes(result.num_bytes)} in {readable_seconds(result.seconds)}, "
                 f"{readable_bytes(round(result.num_bytes / result.seconds))} a second"
             )
+        for title, views in job.lacking.items():
+            tell(f"not complete here: mentor {title}, view {view_ranges(views[:99])}")
         tell(
-            f"{job.store.address} is at the hub. Others get it with:\n"
-            f"  kdcache pull {address}\nor train from it there:\n"
-            f"  kdcache train-student --store {address}"
+            f"{_pushed(options)}{job.store.address} is at the hub. Others get it with:\n"
+            f"  kdcache pull {result.short_address}\nor train from it there:\n"
+            f"  kdcache train-student --store {result.short_address}"
         )
         if result.damaged:
             tell(f"compute what is damaged again with, then push again:\n  {result.healing}")
             raise click.exceptions.Exit(1)
+
+
+def _pushed(options: dict[str, Any]) -> str:
+    return "what was asked for of " if options["mentors"] or options["views"] is not None else ""
 
 
 @click.command(name="list")

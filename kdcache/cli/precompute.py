@@ -113,7 +113,12 @@ def _make_job(options: dict[str, Any]) -> Any:
 
 def _make_reuse_job(options: dict[str, Any], hub: str) -> Any:
     from kdcache.reusing import ReuseJob
+    from kdcache.share import Hub
 
+    place = Hub(hub)
+    if options["push"]:
+        place.connection.require_writable()
+        place.is_begun()  # or can be: said now, not after hours
     dataset, names, checkpoints = _inputs(options)
     with ExitStack() as stack:
         scratch = None
@@ -122,9 +127,9 @@ def _make_reuse_job(options: dict[str, Any], hub: str) -> Any:
         return ReuseJob(
             dataset,
             names,
-            hub,
+            place,
             checkpoints=checkpoints,
-            may_begin=options["push"],
+            may_begin=options["push"] or options["hub"] is None,  # $KDCACHE_HUB may be new
             scratch=scratch,
             **_job_options(options),
         )

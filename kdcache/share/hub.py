@@ -5,8 +5,9 @@ Each push leaves a document of its own, named by its content, and is then gather
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 
-from kdcache.card import store_card
+from kdcache.card import MOST_CARD, stated_licence, store_card
 from kdcache.errors import DamagedTargets, StoreError, UsageError
 from kdcache.remote import Connection, NotListed, NotThere, folder_of, is_url
 from kdcache.share.gathering import (
@@ -17,11 +18,12 @@ from kdcache.share.gathering import (
     list_pushes,
     sealed_gathered,
 )
-from kdcache.store import TargetStore, open_store
+from kdcache.store import open_store
 from kdcache.store.commits import MOST_INDEX_BYTES
 from kdcache.store.gathered import GatheredStore, TooMuch, merge_gathered
 from kdcache.store.hub_documents import (
     HubIndex,
+    fetch_bytes,
     fetch_document,
     is_hub,
     marker,
@@ -72,11 +74,9 @@ class Hub:
             )
         return index
 
-    def open(self, fingerprint: str) -> TargetStore | None:
-        """The store of these views; None where the hub has none, or is none yet."""
-        if fetch_document(self.connection, gathered_name(fingerprint)) is None:
-            return None
-        return open_store(self.store_address(fingerprint))
+    def exists(self) -> bool:
+        """Whether anything was ever shown there: one request."""
+        return read_index_document(self.connection) is not None
 
     def gathered(self, fingerprint: str) -> GatheredStore | None:
         """What the hub shows of these views; None where that is nothing. One request.
@@ -95,24 +95,32 @@ class Hub:
         return found
 
     def begin(self) -> None:
-        """Makes the hub, where there is none, or its marker was lost or damaged.
+        """Makes the hub, where there is none, or its marker was lost or damaged. Errors as
+        `is_begun`'s."""
+        if not self.is_begun():
+            self.connection.put(HUB_MARKER, marker())
 
-        Raises StoreError for a folder of something else, RunFailed for a hub that somebody filled
-        with more than is gathered.
+    def is_begun(self) -> bool:
+        """Whether there is a hub; else one can be begun there.
+
+        Raises StoreError for a place of something else, and for a hub of another format; RunFailed
+        for a hub that somebody filled with more than is gathered.
         """
         damage = None
         try:
             if is_hub(self.connection):
                 self.pushes()
-                return
+                return True
         except DamagedTargets as error:
             damage = error
+        if not is_url(self.url) and folder_of(self.url).is_file():
+            raise StoreError(f"{self.url} is a file. Name a new or empty folder, or a URL")
         try:
             names = {name for name in self.connection.names("") if not name.startswith(".")}
         except (NotThere, NotListed):
             names = set()
-        if HUB_MARKER in names and damage is None and is_hub(self.connection):
-            return  # somebody was first, since we asked
+        if HUB_MARKER in names and damage is None:
+            return is_hub(self.connection)  # somebody was first, since we asked
         is_a_hubs = "pushes" in names and names <= _OURS
         if damage is not None and not is_a_hubs:
             raise damage
@@ -121,7 +129,7 @@ class Hub:
                 f"{self.url} holds something else than a hub ({', '.join(sorted(names)[:5])}). "
                 f"Name a new or empty folder, such as {self.url}/kdcache"
             )
-        self.connection.put(HUB_MARKER, marker())
+        return False
 
     def add_push(self, pushed: GatheredStore) -> None:
         """Adds what was pushed, and gathers. Its chunks and lists are there already.
@@ -139,8 +147,9 @@ class Hub:
         if together is None or len(sealed_gathered(together)) > MOST_INDEX_BYTES:
             raise UsageError(
                 f"{self.store_address(fingerprint)} would have more records with this push than a "
-                f"reader takes of one store ({MOST_INDEX_BYTES:,} bytes of them). Push it to "
-                "another hub, or fewer --views or --mentors"
+                f"reader takes of one store ({MOST_INDEX_BYTES:,} bytes of them). If what is there "
+                f"is not the team's, remove its documents in {self.url}/pushes and push again; else "
+                "push fewer --views or --mentors, or to another hub"
             )
         self.connection.put(push_name(fingerprint, content_sha256(content)), content)
         self.gather(fingerprint)
@@ -162,8 +171,8 @@ class Hub:
         )
 
     def shown(self, fingerprint: str) -> GatheredStore | None:
-        """What is shown, as a push has to take it: nothing where its document is damaged, or no push
-        of these views is there any more. The next push makes it anew."""
+        """What is shown, as a push has to take it: nothing where its document is damaged, or no
+        push of these views is there any more. The next push makes it anew."""
         try:
             found = self.gathered(fingerprint)
         except DamagedTargets:
@@ -174,10 +183,14 @@ class Hub:
         """Bytes of all pushes' documents there, by SHA-256, by fingerprint."""
         return list_pushes(self.connection)
 
-    def put_card(self, fingerprint: str) -> None:
-        """Writes the card of a store that is shown."""
-        card = store_card(open_store(self.store_address(fingerprint)))
-        self.connection.put(f"{store_folder(fingerprint)}/{CARD}", card.encode())
+    def put_card(self, fingerprint: str, licence: str | None = None) -> None:
+        """Writes the card of a store that is shown. `licence`: None: as its card says by now."""
+        name = f"{store_folder(fingerprint)}/{CARD}"
+        if licence is None:
+            with suppress(StoreError):
+                licence = stated_licence(fetch_bytes(self.connection, name, MOST_CARD) or b"")
+        card = store_card(open_store(self.store_address(fingerprint)), licence=licence)
+        self.connection.put(name, card.encode())
 
 
 def default_hub(given: str | None) -> str:

@@ -62,6 +62,18 @@ def choose_chunks(
     return chosen, damaged
 
 
+def lacking_views(
+    chosen: Chosen, asked: Sequence[int] | None, num_blocks: int
+) -> dict[str, list[int]]:
+    """Views that were asked for (None: all that are declared) and are not complete, by title."""
+    found = {}
+    for stored, _ in chosen:
+        complete = set(stored.complete_views(num_blocks))
+        wanted = range(stored.declared_views) if asked is None else asked
+        found[stored.title] = [view for view in wanted if view not in complete]
+    return {title: views for title, views in found.items() if views}
+
+
 def beside_blocks(
     store: TargetStore, shown: GatheredStore | None, address: str
 ) -> GatheredStore | None:
@@ -81,34 +93,33 @@ def beside_blocks(
     )
 
 
-def not_shown(
-    chosen: Chosen, shown: GatheredStore | None
-) -> tuple[list[ChunkToPush], Counter[str]]:
-    """The chunks that are not shown, view by view; and how many are with other bytes, by title."""
+@dataclass(frozen=True)
+class Compared:
+    """Chunks of a store beside what a hub shows: `lacking` there, there as the `same` bytes, and
+    how many are `different`, by title."""
+
+    lacking: list[ChunkToPush]
+    same: list[ChunkToPush]
+    different: Counter[str]
+
+
+def compare(chosen: Chosen, shown: GatheredStore | None) -> Compared:
+    """Each list view by view."""
     arrays = {} if shown is None else shown.arrays
-    lacking, different = [], Counter[str]()
+    found = Compared([], [], Counter())
     for stored, keys in chosen:
         known = arrays[stored.identity].records if stored.identity in arrays else {}
         for key in keys:
-            record = stored.commits[key]
+            chunk = ChunkToPush(stored=stored, record=stored.commits[key])
             if key not in known:
-                lacking.append(ChunkToPush(stored=stored, record=record))
-            elif known[key].sha256 != record.sha256:
-                different[stored.title] += 1
-    return sorted(lacking, key=lambda chunk: chunk.record.key), different
-
-
-def not_different(chosen: Chosen, shown: GatheredStore | None) -> list[ChunkToPush]:
-    """The chunks that are not shown with other bytes."""
-    arrays = {} if shown is None else shown.arrays
-    same = []
-    for stored, keys in chosen:
-        known = arrays[stored.identity].records if stored.identity in arrays else {}
-        for key in keys:
-            record = stored.commits[key]
-            if key not in known or known[key].sha256 == record.sha256:
-                same.append(ChunkToPush(stored=stored, record=record))
-    return sorted(same, key=lambda chunk: chunk.record.key)
+                found.lacking.append(chunk)
+            elif known[key].sha256 == chunk.record.sha256:
+                found.same.append(chunk)
+            else:
+                found.different[stored.title] += 1
+    for chunks in (found.lacking, found.same):
+        chunks.sort(key=lambda chunk: chunk.record.key)
+    return found
 
 
 def not_there(chunks: Sequence[ChunkToPush], connection: Connection) -> list[ChunkToPush]:

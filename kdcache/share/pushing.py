@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdcache.card import licence_of
+from kdcache.encode import LOGITS
 from kdcache.errors import DamagedTargets, RunFailed, StoreError
 from kdcache.moving import chunk_damage
 from kdcache.remote import moved_at_once
@@ -20,8 +22,8 @@ from kdcache.share.lacking import (
     ChunkToPush,
     beside_blocks,
     choose_chunks,
-    not_different,
-    not_shown,
+    compare,
+    lacking_views,
     not_there,
     other_variants,
     sizes_at,
@@ -50,12 +52,14 @@ MOST_TOGETHER = 2**27  # bytes of chunks in one commit, where puts are commits i
 class PushResult:
     """What a push did.
 
+    `address`: where what was pushed is read; `short_address`, for people.
     `num_chunks`, `num_bytes`: moved. `damaged`: chunks of the store that are not what was
     committed; they are not at the hub. `healing`: the command that computes them again. `stopped`:
     it was asked to; what was moved is there, and is shown by the push that finishes.
     """
 
     address: str
+    short_address: str
     stopped: bool
     num_chunks: int
     num_bytes: int
@@ -75,11 +79,14 @@ class PushJob:
     `mentors`: names; None: all. Each goes with all its kinds of targets. `views`: how many, or
     which; None: all. Chunks that are committed go, whether their views are complete or not.
     `overwrite`: moves those too that the hub has, so that a file damaged there is whole again.
+    `licence`: for the card there; None: as the store's own card says, else as the hub's does.
 
-    Attributes: `address`, where the store is then; `chunks` that the hub does not show; `planned`,
+    Attributes: `address`, where the store is then; `lacking`: views that were asked for and are not
+    complete in the store, by title; `chunks` that the hub does not show; `planned`,
     those of them that it does not have; `num_bytes`: of these; `shown`: how many it shows already;
     `different`: chunks, by title, that it shows with other bytes (of the same targets, computed on
-    another machine): its own stay; `damaged`: of the store, known before any chunk is read; `beside`: mentors that it has of the same name and another
+    another machine): its own stay; `damaged`: of the store, known before any chunk is read;
+    `beside`: mentors that it has of the same name and another
     checkpoint, run shape or encoder: both are kept.
 
     Raises MissingTargets, UsageError; StoreMismatch for a store that is cut into other blocks than
@@ -94,26 +101,31 @@ class PushJob:
         mentors: Sequence[str] | None = None,
         views: int | Sequence[int] | None = None,
         overwrite: bool = False,
+        licence: str | None = None,
     ) -> None:
         self.store = store if isinstance(store, TargetStore) else open_store(store)
         self.hub = hub if isinstance(hub, Hub) else Hub(hub)
         self.hub.connection.require_writable()
+        self.hub.is_begun()
         self.address = self.hub.store_address(self.store.fingerprint)
         asked = asked_views(views)
         self._chosen, self.damaged = choose_chunks(
             self.store, mentors, None if asked is None else set(asked)
         )
         shown = beside_blocks(self.store, self.hub.shown(self.store.fingerprint), self.address)
-        self.chunks, self.different = not_shown(self._chosen, shown)
+        compared = compare(self._chosen, shown)
+        self.chunks, self.different = compared.lacking, compared.different
         self.shown = sum(len(keys) for _, keys in self._chosen) - len(self.chunks)
         self.planned = (
-            not_different(self._chosen, shown)
+            [*compared.lacking, *compared.same]
             if overwrite
             else not_there(self.chunks, self.hub.connection)
         )
         self.num_bytes = sum(chunk.file_bytes for chunk in self.planned)
         self.beside = other_variants(self._chosen, shown)
+        self.lacking = lacking_views(self._chosen, asked, self.store.manifest.num_blocks)
         self._overwrite = overwrite
+        self._licence, self._new_card = licence or licence_of(self.store), licence is not None
 
     def run(
         self, *, progress: Progress | None = None, should_stop: Callable[[], bool] | None = None
@@ -125,13 +137,12 @@ class PushJob:
         """
         started = time.perf_counter()
         lost: list[Damage] = []
-        moved, done = 0, 0
-        if self.planned or self.chunks:
-            self.hub.begin()
+        moved = moved_bytes = done = 0
+        self.hub.begin()
         for chunk, reason in self._moved(should_stop or (lambda: False)):
             done += chunk.file_bytes
             if reason is None:
-                moved += 1
+                moved, moved_bytes = moved + 1, moved_bytes + chunk.file_bytes
             else:
                 lost.append(_damage(self.store, chunk, reason))
             if progress is not None:
@@ -140,12 +151,14 @@ class PushJob:
         if not stopped:
             self._show({(d.mentor, d.kind, d.view, d.block) for d in lost})
         damaged = [*self.damaged, *lost]
+        variants = self._variants()
         names = dict.fromkeys(damage.mentor for damage in damaged if damage.mentor is not None)
         return PushResult(
-            address=self.address,
+            address=self.address + variants,
+            short_address=self.hub.short_address(self.store.fingerprint) + variants,
             stopped=stopped,
             num_chunks=moved,
-            num_bytes=done,
+            num_bytes=moved_bytes,
             damaged=damaged,
             healing=healing_command(self.store, list(names)) if names else None,
             seconds=time.perf_counter() - started,
@@ -202,23 +215,31 @@ class PushJob:
         ]
         if sound:
             self._state(sound)
-        elif self.hub.is_gathered(fingerprint):
-            return
-        else:
+        elif not self.hub.is_gathered(fingerprint):
             self.hub.gather(fingerprint)
+        elif not self._new_card:
+            return
         # Somebody may have lost the push that showed the others: then they are stated once more.
         shown = self.hub.shown(fingerprint)
-        hidden, _ = not_shown(self._chosen, shown)
+        hidden = compare(self._chosen, shown).lacking
         there = not_there(hidden, self.hub.connection)
         if again := [chunk for chunk in hidden if chunk not in there]:
             self._state(again)
             shown = self.hub.shown(fingerprint)
-        if not_shown([(chunk.stored, [chunk.record.key]) for chunk in sound], shown)[0]:
+        if compare([(chunk.stored, [chunk.record.key]) for chunk in sound], shown).lacking:
             raise RunFailed(
                 f"{self.address} does not show what was pushed: somebody pushed the same views cut "
                 "into other blocks at the same time. Run the same command again"
             )
-        self.hub.put_card(fingerprint)
+        self.hub.put_card(fingerprint, self._licence)
+
+    def _variants(self) -> str:
+        """What an address needs to name what was pushed: the identity of each mentor that another
+        variant stands for, where none is named."""
+        shown = self.hub.shown(self.store.fingerprint)
+        chosen = set() if shown is None else set(shown.choose().arrays)
+        logits = [stored.identity for stored, _ in self._chosen if stored.kind is LOGITS]
+        return "".join(f"+{identity[:16]}" for identity in logits if identity not in chosen)
 
     def _state(self, chunks: Sequence[ChunkToPush]) -> None:
         """Pushes the document of these chunks, which are there."""

@@ -13,7 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from kdcache.canonical import json_sha256
-from kdcache.encode import FITTED, LOGITS
+from kdcache.encode import FITTED, KINDS, LOGITS
+from kdcache.encode.logits import stated_divergences
 from kdcache.errors import DamagedTargets, StoreError, UsageError
 from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.gathered_checks import require_array, require_manifest
@@ -70,6 +71,15 @@ class GatheredArray:
         if self.kind != LOGITS.name or not rows:
             return None
         return 100 * sum(record.correct for record in self.records.values()) / rows
+
+    @cached_property
+    def loss(self) -> float:
+        """What encoding cost, as the records state it: of logits the largest mean KL."""
+        kind = KINDS.get(self.kind)
+        if kind is None:
+            return 0.0
+        errors = kind.combine_error_sums(record.error_sums for record in self.records.values())
+        return max(stated_divergences(errors)) if kind is LOGITS else errors.get("relative", 0.0)
 
     def to_json(self) -> dict[str, Any]:
         records = [asdict(record) for _, record in sorted(self.records.items())]
@@ -336,8 +346,9 @@ def _sealable(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {**metadata, "attributes": {**metadata["attributes"], "kdcache": attributes}}
 
 
-def _fullest_first(array: GatheredArray) -> tuple[int, str]:
-    return -len(array.records), array.identity
+def _fullest_first(array: GatheredArray) -> tuple[int, float, str]:
+    """Of two that have as many chunks the one that lost less comes first."""
+    return -len(array.records), array.loss, array.identity
 
 
 def _begins(array: GatheredArray, start: str) -> bool:

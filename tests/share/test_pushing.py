@@ -1,6 +1,8 @@
 """Pushing stores to a hub in a folder, and reading them there."""
 
 import json
+import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from kdcache.errors import DamagedTargets, MissingTargets, StoreError, StoreMism
 from kdcache.remote import Connection
 from kdcache.share import Hub, PushJob, push_store
 from kdcache.store import open_store, verify_store
-from tests.store.small import SmallStore, block_of, files_of, make_store, resealed
+from tests.store.small import SmallStore, alter, block_of, files_of, make_store, resealed
 
 CHUNKS = 2 * 3 * 4
 
@@ -244,6 +246,7 @@ def test_stores_cut_into_other_blocks_are_refused(
     push_store(small.root, str(hub_folder))
     block_of(monkeypatch, 16)
     other = make_store(tmp_path / "other", num_samples=32, num_classes=10, mentors=["r14"])
+    block_of(monkeypatch, 8)
     with pytest.raises(StoreMismatch, match=r"blocks of 8 samples.*blocks of 16"):
         PushJob(other.root, str(hub_folder))
 
@@ -297,3 +300,171 @@ def test_without_a_hub_the_stores_at_home_are_listed(tmp_path: Path, kdcache_hom
     (listed,) = json.loads(invoke("list", "--json"))["stores"]
     assert listed["address"] == str(kdcache_home / "stores" / "mine")
     assert [one["mentor"] for one in listed["targets"]] == ["r8"]
+
+
+def other_bits(root: Path, monkeypatch: pytest.MonkeyPatch, views: int) -> SmallStore:
+    """The mentors of `small` by their documents; r8 says what r20 says there."""
+    block_of(monkeypatch, 8)
+    return make_store(root, num_samples=32, num_classes=10, views=views, mentors=["r20", "r8"])
+
+
+def test_more_views_are_pushed_beside_other_bytes(
+    small: SmallStore, hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_store(small.root, str(hub_folder), views=2)
+    other = other_bits(tmp_path / "other", monkeypatch, views=3)
+    job = PushJob(other.root, str(hub_folder))
+    assert (sum(job.different.values()), len(job.chunks)) == (16, 8)
+    assert job.run().ok
+    assert verify_store(hub_folder).ok
+    assert [m.complete_views(4) for m in open_store(hub_folder).sound_mentors] == [[0, 1, 2]] * 2
+    assert PushJob(other.root, str(hub_folder)).chunks == []
+
+
+def test_a_push_that_was_taken_back_is_shown_no_longer_and_can_be_replaced(
+    small: SmallStore, hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = other_bits(tmp_path / "wrong", monkeypatch, views=3)
+    address = push_store(wrong.root, str(hub_folder))
+    for push in (hub_folder / "pushes").iterdir():
+        push.unlink()
+    unrelated = make_store(tmp_path / "unrelated", num_samples=3, num_classes=2)
+    push_store(unrelated.root, str(hub_folder))
+    assert open_store(address).mentors == []
+    push_store(small.root, str(hub_folder))
+    require_same_rows(address, small)
+    assert len(Hub(str(hub_folder)).index().stores) == 2
+
+
+def test_the_only_push_taken_back_is_pushed_again(small: SmallStore, hub_folder: Path) -> None:
+    address = push_store(small.root, str(hub_folder))
+    (push,) = (hub_folder / "pushes").iterdir()
+    push.unlink()
+    job = PushJob(small.root, str(hub_folder))
+    assert (len(job.chunks), job.num_bytes) == (CHUNKS, 0)
+    job.run()
+    require_same_rows(address, small)
+    assert f"{address[:-48]}" in invoke("list", hub_folder)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+def test_a_push_that_may_not_be_read_hides_nobody(small: SmallStore, hub_folder: Path) -> None:
+    push_store(small.root, str(hub_folder), mentors=["r8"])
+    (push,) = (hub_folder / "pushes").iterdir()
+    push.chmod(0)
+    with pytest.raises(StoreError, match="permission"):
+        push_store(small.root, str(hub_folder), mentors=["r20"])
+    push.chmod(0o644)
+    push_store(small.root, str(hub_folder), mentors=["r20"])
+    require_same_rows(hub_folder, small)
+
+
+def test_a_push_that_cannot_be_read_now_hides_nobody(
+    small: SmallStore, hub_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_store(small.root, str(hub_folder), mentors=["r8"])
+    fetch = Connection.fetch
+
+    def refused(self: Connection, name: str, arriving: Any) -> None:
+        if name.startswith("pushes/"):
+            raise StoreError("no permission")
+        fetch(self, name, arriving)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "fetch", refused)
+        with pytest.raises(StoreError, match="no permission"):
+            push_store(small.root, str(hub_folder), mentors=["r20"])
+    assert open_store(hub_folder).mentors == ["r8"]
+    push_store(small.root, str(hub_folder))
+    require_same_rows(hub_folder, small)
+
+
+def test_an_older_store_document_is_made_anew(small: SmallStore, hub_folder: Path) -> None:
+    address = Path(push_store(small.root, str(hub_folder), mentors=["r8"]))
+    older = (address / "store.json").read_bytes()
+    push_store(small.root, str(hub_folder), mentors=["r20"])
+    (address / "store.json").write_bytes(older)  # as one who was slower, and then killed, leaves it
+    assert open_store(address).mentors == ["r8"]
+    push_store(small.root, str(hub_folder), mentors=["r8"])
+    assert open_store(address).mentors == ["r20", "r8"]
+
+
+def test_lists_that_are_gone_or_rotten_are_put_there_again(
+    small: SmallStore, hub_folder: Path
+) -> None:
+    push_store(small.root, str(hub_folder))
+    for path in sorted((hub_folder / "lists").iterdir()):
+        content = path.read_bytes()
+        path.unlink()
+        push_store(small.root, str(hub_folder))
+        assert path.read_bytes() == content
+        path.write_bytes(bytes(len(content)))
+        assert not verify_store(hub_folder).ok
+        push_store(small.root, str(hub_folder), overwrite=True)
+        assert path.read_bytes() == content
+
+
+def test_chunks_that_lost_their_record_are_told(small: SmallStore, hub_folder: Path) -> None:
+    array = small.array("r8")
+    record = sorted(array.commits.iterdir())[3]
+    content = record.read_bytes()
+    record.write_bytes(content[:-3])
+    output = invoke("push", small.root, hub_folder, exit_code=1)
+    assert f"mentor r8, view 0, block 3: {record}" in output
+    record.write_bytes(content)
+    assert "to move: 1 chunks" in invoke("push", small.root, hub_folder)
+
+
+def test_names_that_share_a_folder_stand_side_by_side(hub_folder: Path, tmp_path: Path) -> None:
+    stores = [
+        make_store(tmp_path / str(views), views=views, mentors=[name])
+        for name, views in (("timm:net", 1), ("timm.net", 2))
+    ]
+    for small in stores:
+        push_store(small.root, str(hub_folder))
+    assert open_store(hub_folder).mentors == ["timm.net"]
+    identity = stores[0].open().mentor("timm:net").identity
+    (listed,) = Hub(str(hub_folder)).index().stores
+    chosen = open_store(f"{hub_folder}/stores/{listed}+{identity}")
+    assert chosen.mentors == ["timm:net"]
+
+
+def stated_loss(kl: float, record: dict[str, Any]) -> None:
+    record["error_sums"].update(kl_t1=kl, measured_rows=1.0)
+
+
+def test_of_variants_as_full_the_one_that_lost_less_stands(
+    hub_folder: Path, tmp_path: Path
+) -> None:
+    encoders = ("sqrt8", "float16", "float32")
+    for encoder in encoders:
+        small = make_store(tmp_path / encoder, num_classes=10, encoder=encoder)
+        stored = small.open().mentor("r20")
+        kl = {"sqrt8": 1e-4, "float16": 1e-7, "float32": 0.0}[encoder]
+        change = partial(stated_loss, kl)
+        for record in stored.array.commits.iterdir():
+            alter(record, change)
+        result = PushJob(small.root, str(hub_folder)).run()
+        assert "+" not in result.address
+        assert open_store(hub_folder).mentor("r20").encoder.name == encoder
+    coarse = PushJob(tmp_path / "sqrt8", str(hub_folder)).run()
+    assert open_store(coarse.address).mentor("r20").encoder.name == "sqrt8"
+    assert open_store(coarse.short_address).mentor("r20").encoder.name == "sqrt8"
+
+
+def test_the_licence_stays_on_the_card(small: SmallStore, hub_folder: Path) -> None:
+    card = hub_folder / "stores" / small.open().fingerprint / "README.md"
+    invoke("card", small.root, "--licence", "cc-by-4.0")
+    invoke("push", small.root, hub_folder, "--views", 1)
+    assert 'license: "cc-by-4.0"' in card.read_text()
+    (small.root / "README.md").unlink()
+    invoke("push", small.root, hub_folder)
+    assert 'license: "cc-by-4.0"' in card.read_text()
+    invoke("push", small.root, hub_folder, "--overwrite", "--licence", "ours alone")
+    assert 'license_name: "ours alone"' in card.read_text()
+
+
+def test_views_that_are_not_there_are_told(small: SmallStore, hub_folder: Path) -> None:
+    output = invoke("push", small.root, hub_folder, "--views", "1:5")
+    assert "not complete here: mentor r8, view 3, 4" in output
+    assert f"what was asked for of {small.root} is at the hub" in output

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdcache.errors import DamagedTargets, RunFailed, StoreError
+from kdcache.errors import DamagedTargets, RunFailed, StoreError, UsageError
 from kdcache.share import Hub, PushJob
 from kdcache.share.gathering import MOST_FILES
 from kdcache.store import open_store
@@ -120,9 +120,7 @@ def test_more_records_than_a_reader_takes_are_refused_by_name(
 ) -> None:
     monkeypatch.setattr("kdcache.store.gathered.MOST_RECORDS", 20)
     before = Path(hub.url, "stores", small.open().fingerprint, "store.json").read_bytes()
-    with pytest.raises(
-        RunFailed, match=r"the largest is pushes/[0-9a-f]{64}\..*remove it and push"
-    ):
+    with pytest.raises(UsageError, match=r"not the team's, remove its documents in .*/pushes and"):
         PushJob(small.root, hub).run()
     assert Path(hub.url, "stores", small.open().fingerprint, "store.json").read_bytes() == before
 
