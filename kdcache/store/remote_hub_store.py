@@ -5,7 +5,7 @@ has one of them, the fullest, or the one that its address names.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -62,9 +62,7 @@ class HubStore(RemoteStore):
                 documents[f"{array}/{INDEX}"] = index
         self.count(sum(map(len, documents.values())))
         self.count(NAME_BYTES * sum(map(len, records.values())))
-        for group in listed(self.root / "mentors"):
-            if f"mentors/{group}/{METADATA}" not in documents:
-                self.forget_documents(f"mentors/{group}")
+        self._forget_others(documents)
         for name, content in documents.items():
             path = self.root / name
             if not (path.is_file() and path.read_bytes() == content):
@@ -73,6 +71,19 @@ class HubStore(RemoteStore):
             self.note_records(array, [record.file_name for record in of_it])
             if f"{array}/{INDEX}" not in documents:
                 self._keep_records(array, of_it)
+
+    def _forget_others(self, documents: Mapping[str, bytes]) -> None:
+        """Mentors, kinds and documents that the store no longer has, or its variant never had."""
+        for group in listed(self.root / "mentors"):
+            if f"mentors/{group}/{METADATA}" not in documents:
+                self.forget_documents(f"mentors/{group}")
+        for folder in self.root.glob("mentors/*/*"):
+            name = folder.relative_to(self.root).as_posix()
+            if f"{name}/{METADATA}" not in documents:
+                self.forget_documents(name)
+            for path in folder.glob("*.json"):
+                if f"{name}/{path.name}" not in documents:
+                    path.unlink(missing_ok=True)
 
     def _gathered(self, *, fetch: bool) -> GatheredStore:
         """What the hub has of it, of each mentor the variant that the address names."""
