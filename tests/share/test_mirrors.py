@@ -2,13 +2,15 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from kdcache.errors import MissingTargets
 from kdcache.share import PushJob
-from kdcache.store import open_store
-from tests.store.small import SmallStore
+from kdcache.store import TargetStore, chunks, open_store
+from tests.store.small import SmallStore, make_store
 from tests.store.test_kinds import add_kind
 
 
@@ -31,3 +33,52 @@ def test_a_kind_that_the_hub_no_longer_has_leaves_the_mirror(
     with pytest.raises(MissingTargets, match="no features of r8"):
         found.mentor("r8", "features")
     assert not spare.exists()
+
+
+def push_other_bits(small: SmallStore, hub_folder: Path) -> SmallStore:
+    """The same mentors' targets of the same views as another machine computes them: a store that
+    replaces what the hub had."""
+    other = make_store(
+        small.root.with_name("other"), num_samples=32, num_classes=10, views=3,
+        mentors=["r20", "r8"],
+    )  # fmt: skip
+    for name in ("stores", "pushes"):
+        shutil.rmtree(hub_folder / name)
+    PushJob(other.root, str(hub_folder)).run()
+    return other
+
+
+def reads_as(store: TargetStore, small: SmallStore, views: int = 3) -> bool:
+    """Whether a store's targets are these."""
+    return all(
+        np.array_equal(store.targets(view, store.index_N, [name])[:, 0], small.decoded[name][view])
+        for name in ("r8", "r20")
+        for view in range(views)
+    )
+
+
+def test_readers_of_one_mirror_by_other_records_do_not_disturb_each_other(
+    small: SmallStore, hub_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PushJob(small.root, str(hub_folder)).run()
+    before = open_store(hub_folder)
+    other = push_other_bits(small, hub_folder)
+    after = open_store(hub_folder)
+    assert before.root == after.root
+    read_payload, disturbing = chunks.read_payload, []
+
+    def disturbed(buffer: memoryview, path: Path, *rest: Any) -> None:
+        """Right before a chunk of the mirror is read, the other reader has put its own there."""
+        if path.name == "0" and not disturbing:
+            disturbing.append(path)
+            mentor, view, block = (path.parts[number] for number in (-6, -3, -2))
+            rows = after.index_N[after.manifest.block_rows(int(block))]
+            after.targets(int(view), rows, [mentor])
+            disturbing.clear()
+        read_payload(buffer, path, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(chunks, "read_payload", disturbed)
+        assert reads_as(before, small)
+    assert reads_as(after, other)
+    assert not list(before.root.rglob("*.tmp"))
