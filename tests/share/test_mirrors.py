@@ -1,6 +1,7 @@
 """A store at a hub that changes while people read it: what their mirrors then have."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from kdcache.errors import MissingTargets
+from kdcache.remote import Connection
 from kdcache.share import PushJob
 from kdcache.store import TargetStore, chunks, open_store
 from tests.store.small import SmallStore, make_store
@@ -82,3 +84,23 @@ def test_readers_of_one_mirror_by_other_records_do_not_disturb_each_other(
         assert reads_as(before, small)
     assert reads_as(after, other)
     assert not list(before.root.rglob("*.tmp"))
+
+
+def test_whoever_reads_by_old_records_finds_all_that_was_computed_anew(
+    small: SmallStore, hub_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PushJob(small.root, str(hub_folder)).run()
+    before = open_store(hub_folder)
+    shutil.rmtree(hub_folder / "chunks")
+    other = push_other_bits(small, hub_folder)
+    documents, fetch = [], Connection.fetch
+
+    def slowly(connection: Connection, name: str, arriving: Any) -> None:
+        if name.endswith("store.json"):
+            documents.append(name)
+            time.sleep(0.2)
+        fetch(connection, name, arriving)
+
+    monkeypatch.setattr(Connection, "fetch", slowly)
+    assert reads_as(before, other)
+    assert 1 <= len(documents) < 24  # chunks
