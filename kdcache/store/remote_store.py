@@ -133,7 +133,7 @@ class RemoteStore(ABC):
 
         Raises StoreError for a web page.
         """
-        arriving = ArrivingDocument(most)
+        arriving = ArrivingDocument(most, may_change=True)
         path = self.root / (into or name)
         try:
             self._connection.fetch(name, arriving)

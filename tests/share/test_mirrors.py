@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdcache.errors import MissingTargets
+from kdcache.errors import MissingTargets, Unreachable
 from kdcache.remote import Connection
-from kdcache.share import PushJob
+from kdcache.share import Hub, PushJob
 from kdcache.store import TargetStore, chunks, open_store
+from tests.remote.serving import Handler, serving
 from tests.store.small import SmallStore, make_store
 from tests.store.test_kinds import add_kind
 
@@ -104,3 +105,39 @@ def test_whoever_reads_by_old_records_finds_all_that_was_computed_anew(
     monkeypatch.setattr(Connection, "fetch", slowly)
     assert reads_as(before, other)
     assert 1 <= len(documents) < 24  # chunks
+
+
+@pytest.mark.parametrize("part", ["store.json", "index.json"])
+def test_a_document_that_is_replaced_while_it_comes_is_one_of_the_two(
+    small: SmallStore, hub_folder: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setattr("kdcache.remote.patience.WAITS", (0.01,) * 4)
+    hub = Hub(str(hub_folder))
+    PushJob(small.root, hub, mentors=["r8"]).run()
+    with serving(hub_folder.parent) as server:
+
+        def cut_and_replaced(handler: Handler) -> None:
+            content = Path(handler.translate_path(handler.path)).read_bytes()
+            PushJob(small.root, hub).run()
+            handler.close_connection = True
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(content)))
+            handler.end_headers()
+            handler.wfile.write(content[: len(content) // 2])
+
+        server.fail(part, cut_and_replaced)
+        assert open_store(f"{server.url}/{hub_folder.name}").mentors == ["r20", "r8"]
+
+
+def test_a_document_that_never_comes_whole_is_given_up(
+    small: SmallStore, hub_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdcache.remote.patience.WAITS", (0.01,) * 4)
+    monkeypatch.setattr("kdcache.remote.connection.PROGRESS", 16)
+    monkeypatch.setenv("KDCACHE_PATIENCE", "0")
+    PushJob(small.root, str(hub_folder)).run()
+    with serving(hub_folder.parent) as server:
+        server.fail("store.json", *["cut"] * 99)
+        with pytest.raises(Unreachable, match="cannot be read"):
+            open_store(f"{server.url}/{hub_folder.name}")
+        assert len(server.faults["store.json"]) > 80
