@@ -6,7 +6,7 @@ What a store is, only `kdcache.store` knows: here are names, sizes and checksums
 from kdcache.remote.address import folder_of, is_url, mirror_name, shown_url
 from kdcache.remote.arriving import ArrivingDocument, ArrivingFile, TooLarge, sounds_like_a_page
 from kdcache.remote.connection import CONNECTIONS, Connection
-from kdcache.remote.fetching import ChunkFetcher, WantedChunk, WrongChunk, require_size
+from kdcache.remote.fetching import ChunkFetcher, WantedChunk, WrongChunk, fetch_chunk, require_size
 from kdcache.remote.folder import Content, NotListed, NotThere
 from kdcache.remote.in_flight import most_at_once, moved_at_once
 from kdcache.remote.mirror_space import MirrorSpace, most_mirrored
@@ -25,6 +25,7 @@ __all__ = [
     "TooLarge",
     "WantedChunk",
     "WrongChunk",
+    "fetch_chunk",
     "folder_of",
     "interrupt",
     "is_url",

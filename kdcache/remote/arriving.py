@@ -22,10 +22,15 @@ class LocalFailure(Exception):
 
 
 class ArrivingDocument:
-    """A small file or a listing, kept in memory. `most`: bytes taken, at most."""
+    """A small file or a listing, kept in memory. `most`: bytes taken, at most.
 
-    def __init__(self, most: int) -> None:
+    `may_change`: the file may be replaced by another meanwhile, so that after a cut its rest may be
+    the other's: it is then fetched from its beginning.
+    """
+
+    def __init__(self, most: int, *, may_change: bool = False) -> None:
         self.most = most
+        self.may_change = may_change
         self.expected: int | None = None
         self.content = bytearray()
 

@@ -8,7 +8,7 @@ from kdcache import durable
 from kdcache.errors import KdcacheError, StoreError, Unreachable
 from kdcache.remote import waiting
 from kdcache.remote.address import shown_url
-from kdcache.remote.arriving import LocalFailure, TooLarge
+from kdcache.remote.arriving import ArrivingDocument, LocalFailure, TooLarge
 from kdcache.remote.failures import lasting, told
 from kdcache.remote.folder import Arriving, Content, Folder, NotListed, NotThere
 from kdcache.remote.patience import Patience
@@ -38,7 +38,18 @@ class Connection:
     def fetch(self, name: str, arriving: Arriving) -> None:
         """A file's bytes. Raises NotThere, TooLarge."""
         _require_name(name)
-        self._persist(name, lambda folder: folder.fetch(name, arriving), lambda: arriving.got)
+        if not (isinstance(arriving, ArrivingDocument) and arriving.may_change):
+            self._persist(name, lambda folder: folder.fetch(name, arriving), lambda: arriving.got)
+            return
+        most = 0
+
+        def attempt(folder: Folder) -> None:
+            nonlocal most
+            most = max(most, arriving.got)  # to come as far once more is no progress
+            arriving.restart()
+            folder.fetch(name, arriving)
+
+        self._persist(name, attempt, lambda: max(most, arriving.got))
 
     def names(self, folder: str) -> list[str]:
         """The names in a folder, of files and folders. Raises NotThere, NotListed."""

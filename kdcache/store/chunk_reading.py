@@ -176,16 +176,21 @@ def _read(
     """Reads a chunk, which of a store at a URL is fetched first.
 
     What an earlier run fetched may be older than its record, or have suffered: it is fetched again.
+    Who reads the same mirror by other records, or makes room there, may change even that at any
+    moment: then it is fetched into a file of its own.
     """
-    while store.remote is not None:
+    if store.remote is None:
+        return read(path, record.bytes, record.checksum)
+    fresh = False
+    while not fresh:
         with store.remote.holding(path, record) as fresh:
             try:
                 return read(path, record.bytes, record.checksum)
             except DamagedChunk:
-                if fresh and path.exists():  # else another process has just made room
-                    raise
-                path.unlink(missing_ok=True)
-    read(path, record.bytes, record.checksum)
+                if not fresh:
+                    path.unlink(missing_ok=True)
+    with store.remote.fetched_apart(path, record) as apart:
+        read(apart, record.bytes, record.checksum)
 
 
 def _fetch(store: "TargetStore", stored: StoredMentor, path: Path, record: CommitRecord) -> None:

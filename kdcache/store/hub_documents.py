@@ -178,7 +178,7 @@ def opened_document(content: bytes, origin: str) -> dict[str, Any]:
 
 def fetch_bytes(connection: Connection, name: str, most: int) -> bytes | None:
     """A file of a hub; None where there is none. Raises DamagedTargets for one of more bytes."""
-    arriving = ArrivingDocument(most)
+    arriving = ArrivingDocument(most, may_change=True)
     try:
         connection.fetch(name, arriving)
     except NotThere:

@@ -5,9 +5,10 @@ has one of them, the fullest, or the one that its address names.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from kdcache.errors import StoreError
 from kdcache.remote import shown_url
@@ -45,6 +46,7 @@ class HubStore(RemoteStore):
         self._place = address
         self.fingerprint = address.fingerprint
         self._looks_again = 0.0  # not before that moment of the clock
+        self._seen: dict[str, dict[ChunkKey, CommitRecord]] = {}  # when it last looked, by array
         super().__init__(address.hub, shown_url(str(address)), mirrors, most)
 
     @property
@@ -62,9 +64,7 @@ class HubStore(RemoteStore):
                 documents[f"{array}/{INDEX}"] = index
         self.count(sum(map(len, documents.values())))
         self.count(NAME_BYTES * sum(map(len, records.values())))
-        for group in listed(self.root / "mentors"):
-            if f"mentors/{group}/{METADATA}" not in documents:
-                self.forget_documents(f"mentors/{group}")
+        self._forget_others(documents)
         for name, content in documents.items():
             path = self.root / name
             if not (path.is_file() and path.read_bytes() == content):
@@ -73,6 +73,19 @@ class HubStore(RemoteStore):
             self.note_records(array, [record.file_name for record in of_it])
             if f"{array}/{INDEX}" not in documents:
                 self._keep_records(array, of_it)
+
+    def _forget_others(self, documents: Mapping[str, bytes]) -> None:
+        """Mentors, kinds and documents that the store no longer has, or its variant never had."""
+        for group in listed(self.root / "mentors"):
+            if f"mentors/{group}/{METADATA}" not in documents:
+                self.forget_documents(f"mentors/{group}")
+        for folder in self.root.glob("mentors/*/*"):
+            name = folder.relative_to(self.root).as_posix()
+            if f"{name}/{METADATA}" not in documents:
+                self.forget_documents(name)
+            for path in folder.glob("*.json"):
+                if f"{name}/{path.name}" not in documents:
+                    path.unlink(missing_ok=True)
 
     def _gathered(self, *, fetch: bool) -> GatheredStore:
         """What the hub has of it, of each mentor the variant that the address names."""
@@ -111,23 +124,25 @@ class HubStore(RemoteStore):
             self.keep(self.root / array / "commits" / record.file_name, sealed_record(record))
 
     def fetch_record(self, array: ArrayLocation, key: ChunkKey) -> None:
-        """As the hub's document says now; other chunks stay as they were.
+        """As the hub's document said within the last moments; other chunks stay as they were.
 
         Where many chunks are damaged, most of the time goes into reading them, not the document.
         """
         started = time.monotonic()
-        if started < self._looks_again:
-            return
-        self.allow_again()
-        gathered = self._gathered(fetch=True)
-        self._looks_again = time.monotonic() + LOOKS * (time.monotonic() - started)
-        folder = array.folder.relative_to(self.root).as_posix()
-        records = gathered.records_of().get(folder, [])
+        if started >= self._looks_again:
+            self.allow_again()
+            records = self._gathered(fetch=True).records_of()
+            self._seen = {name: {one.key: one for one in of_it} for name, of_it in records.items()}
+            self._looks_again = time.monotonic() + LOOKS * (time.monotonic() - started)
+        record = self._seen.get(array.folder.relative_to(self.root).as_posix(), {}).get(key)
         for path in array.commits.glob(f"{key[0]:06d}.{key[1]:06d}.*"):
-            path.unlink(missing_ok=True)
-        for record in records:
-            if record.key == key:
-                self.keep(array.commits / record.file_name, sealed_record(record))
+            if record is None or path.name != record.file_name:
+                path.unlink(missing_ok=True)
+        if record is not None:
+            self.keep(array.commits / record.file_name, sealed_record(record))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_looks_again": 0.0, "_seen": {}}
 
     def list_name(self, name: str, manifest: Manifest) -> str:
         return list_name(manifest.dataset[f"{name}_sha256"])

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -27,6 +28,7 @@ from kdcache.remote import (
     TooLarge,
     WantedChunk,
     WrongChunk,
+    fetch_chunk,
     mirror_name,
     most_mirrored,
     require_size,
@@ -131,7 +133,7 @@ class RemoteStore(ABC):
 
         Raises StoreError for a web page.
         """
-        arriving = ArrivingDocument(most)
+        arriving = ArrivingDocument(most, may_change=True)
         path = self.root / (into or name)
         try:
             self._connection.fetch(name, arriving)
@@ -197,6 +199,21 @@ class RemoteStore(ABC):
                 yield fresh
         except WrongChunk as error:
             raise DamagedChunk(str(error)) from None
+
+    @contextmanager
+    def fetched_apart(self, path: Path, record: CommitRecord) -> Iterator[Path]:
+        """A chunk of the mirror's `path`, fetched into a file that nobody else has, and is removed.
+
+        Raises as `holding`.
+        """
+        apart = durable.aside(path)
+        try:
+            fetch_chunk(self._connection, replace(self._wanted(path, record), path=apart))
+            yield apart
+        except WrongChunk as error:
+            raise DamagedChunk(str(error)) from None
+        finally:
+            apart.unlink(missing_ok=True)
 
     def expect(self, chunks: Iterable[tuple[Path, CommitRecord]]) -> None:
         """These will be read next, in this order."""

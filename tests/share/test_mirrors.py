@@ -1,0 +1,143 @@
+"""A store at a hub that changes while people read it: what their mirrors then have."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdcache.errors import MissingTargets, Unreachable
+from kdcache.remote import Connection
+from kdcache.share import Hub, PushJob
+from kdcache.store import TargetStore, chunks, open_store
+from tests.remote.serving import Handler, serving
+from tests.store.small import SmallStore, make_store
+from tests.store.test_kinds import add_kind
+
+
+def test_a_kind_that_the_hub_no_longer_has_leaves_the_mirror(
+    small: SmallStore, hub_folder: Path
+) -> None:
+    add_kind(small, "r8", "features", views=3)
+    PushJob(small.root, str(hub_folder)).run()
+    (features,) = [s for s in open_store(hub_folder).sound_targets if s.kind.name == "features"]
+    assert len(features.commits) == 12
+    spare = open_store(hub_folder).mentor("r8").array.spare_encoder
+    spare.write_text("{}")  # as of a variant that had one
+    shutil.rmtree(hub_folder)
+    shutil.rmtree(small.root / "mentors" / "r8" / "features")
+    PushJob(small.root, str(hub_folder)).run()
+
+    found = open_store(hub_folder)
+    assert found.kinds("r8") == ("logits",)
+    assert not found.target_errors
+    with pytest.raises(MissingTargets, match="no features of r8"):
+        found.mentor("r8", "features")
+    assert not spare.exists()
+
+
+def push_other_bits(small: SmallStore, hub_folder: Path) -> SmallStore:
+    """The same mentors' targets of the same views as another machine computes them: a store that
+    replaces what the hub had."""
+    other = make_store(
+        small.root.with_name("other"), num_samples=32, num_classes=10, views=3,
+        mentors=["r20", "r8"],
+    )  # fmt: skip
+    for name in ("stores", "pushes"):
+        shutil.rmtree(hub_folder / name)
+    PushJob(other.root, str(hub_folder)).run()
+    return other
+
+
+def reads_as(store: TargetStore, small: SmallStore, views: int = 3) -> bool:
+    """Whether a store's targets are these."""
+    return all(
+        np.array_equal(store.targets(view, store.index_N, [name])[:, 0], small.decoded[name][view])
+        for name in ("r8", "r20")
+        for view in range(views)
+    )
+
+
+def test_readers_of_one_mirror_by_other_records_do_not_disturb_each_other(
+    small: SmallStore, hub_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PushJob(small.root, str(hub_folder)).run()
+    before = open_store(hub_folder)
+    other = push_other_bits(small, hub_folder)
+    after = open_store(hub_folder)
+    assert before.root == after.root
+    read_payload, disturbing = chunks.read_payload, []
+
+    def disturbed(buffer: memoryview, path: Path, *rest: Any) -> None:
+        """Right before a chunk of the mirror is read, the other reader has put its own there."""
+        if path.name == "0" and not disturbing:
+            disturbing.append(path)
+            mentor, view, block = (path.parts[number] for number in (-6, -3, -2))
+            rows = after.index_N[after.manifest.block_rows(int(block))]
+            after.targets(int(view), rows, [mentor])
+            disturbing.clear()
+        read_payload(buffer, path, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(chunks, "read_payload", disturbed)
+        assert reads_as(before, small)
+    assert reads_as(after, other)
+    assert not list(before.root.rglob("*.tmp"))
+
+
+def test_whoever_reads_by_old_records_finds_all_that_was_computed_anew(
+    small: SmallStore, hub_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PushJob(small.root, str(hub_folder)).run()
+    before = open_store(hub_folder)
+    shutil.rmtree(hub_folder / "chunks")
+    other = push_other_bits(small, hub_folder)
+    documents, fetch = [], Connection.fetch
+
+    def slowly(connection: Connection, name: str, arriving: Any) -> None:
+        if name.endswith("store.json"):
+            documents.append(name)
+            time.sleep(0.2)
+        fetch(connection, name, arriving)
+
+    monkeypatch.setattr(Connection, "fetch", slowly)
+    assert reads_as(before, other)
+    assert 1 <= len(documents) < 24  # chunks
+
+
+@pytest.mark.parametrize("part", ["store.json", "index.json"])
+def test_a_document_that_is_replaced_while_it_comes_is_one_of_the_two(
+    small: SmallStore, hub_folder: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setattr("kdcache.remote.patience.WAITS", (0.01,) * 4)
+    hub = Hub(str(hub_folder))
+    PushJob(small.root, hub, mentors=["r8"]).run()
+    with serving(hub_folder.parent) as server:
+
+        def cut_and_replaced(handler: Handler) -> None:
+            content = Path(handler.translate_path(handler.path)).read_bytes()
+            PushJob(small.root, hub).run()
+            handler.close_connection = True
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(content)))
+            handler.end_headers()
+            handler.wfile.write(content[: len(content) // 2])
+
+        server.fail(part, cut_and_replaced)
+        assert open_store(f"{server.url}/{hub_folder.name}").mentors == ["r20", "r8"]
+
+
+def test_a_document_that_never_comes_whole_is_given_up(
+    small: SmallStore, hub_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdcache.remote.patience.WAITS", (0.01,) * 4)
+    monkeypatch.setattr("kdcache.remote.connection.PROGRESS", 16)
+    monkeypatch.setenv("KDCACHE_PATIENCE", "0")
+    PushJob(small.root, str(hub_folder)).run()
+    with serving(hub_folder.parent) as server:
+        server.fail("store.json", *["cut"] * 99)
+        with pytest.raises(Unreachable, match="cannot be read"):
+            open_store(f"{server.url}/{hub_folder.name}")
+        assert len(server.faults["store.json"]) > 80
