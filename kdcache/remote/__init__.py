@@ -4,7 +4,13 @@ What a store is, only `kdcache.store` knows: here are names, sizes and checksums
 """
 
 from kdcache.remote.address import folder_of, is_url, mirror_name, shown_url
-from kdcache.remote.arriving import ArrivingDocument, ArrivingFile, TooLarge, sounds_like_a_page
+from kdcache.remote.arriving import (
+    ArrivingDocument,
+    ArrivingFile,
+    LocalFailure,
+    TooLarge,
+    sounds_like_a_page,
+)
 from kdcache.remote.connection import CONNECTIONS, Connection
 from kdcache.remote.fetching import ChunkFetcher, WantedChunk, WrongChunk, fetch_chunk, require_size
 from kdcache.remote.folder import Content, NotListed, NotThere
@@ -19,6 +25,7 @@ __all__ = [
     "ChunkFetcher",
     "Connection",
     "Content",
+    "LocalFailure",
     "MirrorSpace",
     "NotListed",
     "NotThere",

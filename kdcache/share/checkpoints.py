@@ -12,8 +12,8 @@ import json
 import mmap
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from kdcache.mentor_library import (
     sidecar_path,
 )
 from kdcache.models import build_network, long_name
-from kdcache.remote import ArrivingFile, NotListed, NotThere, TooLarge
+from kdcache.remote import ArrivingFile, LocalFailure, NotListed, NotThere, TooLarge
 from kdcache.share.hub import Hub
 from kdcache.share.mentor_entries import (
     MOST_CHECKPOINT,
@@ -125,7 +125,8 @@ def pull_mentor(
 
     Nothing appears in the library that is not the weights of this network, with the SHA-256 that
     the entry states; another checkpoint of the name that is there is never overwritten. Raises
-    CheckpointError with what is there and what is to do.
+    CheckpointError with what is there and what is to do, StoreError where the library cannot be
+    written.
     """
     hub = hub if isinstance(hub, Hub) else Hub(hub)
     name = mentor_name(name)
@@ -136,24 +137,25 @@ def pull_mentor(
         _require_same_preprocessing(sidecar_path(here), _as_here(here, shared), hub, shared)
         return Moved(shared=shared, path=here, bytes=0)
     path = folder / f"{stem}{shared.suffix}"
-    durable.make_folder(folder)
     temporary = folder / f".{stem}.{secrets.token_hex(6)}{shared.suffix}"  # the reader asks for one
-    arriving = ArrivingFile(temporary, shared.bytes, lambda got: progress(got, shared.bytes))
-    try:
-        _fetch(hub, shared, arriving)
-        load_weights(
-            build_network(name, num_classes or num_classes_of(dataset, data_dir)), temporary
-        )
-        _require_no_other(folder, stem, hub, shared)
-        # The sidecar first: a checkpoint that is there always has its own.
-        sidecar = sidecar_path(path)
-        if shared.sidecar is not None:
-            durable.write_file(sidecar, json.dumps(shared.sidecar, indent=2).encode())
-        else:
-            durable.remove(sidecar)
-        durable.publish(temporary, path)
-    finally:
-        arriving.remove()
+    with _written(folder):
+        durable.make_folder(folder)
+        arriving = ArrivingFile(temporary, shared.bytes, lambda got: progress(got, shared.bytes))
+        try:
+            _fetch(hub, shared, arriving)
+            load_weights(
+                build_network(name, num_classes or num_classes_of(dataset, data_dir)), temporary
+            )
+            _require_no_other(folder, stem, hub, shared)
+            # The sidecar first: a checkpoint that is there always has its own.
+            sidecar = sidecar_path(path)
+            if shared.sidecar is not None:
+                durable.write_file(sidecar, json.dumps(shared.sidecar, indent=2).encode())
+            else:
+                durable.remove(sidecar)
+            durable.publish(temporary, path)
+        finally:
+            arriving.remove()
     return Moved(shared=shared, path=path, bytes=shared.bytes)
 
 
@@ -190,6 +192,21 @@ def find_or_pull(
         preferred=preferred,
         library=library,
     )
+
+
+@contextmanager
+def _written(library: Path) -> Iterator[None]:
+    """The operating system's refusals while the mentor library is written, as a StoreError."""
+    try:
+        yield
+    except (OSError, LocalFailure) as error:
+        cause = error.__cause__ or error if isinstance(error, LocalFailure) else error
+        reason = getattr(cause, "strerror", None) or str(cause)
+        raise StoreError(
+            f"the mentor library {library} cannot be written ({reason}); nothing was taken. Make "
+            "room there, or check its permissions ($KDCACHE_HOME names another place), then run "
+            "the same command again"
+        ) from cause
 
 
 def _fetch(hub: Hub, shared: SharedCheckpoint, arriving: ArrivingFile) -> None:

@@ -49,14 +49,6 @@ class Home:
         return {"KDCACHE_HOME": str(self.path), "OMP_NUM_THREADS": "1", **self.environment}
 
 
-def ended(process: "subprocess.Popen[str]", code: int = 0) -> str:
-    """A process's output, once it ended with this exit code."""
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == code, output
-    assert "Traceback" not in output, output
-    return output
-
-
 def client_of(server: Server, path: Path) -> Home:
     """Somebody who can reach a server."""
     return Home(path, dict(server.environment))

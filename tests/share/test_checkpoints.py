@@ -1,7 +1,9 @@
 """Mentors' checkpoints at a hub: what is pushed arrives whole, and nothing else does."""
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,6 +189,32 @@ def test_a_mentor_that_is_not_there(pushed: Path, tmp_path: Path) -> None:
             pull_mentor(name, str(pushed), dataset=dataset)
     with pytest.raises(StoreError, match="there is no hub"):
         pull_mentor("r8", str(tmp_path / "nowhere"), dataset="digits")
+
+
+def test_a_library_that_cannot_be_written(pushed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever write it is that the operating system refuses; nothing stays behind."""
+    library().parent.mkdir(parents=True)
+    library().write_text("a file in the folder's place")
+    failed = run("pull-mentor", "r8", "--dataset", "digits", "--hub", pushed)
+    assert failed.exit_code == 2, failed.output
+    assert f"the mentor library {library()} cannot be written" in failed.output
+    library().unlink()
+    for function in ("open", "write_file", "publish", "fsync"):
+        with monkeypatch.context() as patched:
+            place = {"open": "kdcache.remote.arriving.open", "fsync": "os.fsync"}
+            patched.setattr(
+                place.get(function, f"kdcache.durable.{function}"), no_space, raising=False
+            )
+            failed = run("pull-mentor", "r8", "--dataset", "digits", "--hub", pushed)
+        assert failed.exit_code == 2, (function, failed.exception)
+        assert "cannot be written (No space left on device)" in failed.output, failed.output
+        assert not [path for path in library().glob("*") if path.suffix != ".json"]
+        assert not [*library().glob(".*")]
+    assert run("pull-mentor", "r8", "--dataset", "digits", "--hub", pushed).exit_code == 0
+
+
+def no_space(*arguments: object, **options: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 # A hub that lies: its documents are sealed, whatever they say
