@@ -150,5 +150,5 @@ def _print_damage(address: str, damaged: list[str], healing: str | None) -> None
     tell_all([f"damaged in the source: {readable(one, 1000)}" for one in damaged], err=True)
     if healing is not None:
         remote = "://" in address
-        who = "tell its owner; the command that heals it" if remote else "compute it again with"
+        who = "tell its owner; the command that heals it" if remote else "make it anew with"
         tell(f"not copied: what is damaged in {address}; {who}:\n  {healing}", err=True)
