@@ -91,6 +91,7 @@ def pull(url: str | None, store: str | None, **options: Any) -> None:
 @click.argument("left", metavar="A|URL")
 @click.argument("right", metavar="B|URL")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+@config_option
 def diff(left: str, right: str, as_json: bool) -> None:
     """Say what is different in two stores: views, mentors, chunks. No chunk is read.
 
