@@ -45,7 +45,7 @@ class CopyResult:
     destination that were made anew. `num_chunks`, `num_bytes`: copied. `damaged`: what the source
     has damaged, `refused`: what the job's `check` refused; neither is in the destination.
     `different`: chunks, by title, that both stores have sound and with other bytes; the
-    destination's stayed. `healing`: the command that computes what is damaged again; None where
+    destination's stayed. `healing`: the command that makes what is damaged anew; None where
     nothing is.
     """
 
@@ -161,8 +161,8 @@ class CopyJob:
             chosen += of_it
         if not chosen and self.damaged:
             raise DamagedTargets(
-                f"nothing of {self.source.address} can be copied: {self.damaged[0]}. Heal it where "
-                "it lies, with the `kdcache precompute` command that made it"
+                f"nothing of {self.source.address} can be copied: {self.damaged[0]}. Heal it with: "
+                f"{self._healing(self.damaged)}"
             )
         if not chosen:
             raise MissingTargets(self._nothing_of("any mentor", self.source.mentors, asked))
@@ -181,6 +181,11 @@ class CopyJob:
         return f"{self.source.address} has {what} of {whose} yet, so there is nothing to copy. " + (
             remedy or "Compute something into it first, with `kdcache precompute`"
         )
+
+    def _healing(self, damaged: Sequence[Damage]) -> str | None:
+        names = dict.fromkeys(d.mentor for d in damaged if d.mentor is not None)
+        views = [d.view for d in damaged if d.view is not None]
+        return healing_command(self.source, names, damaged=True, views=views) if names else None
 
     def _note(self, mentor: str, kind: str, error: StoreError) -> None:
         path = self.source.shown(self.source.root / "mentors" / mentor.replace(":", "."))
@@ -280,7 +285,6 @@ class CopyJob:
             lambda store: require_views_of(self.source, store),
         )
         damaged = [*self.damaged, *moved.damaged]
-        names = dict.fromkeys(d.mentor for d in damaged if d.mentor is not None)
         return CopyResult(
             store=open_store(self.root),
             stopped=moved.seen < len(self.planned),
@@ -290,7 +294,7 @@ class CopyJob:
             damaged=damaged,
             refused=moved.refused,
             different=self._different + moved.different,
-            healing=healing_command(self.source, names) if names else None,
+            healing=self._healing(damaged),
             seconds=time.perf_counter() - started,
         )
 
@@ -330,6 +334,6 @@ def merge_stores(
         raise DamagedTargets(
             f"{len(result.damaged) + len(result.refused)} chunks of {job.source.address} were not "
             f"copied to {job.root}; all others were. The first: {first}"
-            + (f". Compute them again with: {result.healing}" if result.healing else "")
+            + (f". Heal them with: {result.healing}" if result.healing else "")
         )
     return result.store

@@ -32,7 +32,6 @@ from kdcache.row_checks import unlike
 from kdcache.store import (
     METADATA,
     Damage,
-    HubStore,
     StoredMentor,
     TargetStore,
     Verification,
@@ -111,28 +110,19 @@ def _healing(root: str | Path, found: Verification) -> str | None:
         names = ",".join(stored_names(Path(root))) or "MENTORS"
         command = shlex.join(["kdcache", "precompute", "--store", str(root), "--mentors", names])
         return f"{command}  # and --dataset, --samples, --recipe, --view-seed as it was made with"
-    if isinstance(store.remote, HubStore):
-        return _pushing(store, store.remote.hub, found)
+    views = {damage.view for damage in found.damaged if damage.view is not None}
     errors = store.target_errors.items()
     foreign = {name for (name, _), error in errors if not isinstance(error, DamagedTargets)}
     hit = {damage.mentor for damage in found.damaged}
     mentors = [name for name in store.mentors if name in hit and name not in foreign]
-    if None in hit and not mentors:  # any one that is sound brings the store's own documents back
+    at_hub = store.remote is not None and store.remote.hub is not None
+    if None in hit and not (
+        mentors or at_hub
+    ):  # any one that is sound brings the store's own documents back
         mentors = [stored.manifest.name for stored in store.sound_mentors][:1]
-    return healing_command(store, mentors) if mentors else None
-
-
-def _pushing(store: TargetStore, hub: str, found: Verification) -> str | None:
-    """The command that puts what is damaged at a hub there anew, from a store that has it."""
-    mentors = dict.fromkeys(
-        damage.mentor for damage in found.damaged if damage.mentor in store.mentors
-    )
-    views = sorted({damage.view for damage in found.damaged if damage.view is not None})
-    command = ["kdcache", "push", "STORE", hub, "--overwrite"]
-    command += ["--mentors", ",".join(name for name in mentors if name)] if mentors else []
-    if views:
-        command += ["--views", f"{views[0]}:{views[-1] + 1}"]
-    return f"{shlex.join(command)}  # with a STORE that has them"
+    if not (mentors or at_hub):
+        return None
+    return healing_command(store, mentors, damaged=True, views=views)
 
 
 def _with_replay(found: Verification, store: TargetStore, images: ImageDataset) -> Verification:

@@ -2,6 +2,7 @@
 
 import click
 
+from kdcache.cli.options import config_option
 from kdcache.cli.printing import tell
 
 
@@ -14,6 +15,7 @@ from kdcache.cli.printing import tell
 )
 @click.option("--force", is_flag=True, help="Replace a README.md that kdcache did not write.")
 @click.option("--show", is_flag=True, help="Print the card; write nothing.")
+@config_option
 def card(store: str, licence: str | None, force: bool, show: bool) -> None:
     """Write a README.md into a store: what it is, from what, by what command, how to use it.
 

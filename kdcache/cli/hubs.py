@@ -95,6 +95,7 @@ def _pushed(options: dict[str, Any]) -> str:
 @click.command(name="list")
 @click.argument("hub", metavar="[HUB]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+@config_option
 def list_stores(hub: str | None, as_json: bool) -> None:
     """Show which stores and mentors a hub holds; one request.
 

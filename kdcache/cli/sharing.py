@@ -91,6 +91,7 @@ def pull(url: str | None, store: str | None, **options: Any) -> None:
 @click.argument("left", metavar="A|URL")
 @click.argument("right", metavar="B|URL")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+@config_option
 def diff(left: str, right: str, as_json: bool) -> None:
     """Say what is different in two stores: views, mentors, chunks. No chunk is read.
 
@@ -150,5 +151,5 @@ def _print_damage(address: str, damaged: list[str], healing: str | None) -> None
     tell_all([f"damaged in the source: {readable(one, 1000)}" for one in damaged], err=True)
     if healing is not None:
         remote = "://" in address
-        who = "tell its owner; the command that heals it" if remote else "compute it again with"
+        who = "tell its owner; the command that heals it" if remote else "make it anew with"
         tell(f"not copied: what is damaged in {address}; {who}:\n  {healing}", err=True)

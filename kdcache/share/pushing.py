@@ -160,7 +160,7 @@ class PushJob:
             num_chunks=moved,
             num_bytes=moved_bytes,
             damaged=damaged,
-            healing=healing_command(self.store, list(names)) if names else None,
+            healing=healing_command(self.store, list(names), damaged=True) if names else None,
             seconds=time.perf_counter() - started,
         )
 

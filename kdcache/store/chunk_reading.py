@@ -1,6 +1,6 @@
 """Reading committed chunks: each checked, and once more where somebody healed it in between."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -211,8 +211,8 @@ def damaged_chunk(
     """The error that tells what is wrong with a chunk, and how to heal it."""
     return DamagedTargets(
         f"{_called(stored)}, view {key[0]}, block {key[1]} are damaged: {reason} "
-        f"({store.shown(path)}). Compute exactly what is missing or damaged again with: "
-        f"{_healing(store, stored)}"
+        f"({store.shown(path)}). Make exactly what is missing or damaged anew with: "
+        f"{_healing(store, stored, damaged=[key[0]])}"
     )
 
 
@@ -247,5 +247,6 @@ def _called(stored: StoredMentor) -> str:
     return f"{what} of mentor {stored.manifest.name!r}"
 
 
-def _healing(store: "TargetStore", stored: StoredMentor) -> str:
-    return healing_command(store, [stored.manifest.name], [stored.kind.name])
+def _healing(store: "TargetStore", stored: StoredMentor, damaged: Sequence[int] = ()) -> str:
+    name, kind = stored.manifest.name, stored.kind.name
+    return healing_command(store, [name], [kind], damaged=bool(damaged), views=damaged)

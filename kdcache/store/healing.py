@@ -17,17 +17,25 @@ def healing_command(
     mentors: Iterable[str],
     kinds: Iterable[str] = (),
     *,
+    damaged: bool = False,
+    views: Iterable[int] = (),
     place: str | None = None,
     more: Sequence[str] = (),
 ) -> str:
-    """The `kdcache precompute` command line for these mentors of a store.
+    """The command line that adds or heals targets of these mentors of a store.
+
+    `kdcache precompute`, but for what is `damaged` at a hub: what stands there is only written by
+    `kdcache push --overwrite`, from a store that has it, of these `views` (none: all).
 
     `kinds`: names of kinds of targets that it is to add, to those that a mentor has. Mentors that
     were made in different ways need one command each way, joined by `&&`. A module:factory is
     not spelt out: who copies the command would run code that only a store names. A store at a
-    URL is healed where it lies. `place`: what the store's folder is called, where not by its path;
-    `more`: further words of each line.
+    URL is healed where it lies, and a hub's is added to with --hub HUB --push. `place`: what the
+    store's folder is called, where not by its path; `more`: further words of each line.
     """
+    hub = None if store.remote is None or place else store.remote.hub
+    if hub is not None and damaged:
+        return _pushing(hub, mentors, views)
     dataset = store.manifest.dataset
     ways: dict[tuple[str, ...], list[str]] = {}
     sound = {stored.manifest.name: stored for stored in store.sound_mentors}
@@ -37,12 +45,17 @@ def healing_command(
         ways.setdefault((*_options(sound.get(name)), *added), []).append(_named(name))
     commands = []
     root = place or (str(store.root) if store.remote is None else "STORE")
+    target = ["--store", root]
+    if hub is not None:
+        target = ["--hub", hub, "--push"]
+        more = [*more, *_views_of(store)]
     for options, named in ways.items():
-        words = ["kdcache", "precompute", "--store", root, "--mentors", ",".join(named)]
+        words = ["kdcache", "precompute", *target, "--mentors", ",".join(named)]
         words += ["--dataset", _named(dataset["name"]), "--split", dataset["split"]]
         words += ["--samples", str(dataset["num_samples"]), *options, *more]
         commands.append(shlex.join(words))
-    where = "" if store.remote is None or place else f"  # STORE: the folder behind {store.address}"
+    is_behind = store.remote is not None and hub is None and not place
+    where = f"  # STORE: the folder behind {store.address}" if is_behind else ""
     return " && ".join(commands) + where
 
 
@@ -77,6 +90,22 @@ def view_ranges(views: Sequence[int]) -> str:
     if run and (views == run or (len(run) == len(views) and list(views) == list(run))):
         return f"{views[0]} to {views[-1]}"
     return ", ".join(map(str, views)) or "none"
+
+
+def _pushing(hub: str, mentors: Iterable[str], views: Iterable[int]) -> str:
+    """The command that puts what is damaged at a hub there anew."""
+    command = ["kdcache", "push", "STORE", hub, "--overwrite"]
+    command += ["--mentors", ",".join(mentors)] if (mentors := list(mentors)) else []
+    if numbers := sorted(set(views)):
+        command += ["--views", f"{numbers[0]}:{numbers[-1] + 1}"]
+    return f"{shlex.join(command)}  # with a STORE that has them"
+
+
+def _views_of(store: "TargetStore") -> list[str]:
+    """What makes the same views where no store says it."""
+    manifest = store.manifest
+    words = ["--recipe", _named(manifest.recipe["name"]), "--view-seed", str(manifest.view_seed)]
+    return [*words, "--views", str(store.num_views)] if store.num_views else words
 
 
 def _options(stored: "StoredMentor | None") -> tuple[str, ...]:

@@ -67,6 +67,11 @@ class RemoteStore(ABC):
         self._allowance = MOST_DOCUMENTS
         self._counting = Lock()
 
+    @property
+    def hub(self) -> str | None:
+        """The hub that it is at, as it is told; None for a store's folder."""
+        return None
+
     # Opening
 
     @contextmanager

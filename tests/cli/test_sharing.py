@@ -82,7 +82,7 @@ def test_damage_is_told_with_its_healing(tmp_path: Path, source: TargetStore) ->
     flip(source.mentor("r8").array.chunk(1, 3))
     output = kdcache_("merge", source.root, tmp_path / "new", code=1)
     assert "damaged in the source: mentor r8, view 1, block 3" in output
-    assert "compute it again with:\n  kdcache precompute --store" in output
+    assert "make it anew with:\n  kdcache precompute --store" in output
     with serving(source.root.parent) as server:
         output = kdcache_("pull", f"{server.url}/store", "--store", tmp_path / "new", code=1)
     assert "tell its owner" in output
