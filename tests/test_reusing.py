@@ -23,6 +23,7 @@ from kdcache.reusing import ReuseJob
 from kdcache.share import Hub, push_store
 from kdcache.share.checkpoints import push_mentor
 from kdcache.store import TargetStore, commit_targets, open_store
+from kdcache.store.hub_documents import marker
 from tests.damaging import flip
 from tests.remote.serving import Handler, serving
 
@@ -467,9 +468,10 @@ def test_a_push_that_fails_leaves_the_store_and_says_how_to_go_on(
     first.hub.mkdir()
     (first.hub / "chunks").write_text("a file where a folder is to be")
     (first.hub / "hub.json").write_text("x")
-    failed = first.precompute("--push", mentors="r8")
-    assert failed.exit_code in (1, 2), failed.output
-    (first.hub / "hub.json").unlink()
+    refused = first.precompute("--push", mentors="r8")
+    assert refused.exit_code in (1, 2), refused.output  # before anything is computed
+    assert "ran r8" not in refused.output
+    (first.hub / "hub.json").write_bytes(marker())
     failed = first.precompute("--push", mentors="r8")
     assert failed.exit_code == 1, failed.output
     assert f"kdcache push {first.store} {first.hub} --mentors r8" in failed.output

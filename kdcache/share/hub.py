@@ -148,8 +148,8 @@ class Hub:
             raise UsageError(
                 f"{self.store_address(fingerprint)} would have more records with this push than a "
                 f"reader takes of one store ({MOST_INDEX_BYTES:,} bytes of them). If what is there "
-                f"is not the team's, remove its documents in {self.url}/pushes and push again; else "
-                "push fewer --views or --mentors, or to another hub"
+                f"is not the team's, remove its documents in {self.url}/pushes and push again. "
+                "Else push fewer --views or --mentors, or to another hub"
             )
         self.connection.put(push_name(fingerprint, content_sha256(content)), content)
         self.gather(fingerprint)
