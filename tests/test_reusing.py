@@ -519,3 +519,20 @@ def test_real_mentors(
     )
     assert ran_over(result) == 125
     assert second.chunks() == honest
+
+
+def test_a_hub_of_the_environment_may_be_new(
+    home: Callable[[str], Home], hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guide's first steps: nothing is set up but the variable."""
+    made = home("first")
+    made.add_mentor("r8")
+    monkeypatch.setenv("KDCACHE_HUB", str(hub))
+    sizes = ("--dataset", "digits", "--samples", SAMPLES, "--views", VIEWS, "--store", made.store)
+    fine(made.kdcache("precompute", "--mentors", "r8", *sizes), f"{hub} is no hub yet", "ran r8")
+    fine(made.kdcache("push", made.store), f"kdcache pull {hub}/stores/")
+    fine(made.kdcache("push-mentor", "r8", "--dataset", "digits"))
+    fine(made.kdcache("list"), "digits (train)", "mentor r8 for digits")
+    refused = made.kdcache("precompute", "--mentors", "r8", *sizes, "--hub", hub / "mistyped")
+    assert refused.exit_code == 2
+    assert "there is no hub at" in refused.output
