@@ -25,6 +25,7 @@ from kdcache.store import (
     ChunkKey,
     CommitRecord,
     Damage,
+    HubStore,
     StoredMentor,
     TargetStore,
     healing_command,
@@ -254,9 +255,17 @@ class CopyJob:
                 f"mentor {stored.title!r}",
                 (f"source {self.source.address}", described_targets(stored)),
                 (f"destination {self.root}", described_targets(there)),
-                "Targets of one mentor must all be made alike: leave it out with --mentors, or "
-                "name a new folder as the destination",
+                "Targets of one mentor must all be made alike: "
+                f"{self._where_the_same_are(there)}leave it out with --mentors, or name a new "
+                "folder as the destination",
             )
+
+    def _where_the_same_are(self, there: StoredMentor) -> str:
+        """The remedy for a mentor of which the hub has what is in the destination, too."""
+        remote = self.source.remote
+        if not (isinstance(remote, HubStore) and remote.has_variant(there.identity)):
+            return ""
+        return f"go on with {remote.address_of([there.identity])}, which has these; or "
 
     def run(
         self, *, progress: Progress | None = None, should_stop: Callable[[], bool] = never

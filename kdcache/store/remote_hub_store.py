@@ -5,17 +5,19 @@ has one of them, the fullest, or the one that its address names.
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kdcache.errors import StoreError
-from kdcache.remote import shown_url
+from kdcache.remote import mirror_name, shown_url
 from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.commits import MOST_INDEX_BYTES, sealed_index, sealed_record
 from kdcache.store.gathered import GatheredStore
-from kdcache.store.hub_documents import opened_document
+from kdcache.store.hub_documents import fetch_bytes, opened_document
 from kdcache.store.hub_layout import (
     GATHERED,
     HubAddress,
@@ -30,6 +32,7 @@ from kdcache.store.sealed import BLANK, SEAL, seal
 from kdcache.store.zarr_metadata import list_metadata
 
 INDEX = "commits.json"
+NAMED = 16  # digits of an identity in an address
 LOOKS = 10  # times as long as reading the document took, it is not read again
 
 
@@ -47,7 +50,48 @@ class HubStore(RemoteStore):
         self.fingerprint = address.fingerprint
         self._looks_again = 0.0  # not before that moment of the clock
         self._seen: dict[str, dict[ChunkKey, CommitRecord]] = {}  # when it last looked, by array
+        self._content = b""  # of the hub's document, and what it says, while the store is opened
+        self._gathered: GatheredStore | None = None
+        self._chosen: tuple[str, ...] = ()  # identities of the mentors' logits
+        self._variants: dict[str, str] = {}  # mentors' names by identity, of all that the hub has
         super().__init__(address.hub, shown_url(str(address)), mirrors, most)
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Where a mentor has several variants, address and mirror become those of the chosen ones.
+
+        So whatever is pushed later, who asks for that address has the same mentors.
+        """
+        self._content = self._fetched()
+        whole = self._read(self._content)
+        variants = whole.variants()
+        self._gathered = whole.choose(self._place.variants)
+        self._variants = {a.identity: name for name, those in variants.items() for a in those}
+        self._chosen = tuple(sorted(self._variants.keys() & self._gathered.arrays.keys()))
+        several = (one for one in self._chosen if len(variants[self._variants[one]]) > 1)
+        self._place = replace(self._place, variants=tuple(one[:NAMED] for one in several))
+        self.address = shown_url(str(self._place))
+        self.root = self.root.with_name(mirror_name(self.address))
+        try:
+            with super().opened():
+                yield
+        finally:
+            self._content, self._gathered = b"", None
+
+    def address_of(self, identities: Iterable[str]) -> str:
+        asked = tuple(identities)
+        whose = {self._variants.get(identity) for identity in asked}
+        kept = (
+            identity
+            for identity in self._chosen
+            if self._variants[identity] not in whose and identity[:NAMED] in self._place.variants
+        )
+        variants = sorted(identity[:NAMED] for identity in (*kept, *asked))
+        return shown_url(str(replace(self._place, variants=tuple(variants))))
+
+    def has_variant(self, identity: str) -> bool:
+        """Whether the hub has the logits of this identity, chosen or not."""
+        return identity in self._variants
 
     @property
     def hub(self) -> str:
@@ -55,7 +99,9 @@ class HubStore(RemoteStore):
         return self._connection.address
 
     def fetch_documents(self, pool: ThreadPoolExecutor) -> None:
-        gathered = self._gathered(fetch=True)
+        gathered = self._gathered
+        assert gathered is not None
+        self.keep(self.root / GATHERED, self._content)
         documents = self._documents(gathered)
         records = gathered.records_of()
         for array, of_it in records.items():
@@ -87,24 +133,31 @@ class HubStore(RemoteStore):
                 if f"{name}/{path.name}" not in documents:
                     path.unlink(missing_ok=True)
 
-    def _gathered(self, *, fetch: bool) -> GatheredStore:
-        """What the hub has of it, of each mentor the variant that the address names."""
-        name = gathered_name(self.fingerprint)
-        if fetch and not self.fetch(name, MOST_INDEX_BYTES, into=GATHERED):
+    def _fetched(self) -> bytes:
+        """The hub's document, as it is now."""
+        content = fetch_bytes(self._connection, gathered_name(self.fingerprint), MOST_INDEX_BYTES)
+        if content is None:
             raise NotAtHub(
                 f"{self._place.hub} has no store of the views {self.fingerprint}. See what is "
                 f"there with: kdcache list {self._place.hub}"
             )
-        origin = f"{self._connection.address}/{name}"
-        whole = GatheredStore.from_json(
-            opened_document((self.root / GATHERED).read_bytes(), origin), origin
-        )
+        return content
+
+    def _read(self, content: bytes) -> GatheredStore:
+        """What the hub's document says, of all variants."""
+        origin = f"{self._connection.address}/{gathered_name(self.fingerprint)}"
+        whole = GatheredStore.from_json(opened_document(content, origin), origin)
         if whole.manifest.fingerprint != self.fingerprint:
             raise StoreError(
                 f"{origin} describes the views {whole.manifest.fingerprint}. No writer wrote it "
                 "there: push the store again, or ask who looks after the hub"
             )
-        return whole.choose(self._place.variants)
+        return whole
+
+    def _records(self, content: bytes) -> dict[str, list[CommitRecord]]:
+        """The records of the chosen variants, by array; none of one that is no longer there."""
+        whole = self._read(content)
+        return whole.choose([one for one in self._chosen if one in whole.arrays]).records_of()
 
     def _documents(self, gathered: GatheredStore) -> dict[str, bytes]:
         """The store's documents as its writer makes them, by path in the mirror."""
@@ -116,7 +169,7 @@ class HubStore(RemoteStore):
 
     def fetch_all_documents(self) -> None:
         """Each record by itself; the rest was read when the store was opened."""
-        for array, records in self._gathered(fetch=False).records_of().items():
+        for array, records in self._records((self.root / GATHERED).read_bytes()).items():
             self._keep_records(array, records)
 
     def _keep_records(self, array: str, records: Iterable[CommitRecord]) -> None:
@@ -130,9 +183,10 @@ class HubStore(RemoteStore):
         """
         started = time.monotonic()
         if started >= self._looks_again:
-            self.allow_again()
-            records = self._gathered(fetch=True).records_of()
-            self._seen = {name: {one.key: one for one in of_it} for name, of_it in records.items()}
+            self._seen = {
+                array_name: {record.key: record for record in records}
+                for array_name, records in self._records(self._fetched()).items()
+            }
             self._looks_again = time.monotonic() + LOOKS * (time.monotonic() - started)
         record = self._seen.get(array.folder.relative_to(self.root).as_posix(), {}).get(key)
         for path in array.commits.glob(f"{key[0]:06d}.{key[1]:06d}.*"):

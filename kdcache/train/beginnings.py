@@ -18,6 +18,8 @@ from kdcache.versions import library_versions
 
 Description = dict[str, str]
 
+TARGETS = "targets"  # a hash of all their digests; runs that began before it was kept have none
+
 
 def running_environment(device: torch.device) -> dict[str, Any]:
     """Library versions, device, its hardware and the number of threads: what decides last bits."""
@@ -51,12 +53,32 @@ def tell_changes(
 
 
 def describe_store(
-    store: TargetStore, mentors: Sequence[str], kinds: Sequence[str] = (LOGITS.name,)
+    store: TargetStore,
+    mentors: Sequence[str],
+    kinds: Sequence[str] = (LOGITS.name,),
+    views: Sequence[int] = (),
 ) -> Description:
-    """A store's views, and these mentors as they are stored: who they are and how encoded."""
+    """A store's views, and these mentors as they are stored: who they are and how encoded.
+
+    `views`: those of which the targets themselves are used; the same, computed on another machine,
+    may have other last bits.
+    """
     chosen = [store.mentor(name, kind) for name in mentors for kind in kinds]
-    identities = {f"mentor {stored.title}": stored.identity[:16] for stored in chosen}
-    return {"fingerprint": store.fingerprint, **identities}
+    found = {"fingerprint": store.fingerprint}
+    found |= {f"mentor {stored.title}": stored.identity[:16] for stored in chosen}
+    if chosen and views:
+        used = set(views)
+        found[TARGETS] = _short(
+            {
+                stored.title: [
+                    [view, block, record.sha256]
+                    for (view, block), record in sorted(stored.commits.items())
+                    if view in used
+                ]
+                for stored in chosen
+            }
+        )
+    return found
 
 
 def describe_pool(pool: MentorPool) -> Description:

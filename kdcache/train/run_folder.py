@@ -24,6 +24,7 @@ from kdcache.canonical import json_sha256
 from kdcache.config import as_toml_values, read_toml, write_toml
 from kdcache.errors import StoreMismatch, UsageError, both_sides, differences
 from kdcache.train import checkpoint_file
+from kdcache.train.beginnings import TARGETS
 from kdcache.train.train_config import TrainConfig
 
 # Where a run may differ from itself when it goes on: none of these decides what is computed. A
@@ -106,6 +107,15 @@ class RunFolder:
         found = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
         return replace(config, **found)
 
+    def comparable(self, trained_on: dict[str, str]) -> dict[str, str]:
+        """What a run trains on, without what an earlier version did not state of the one here."""
+        if not self.checkpoint.exists():
+            return trained_on
+        recorded = self._recorded()[1].get("trained_on")
+        if not isinstance(recorded, dict) or TARGETS in recorded:
+            return trained_on
+        return {key: value for key, value in trained_on.items() if key != TARGETS}
+
     def claim(
         self, config: TrainConfig, environment: dict[str, Any], trained_on: dict[str, str]
     ) -> dict[str, Any]:
@@ -152,6 +162,8 @@ class RunFolder:
 
     def _require_same_targets(self, recorded: object, ours: dict[str, str]) -> None:
         different = differences(recorded if isinstance(recorded, dict) else {}, ours)
+        if different.keys() > {TARGETS}:
+            del different[TARGETS]  # of other mentors or views they are others anyway
         if different:
             raise StoreMismatch(
                 f"{self.root} was trained on something else so far:\n"

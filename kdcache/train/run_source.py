@@ -1,5 +1,6 @@
 """Which views and targets a run trains on: from its store, from live mentors, or labels only."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,19 +100,20 @@ def _with_store(
     chosen = shared.samples(stream, train, config.samples)
     config = replace(
         config,
-        store=str(store.root.resolve()) if store.remote is None else store.address,
+        store=_lasting_address(store, names),
         mentors=names,
         recipe=stream.recipe.name,
         view_seed=stream.recipe.seed,
         views=_as_count(stream.views),
     )
     source: TargetSource = stream
-    taught_by = describe_store(store, names, stream.kinds)
+    taught_by = describe_store(store, names, stream.kinds, stream.views)
     if config.method == "ce":
         source = LabelsOnly(stream.recipe, stream.views, blocks=stream.blocks)
         taught_by = describe_store(store, ())
     elif config.targets == "online":
         pool = _live_mentors(config, chosen, device, store)
+        taught_by = describe_store(store, names, stream.kinds)
         source = OnlineTargets(
             chosen, pool, stream.recipe, stream.views, blocks=stream.blocks, **given
         )
@@ -155,6 +157,13 @@ def _without_store(
         ),
         taught_by=describe_pool(pool),
     )
+
+
+def _lasting_address(store: TargetStore, mentors: Sequence[str]) -> str:
+    """Where these mentors' targets are found, whatever others add to the store."""
+    if store.remote is None:
+        return str(store.root.resolve())
+    return store.remote.address_of(store.mentor(name).identity for name in mentors)
 
 
 def _dataset_name(store: TargetStore) -> str:

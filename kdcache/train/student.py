@@ -109,7 +109,9 @@ class StudentRun:
         config, chosen, folder = self.config, self._chosen, self._folder
         with folder.alone():
             environment = running_environment(self._device)
-            trained_on = {**describe_samples(chosen.train, self._test), **chosen.taught_by}
+            trained_on = folder.comparable(
+                {**describe_samples(chosen.train, self._test), **chosen.taught_by}
+            )
             began = folder.claim(config, environment, trained_on)
             self._loop = loop = TrainingLoop(
                 config,

@@ -18,8 +18,9 @@ import kdcache
 from kdcache.cli import main
 from kdcache.config import read_toml
 from kdcache.datasets import ImageDataset
-from kdcache.errors import Unreachable
+from kdcache.errors import StoreMismatch, Unreachable
 from kdcache.mentors import Mentor
+from kdcache.share import PushJob
 from tests.remote.serving import Handler, serving
 from tests.train.comparing import same_run
 
@@ -163,3 +164,29 @@ def test_an_interruption_does_not_wait_for_the_network(
         assert "Run the same command again to go on" in told
         assert "Traceback" not in told
         asleep.set()
+
+
+@pytest.mark.filterwarnings("ignore:epoch 3 uses view 0 again")
+def test_a_run_from_a_hub_goes_on_with_the_variant_that_it_began_with(
+    folder: Path, tmp_path: Path, digits: ImageDataset, digits_mentors: list[Mentor]
+) -> None:
+    hub = str(tmp_path / "hub")
+    options: dict[str, Any] = {
+        "student": "r8",
+        "dataset": "digits",
+        "samples": 100,
+        "epochs": 4,
+    }
+    PushJob(folder / "store", hub).run()
+    list(kdcache.train_student(store=hub, out=str(tmp_path / "undisturbed"), **options))
+    run = kdcache.train_student(store=hub, out=str(tmp_path / "run"), **options)
+    next(run)
+    run.close()
+    kdcache.precompute_targets(
+        digits, digits_mentors, store=tmp_path / "fuller", views=4, encoder="float32"
+    )
+    PushJob(tmp_path / "fuller", hub).run()
+    with pytest.raises(StoreMismatch, match="mentor r8"):
+        list(kdcache.train_student(store=hub, out=str(tmp_path / "run"), **options, views=3))
+    list(kdcache.train_student(out=str(tmp_path / "run"), **options))
+    assert same_run(tmp_path / "undisturbed", tmp_path / "run")

@@ -1,5 +1,6 @@
 """A store at a hub that changes while people read it: what their mirrors then have."""
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from kdcache.remote import Connection
 from kdcache.share import Hub, PushJob
 from kdcache.store import TargetStore, chunks, open_store
 from tests.remote.serving import Handler, serving
+from tests.share.team import Home
 from tests.store.small import SmallStore, make_store
 from tests.store.test_kinds import add_kind
 
@@ -141,3 +143,51 @@ def test_a_document_that_never_comes_whole_is_given_up(
         with pytest.raises(Unreachable, match="cannot be read"):
             open_store(f"{server.url}/{hub_folder.name}")
         assert len(server.faults["store.json"]) > 80
+
+
+def add_variant(small: SmallStore, hub_folder: Path, views: int) -> SmallStore:
+    """Somebody else's r8, by another encoder, pushed."""
+    other = make_store(
+        small.root.with_name("variant"), num_samples=32, num_classes=10, views=views,
+        mentors=["r8"], encoder="float32",
+    )  # fmt: skip
+    PushJob(other.root, str(hub_folder)).run()
+    return other
+
+
+def test_what_was_opened_is_found_again_after_somebody_pushed_a_fuller_variant(
+    small: SmallStore, hub_folder: Path
+) -> None:
+    PushJob(small.root, str(hub_folder)).run()
+    plain = open_store(hub_folder)
+    remote = plain.remote
+    assert remote is not None
+    lasting = remote.address_of(plain.mentor(name).identity for name in plain.mentors)
+    again = open_store(lasting)
+    assert (again.address, again.root) == (plain.address, plain.root)  # one mirror, not two
+
+    other = add_variant(small, hub_folder, 5)
+    begins = other.open().mentor("r8").identity[:16]
+    fuller = open_store(hub_folder)
+    assert fuller.address == f"{plain.address}+{begins}"
+    assert fuller.mentor("r8").encoder.name == "float32"
+    for address in (lasting, f"{plain.address}+{plain.mentor('r8').identity[:8]}"):
+        again = open_store(address)
+        assert again.address == f"{plain.address}+{plain.mentor('r8').identity[:16]}"
+        assert reads_as(again, small)
+    assert reads_as(plain, small)
+
+
+def test_pulling_once_more_tells_where_the_same_variant_is(
+    small: SmallStore, hub_folder: Path, tmp_path: Path
+) -> None:
+    PushJob(small.root, str(hub_folder)).run()
+    home = Home(tmp_path / "home")
+    pulled = tmp_path / "pulled"
+    home.run("pull", hub_folder, "--store", pulled, "--views", 1)
+    add_variant(small, hub_folder, 5)
+    told = home.run("pull", hub_folder, "--store", pulled, codes=(1, 2))
+    (address,) = re.findall(r"go on with (\S+), which has these", told)
+    assert address.endswith(f"+{small.open().mentor('r8').identity[:16]}")
+    assert f"from {address}" in home.run("pull", address, "--store", pulled)
+    assert reads_as(open_store(pulled), small)

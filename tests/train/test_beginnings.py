@@ -12,7 +12,8 @@ from kdcache.config import read_toml
 from kdcache.datasets import ImageDataset
 from kdcache.errors import Stopped, StoreError, StoreMismatch
 from kdcache.mentors import load_mentor
-from kdcache.store import TargetStore
+from kdcache.store import TargetStore, commit_targets
+from kdcache.train import beginnings, run_source
 from kdcache.train.run_folder import RunFolder
 from tests.train.comparing import same_run
 from tests.train.conftest import Run
@@ -170,8 +171,43 @@ def test_the_beginning_is_kept_when_a_run_goes_on(train: Run, stopped: Path) -> 
     began = read_toml(stopped / "config.toml")["environment"]
     assert began["trained_on"].keys() == {
         "training samples", "test samples", "fingerprint", "mentor r14", "mentor r8",
+        "targets",
     }  # fmt: skip
     list(train("run", student=DROPOUT, checkpoint_every=4))
     recorded = read_toml(RunFolder(stopped).config)
     assert recorded["checkpoint_every"] == 4
     assert recorded["environment"] == began
+
+
+def test_other_bits_of_the_same_targets_are_refused(
+    train: Run, stopped: Path, store: TargetStore
+) -> None:
+    """As if another machine had computed a chunk anew."""
+    stored, rows = store.mentor("r8"), store.manifest.block_rows(0)
+    targets = store.targets(0, store.index_N[rows], ["r8"])[:, 0]
+    targets[0, 0] -= 1e-3
+    for path in (
+        stored.array.commit_index,
+        stored.array.commits / stored.commits[0, 0].file_name,
+        stored.array.chunk(0, 0),
+    ):
+        path.unlink(missing_ok=True)
+    commit_targets(stored, (0, 0), targets, store.labels_N[rows], store.manifest.block)
+    with pytest.raises(StoreMismatch, match=r"targets +[0-9a-f]{16} +[0-9a-f]{16}\nName"):
+        next(train("run", student=DROPOUT))
+
+
+def test_a_run_that_began_before_targets_were_stated_goes_on(
+    train: Run, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(train("undisturbed", student=DROPOUT))
+    shutil.rmtree(stopped)
+    describe = beginnings.describe_store
+    with monkeypatch.context() as patched:
+        patched.setattr(run_source, "describe_store", lambda *given: describe(*given[:3]))
+        with pytest.raises(Stopped):
+            list(train("run", student=DROPOUT, should_stop=stop_at(8)))
+    config = read_toml(stopped / "config.toml")
+    assert "targets" not in config["environment"]["trained_on"]
+    list(train("run", student=DROPOUT))
+    assert same_run(tmp_path / "run", tmp_path / "undisturbed")
