@@ -57,7 +57,9 @@ def push_mentor(name: str, hub: str | None, **options: Any) -> None:
 
 @click.command()
 @_options
-@click.option("--sha", help="How its SHA-256 begins, where the hub has several of that name.")
+@click.option(
+    "--sha", help="How its SHA-256 (or its entry's) begins, where the hub has several of that name."
+)
 @config_option
 def pull_mentor(name: str, hub: str | None, sha: str | None, **options: Any) -> None:
     """Take a mentor's checkpoint from a hub into the mentor library.

@@ -3,8 +3,8 @@
     push: read by our own reader -> HUB/checkpoints/<sha256> -> HUB/mentors/<entry>.json -> index
     pull: the index's entry -> size -> SHA-256 -> read by our own reader -> the mentor library
 
-Weights are named by their content, an entry by the mentor's name and its weights. Nothing that a
-hub says becomes a path: names are the caller's, a suffix is one of four.
+Weights are named by their content, an entry by the mentor's name and its own content. Nothing that
+a hub says becomes a path: names are the caller's, a suffix is one of four.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from pathlib import Path
 from kdcache import durable, homes
 from kdcache.checkpoints import file_sha256, load_weights
 from kdcache.datasets import DEFAULT_DATASET, ImageDataset, num_classes_of
-from kdcache.errors import CheckpointError, DamagedTargets, StoreError
+from kdcache.errors import CheckpointError, StoreError
 from kdcache.mentor_library import (
     SUFFIXES,
     find_checkpoint,
@@ -34,13 +34,14 @@ from kdcache.remote import ArrivingFile, LocalFailure, NotListed, NotThere, TooL
 from kdcache.share.hub import Hub
 from kdcache.share.mentor_entries import (
     MOST_CHECKPOINT,
+    Entry,
     SharedCheckpoint,
     choose_checkpoint,
-    read_entry,
+    entry_of,
+    known_checkpoint,
     shared_checkpoints,
 )
-from kdcache.store.hub_layout import HUB_FORMAT, MENTORS
-from kdcache.store.sealed import BLANK, SEAL, seal
+from kdcache.store.hub_layout import MENTORS
 from kdcache.untrusted import open_file
 
 
@@ -91,7 +92,7 @@ def push_mentor(
         except ValueError as error:
             raise CheckpointError(f"{sidecar_path(path)}: {error}. Correct it") from error
         hub.begin()
-        if known := _entry_at(hub, shared):
+        if known := known_checkpoint(hub, shared):
             _require_same_preprocessing(sidecar_path(path), shared, hub, known)
         moved = 0
         if not _is_there(hub, shared):
@@ -99,8 +100,8 @@ def push_mentor(
                 hub.connection.put(f"checkpoints/{shared.sha256}", whole)
             moved = len(content)
     if known is None:
-        document = {"hub": HUB_FORMAT, **asdict(shared), SEAL: BLANK}
-        hub.connection.put(f"{MENTORS}/{shared.file}", seal(document))
+        entry, document = entry_of(shared)
+        hub.connection.put(f"{MENTORS}/{entry.file}", document)
     hub.gather()
     return Moved(shared=shared, path=path, bytes=moved)
 
@@ -119,9 +120,9 @@ def pull_mentor(
 ) -> Moved:
     """Takes a mentor's checkpoint and sidecar from a hub into the mentor library.
 
-    `sha256`: how the one that is meant begins, where the hub has several; `preferred`: SHA-256s of
-    which one may decide it. `num_classes`: of the dataset, where it is open already. `library`: the
-    folder; None: the user's. `progress`: in bytes.
+    `sha256`: how the one that is meant begins, or its entry's, where the hub has several;
+    `preferred`: SHA-256s of which one may decide it. `num_classes`: of the dataset, where it is
+    open already. `library`: the folder; None: the user's. `progress`: in bytes.
 
     Nothing appears in the library that is not the weights of this network, with the SHA-256 that
     the entry states; another checkpoint of the name that is there is never overwritten. Raises
@@ -176,7 +177,7 @@ def find_or_pull(
         return find_checkpoint(name, dataset.name)
     except CheckpointError as error:
         missing = error
-    there: list[str] = []
+    there: list[Entry] = []
     with suppress(StoreError):  # no hub yet; one that cannot be reached was noticed before
         there = shared_checkpoints(hub, name, dataset.name)
     if not there:
@@ -272,13 +273,6 @@ def _as_here(path: Path, shared: SharedCheckpoint) -> SharedCheckpoint:
         return SharedCheckpoint(**{**asdict(shared), "sidecar": read_sidecar(path)})
     except ValueError as error:
         raise CheckpointError(f"{sidecar_path(path)}: {error}. Correct it") from error
-
-
-def _entry_at(hub: Hub, shared: SharedCheckpoint) -> SharedCheckpoint | None:
-    """What the hub says of the same checkpoint; None where it says nothing that can be believed."""
-    with suppress(CheckpointError, DamagedTargets):
-        return read_entry(hub, shared.name, shared.dataset, shared.sha256)
-    return None
 
 
 def _is_there(hub: Hub, shared: SharedCheckpoint) -> bool:

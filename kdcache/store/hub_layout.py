@@ -6,7 +6,7 @@ HUB/lists/<sha256>                               a list of samples, as a store's
 HUB/pushes/<fingerprint>.<sha256>.json           what one push made complete
 HUB/stores/<fingerprint>/store.json, README.md   all pushes of the same views, gathered; a card
 HUB/checkpoints/<sha256>                         a mentor's weights
-HUB/mentors/<dataset>.<name>.<sha256>.json       whose they are
+HUB/mentors/<dataset>.<name>.<sha256>.json       whose they are; sha256 of this document, 16 digits
 HUB/index.json, README.md                        everything, gathered; a card
 
 Whatever several people may write at once is named by its content. Only the gathered documents are

@@ -4,6 +4,7 @@ What r14 says of the good store's views was pushed by somebody; the victim has r
 Beside it: a store of other views, and an entry of a mentor's checkpoint.
 """
 
+import hashlib
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,6 @@ from kdcache.views import make_recipe
 from tests.hostile.good import VIEWS, Good, make_good
 
 CHECKPOINT = b"weights"
-ENTRY = f"digits.resnet8.{'0' * 16}.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,9 @@ def make_good_hub(folder: Path) -> GoodHub:
         "sidecar": None, SEAL: BLANK,
     }  # fmt: skip
     (root / "mentors").mkdir()
-    (root / "mentors" / ENTRY).write_bytes(seal(entry))
+    content = seal(entry)
+    file = f"digits.resnet8.{hashlib.sha256(content).hexdigest()[:16]}.json"
+    (root / "mentors" / file).write_bytes(content)
     _push_other_views(folder, good, Hub(str(root)))
     return GoodHub(root=root, good=good)
 

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,15 +51,29 @@ def entry_of(hub: Path) -> Path:
     return entry
 
 
+def alter_entry(hub: Path, lie: Callable[[dict[str, Any]], object]) -> None:
+    """Another entry in its place, named by its content, and listed under that name."""
+    entry = entry_of(hub)
+    alter(entry, lie)
+    digest = hashlib.sha256(entry.read_bytes()).hexdigest()[:16]
+    file = entry.rename(entry.with_name(f"digits.resnet8.{digest}.json")).name
+    alter(hub / "index.json", lambda index: index["mentors"][0].update(file=file))
+
+
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def refused(hub: Path, *parts: str, error: type[KdcacheError] = CheckpointError) -> str:
+def refused(
+    hub: Path,
+    *parts: str,
+    error: type[KdcacheError] = CheckpointError,
+    sha256: str | None = None,
+) -> str:
     """A pull that takes nothing, and says why."""
     before = files_of(library()) if library().exists() else {}
     with pytest.raises(error) as caught:
-        pull_mentor("r8", str(hub), dataset="digits")
+        pull_mentor("r8", str(hub), dataset="digits", sha256=sha256)
     for part in parts:
         assert part in str(caught.value)
     assert (files_of(library()) if library().exists() else {}) == before
@@ -165,6 +180,46 @@ def test_one_checkpoint_with_two_preprocessings(pushed: Path, checkpoint: Path) 
         push_mentor("r8", str(pushed), dataset="digits", checkpoint=checkpoint)
 
 
+def test_two_sidecars_of_one_checkpoint_stand_side_by_side(
+    pushed: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """As two people push them at once, neither having seen the other: nothing is overwritten."""
+    checkpoint.with_suffix(".json").write_text(json.dumps({"note": "as the dataset has it"}))
+    push_mentor("r8", str(tmp_path / "another"), dataset="digits", checkpoint=checkpoint)
+    first, second = entry_of(pushed), entry_of(tmp_path / "another")
+    assert first.name != second.name
+    shutil.copy(second, pushed / "mentors" / second.name)
+    Hub(pushed).gather()
+    digests = [path.name.split(".")[2] for path in (first, second)]
+    message = refused(pushed, "2 descriptions of one checkpoint", "--sha", *digests)
+    assert "0.3" in message
+    assert "of the dataset" in message
+    refused(pushed, "2 descriptions", sha256=file_sha256(checkpoint))
+    moved = pull_mentor("r8", str(pushed), dataset="digits", sha256=digests[1])
+    assert moved.shared.sidecar == {"note": "as the dataset has it"}
+    moved.path.unlink()
+
+
+def test_two_notes_on_one_checkpoint_are_no_reason_to_ask(
+    pushed: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    sidecar = {**SIDECAR, "test_top1": 91.26}
+    checkpoint.with_suffix(".json").write_text(json.dumps(sidecar))
+    before = entry_of(pushed)
+    push_mentor("r8", str(pushed), dataset="digits", checkpoint=checkpoint)
+    assert entry_of(pushed) == before
+    push_mentor("r8", str(tmp_path / "another"), dataset="digits", checkpoint=checkpoint)
+    second = entry_of(tmp_path / "another")
+    shutil.copy(second, pushed / "mentors" / second.name)
+    Hub(pushed).gather()
+    assert pull_mentor("r8", str(pushed), dataset="digits").shared.sidecar in (SIDECAR, sidecar)
+
+
+def test_an_entry_that_is_not_what_its_name_says(pushed: Path) -> None:
+    alter(entry_of(pushed), lambda entry: entry.update(sidecar=None))
+    refused(pushed, "not what its name says")
+
+
 def test_of_several_one_is_named(
     pushed: Path, checkpoint: Path, digits_checkpoint: Callable[..., Path]
 ) -> None:
@@ -244,7 +299,7 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
 
 @pytest.mark.parametrize("lie", HOSTILE.values(), ids=HOSTILE)
 def test_an_entry_that_lies(pushed: Path, tmp_path: Path, lie: Any) -> None:
-    alter(entry_of(pushed), lie)
+    alter_entry(pushed, lie)
     outside = set(tmp_path.rglob("*"))
     refused(pushed, error=KdcacheError)
     assert {path for path in tmp_path.rglob("*") if path.is_file()} <= outside
@@ -252,7 +307,7 @@ def test_an_entry_that_lies(pushed: Path, tmp_path: Path, lie: Any) -> None:
 
 @pytest.mark.parametrize("lie", HOSTILE.values(), ids=HOSTILE)
 def test_an_index_that_lies(pushed: Path, tmp_path: Path, lie: Any) -> None:
-    """Of the index only a SHA-256 is used: an entry that it makes up is not there."""
+    """Of the index only hex digits are used: an entry that it makes up is not there."""
     outside = set(tmp_path.rglob("*"))
     document = json.loads((pushed / "index.json").read_bytes())
     lie(document["mentors"][0])
@@ -276,9 +331,8 @@ def test_weights_of_another_network_are_not_taken(pushed: Path, tmp_path: Path) 
     content = other.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     (pushed / "checkpoints" / sha256).write_bytes(content)
-    entry = entry_of(pushed)
-    alter(entry, lambda e: e.update(sha256=sha256, bytes=len(content)))
-    entry.rename(entry.with_name(f"digits.resnet8.{sha256[:16]}.json"))
+    alter_entry(pushed, lambda e: e.update(sha256=sha256, bytes=len(content)))
+    (pushed / "index.json").unlink()
     Hub(pushed).gather()
     refused(pushed, "is not a checkpoint of this")
 
