@@ -62,7 +62,7 @@ def test_a_lone_number_of_views_drops_nothing(root: Path, views: str) -> None:
 
 def test_options_may_stand_in_a_file(tmp_path: Path, root: Path) -> None:
     config = tmp_path / "prune.toml"
-    config.write_text('views = [3]\ndry-run = true\n')
+    config.write_text("views = [3]\ndry-run = true\n")
     assert "mentor r8, view 3:" in kdcache_(root, "--config", config)
     assert open_store(root).num_views == 4
     config.write_text("as-json = true\n")
