@@ -49,7 +49,8 @@ class Hub:
     """
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
-        self.url = str(place).rstrip("/") or str(place)
+        given = str(place)
+        self.url = given if given.endswith("://") else given.rstrip("/") or given
         self.connection = Connection(
             self.url if is_url(self.url) else folder_of(self.url).absolute().as_uri()
         )

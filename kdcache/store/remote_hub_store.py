@@ -87,8 +87,8 @@ class HubStore(RemoteStore):
         name = gathered_name(self.fingerprint)
         if fetch and not self.fetch(name, MOST_INDEX_BYTES, into=GATHERED):
             raise NotAtHub(
-                f"{self._place.hub} has no store of the views {self.fingerprint}. See what is "
-                f"there with: kdcache list {self._place.hub}"
+                f"{self.hub} has no store of the views {self.fingerprint}. See what is "
+                f"there with: kdcache list {self.hub}"
             )
         origin = f"{self._connection.address}/{name}"
         whole = GatheredStore.from_json(
@@ -144,7 +144,7 @@ class HubStore(RemoteStore):
         return chunk_name(record)
 
     def shown(self, path: Path) -> str:
-        """The hub's file that a path of the mirror is from: a chunk's, a list's, or the document."""
+        """The hub's file that a path of the mirror is from: of a chunk, a list, or documents."""
         name = gathered_name(self.fingerprint)
         with suppress(StoreError, ValueError, OSError):
             match path.relative_to(self.root).parts:

@@ -1,0 +1,52 @@
+"""What is said to who names a hub, or a store of one, wrongly."""
+
+from pathlib import Path
+
+import pytest
+
+from kdcache.remote import is_url
+from kdcache.share import push_store
+from kdcache.store import is_elsewhere
+from tests.share.test_pushing import invoke
+from tests.store.small import SmallStore, make_store
+
+
+@pytest.fixture
+def hub(small: SmallStore, hub_folder: Path) -> str:
+    push_store(small.root, str(hub_folder))
+    return str(hub_folder)
+
+
+@pytest.mark.parametrize("tail", ["880f", "", "+abc", "no such", "880F880F880F"])
+@pytest.mark.parametrize("command", [["inspect"], ["pull"], ["train-student", "--store"]])
+def test_a_short_or_mistyped_address(
+    hub: str, small: SmallStore, tail: str, command: list[str]
+) -> None:
+    fingerprint = small.open().fingerprint
+    tail = fingerprint + tail if tail == "+abc" else tail
+    for place in (f"{hub}/stores/{tail}", f"file://{hub}/stores/{tail}"):
+        said = invoke(*command, place, exit_code=2)
+        assert f"no address of a store at the hub {hub}:" in said
+        assert "at least 8 digits that begin it (and behind a +, of an identity). " in said
+        assert f"There are {fingerprint[:16]}" in said
+        assert "file://" not in said
+
+
+def test_no_store_is_made_in_a_hub_by_a_mistyped_address(hub: str) -> None:
+    assert is_elsewhere(f"{hub}/stores/880f")
+    assert not is_elsewhere(Path(hub).parent / "store" / "stores" / "880f")
+
+
+def test_a_folder_is_shown_as_a_folder(hub: str, tmp_path: Path) -> None:
+    push_store(make_store(tmp_path / "other", views=1, num_samples=12).root, hub)
+    said = invoke("inspect", hub, exit_code=2)
+    assert f"{hub} is a hub of 2 stores" in said
+    assert "file://" not in said
+    said = invoke("inspect", f"{hub}/stores/{'0' * 64}", exit_code=2)
+    assert f"{hub} has no store of the views" in said
+    assert "file://" not in said
+
+
+def test_a_protocol_alone_is_no_hub() -> None:
+    assert is_url("s3://")
+    assert "s3::" not in invoke("list", "memory://", exit_code=2)
