@@ -5,6 +5,7 @@ Each push leaves a document of its own, named by its content, and is then gather
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 
 from kdcache.card import store_card
 from kdcache.errors import DamagedTargets, StoreError, UsageError
@@ -22,6 +23,7 @@ from kdcache.store.commits import MOST_INDEX_BYTES
 from kdcache.store.gathered import GatheredStore, TooMuch, merge_gathered
 from kdcache.store.hub_documents import (
     HubIndex,
+    fetch_bytes,
     fetch_document,
     is_hub,
     marker,
@@ -33,9 +35,12 @@ from kdcache.store.hub_layout import (
     HUB_MARKER,
     MENTORS,
     gathered_name,
+    hub_of,
     push_name,
     store_folder,
 )
+from kdcache.store.layout import METADATA
+from kdcache.store.sealed import MOST_BYTES
 
 _OURS = frozenset(
     {HUB_MARKER, HUB_INDEX, CARD, MENTORS, "chunks", "lists", "pushes", "stores", "checkpoints"}
@@ -67,11 +72,24 @@ class Hub:
         """What the hub holds: one request. Raises StoreError where there is no hub."""
         index = read_index_document(self.connection)
         if index is None:
-            raise StoreError(
-                f"there is no hub at {self.url}: it has no {HUB_INDEX}. Begin one with: "
-                f"kdcache push STORE {self.url}"
-            )
+            raise StoreError(f"there is no hub at {self.url}: {self._what_is_there()}")
         return index
+
+    def _what_is_there(self) -> str:
+        """Where there is no hub: something else that was meant as one, or how to begin one."""
+        if not is_url(self.url) and folder_of(self.url).is_file():
+            return "it is a file. A hub is a URL or a folder"
+        hub = hub_of(self.url)
+        if hub is not None and read_index_document(Hub(hub).connection) is not None:
+            return (
+                f"it is in the hub {hub}. See what that holds with: kdcache list {hub}, and what a "
+                "store of it holds with `kdcache inspect`"
+            )
+        with suppress(StoreError):
+            found = fetch_bytes(self.connection, METADATA, MOST_BYTES)
+            if found is not None and b'"zarr_format"' in found:
+                return f"it is a store. See what it holds with: kdcache inspect {self.url}"
+        return f"it has no {HUB_INDEX}. Begin one with: kdcache push STORE {self.url}"
 
     def open(self, fingerprint: str) -> TargetStore | None:
         """The store of these views; None where the hub has none, or is none yet."""

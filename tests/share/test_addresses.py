@@ -50,3 +50,18 @@ def test_a_folder_is_shown_as_a_folder(hub: str, tmp_path: Path) -> None:
 def test_a_protocol_alone_is_no_hub() -> None:
     assert is_url("s3://")
     assert "s3::" not in invoke("list", "memory://", exit_code=2)
+
+
+def test_what_is_no_hub_is_told_what_it_is(hub: str, small: SmallStore, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    fingerprint = small.open().fingerprint
+    for place, what in (
+        (small.root, f"it is a store. See what it holds with: kdcache inspect {small.root}"),
+        (f"{hub}/stores/{fingerprint[:16]}", f"it is in the hub {hub}. See"),
+        (tmp_path / "file", "it is a file"),
+        (
+            tmp_path / "new",
+            f"it has no index.json. Begin one with: kdcache push STORE {tmp_path / 'new'}",
+        ),
+    ):
+        assert f"there is no hub at {place}: {what}" in invoke("list", place, exit_code=2)
