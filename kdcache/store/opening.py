@@ -44,13 +44,13 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     """A store's folder, for those who write. Raises StoreError for a URL, and for a hub."""
     if is_url(path):
         raise StoreError(
-            f"{path}: a store at a URL can be read, not written. Give --store a local or mounted "
-            "folder; `kdcache push` copies it to a hub at a URL"
+            f"{path}: a store at a URL can be read, not written. Name a local or mounted "
+            "folder; `kdcache push` copies what is there to a hub at a URL"
         )
     if is_elsewhere(path):
         raise StoreError(
             f"{path} is a hub's, which `kdcache push` writes and `kdcache pull` copies from. Name "
-            "another folder for the store"
+            "the folder of a store that is no hub's"
         )
     return folder_of(path)
 

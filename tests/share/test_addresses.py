@@ -65,3 +65,17 @@ def test_what_is_no_hub_is_told_what_it_is(hub: str, small: SmallStore, tmp_path
         ),
     ):
         assert f"there is no hub at {place}: {what}" in invoke("list", place, exit_code=2)
+
+
+def test_export_tells_the_address_that_it_reads(hub_folder: Path, tmp_path: Path) -> None:
+    push_store(make_store(tmp_path / "coarse", encoder="sqrt8").root, str(hub_folder))
+    said = invoke("export", hub_folder, tmp_path / "new", "--encoder", "float32", exit_code=2)
+    assert f"{hub_folder}/stores/" in said
+    assert "holds mentor 'r20' as sqrt8" in said
+    assert "mirrors" not in said
+
+
+def test_a_mentor_is_not_pushed_where_nothing_can_be_written() -> None:
+    said = invoke("push-mentor", "r8", "--hub", "http://127.0.0.1:1/x", exit_code=2)
+    assert "http://127.0.0.1:1/x" in said
+    assert "only" in said
