@@ -79,3 +79,22 @@ def test_a_mentor_is_not_pushed_where_nothing_can_be_written() -> None:
     said = invoke("push-mentor", "r8", "--hub", "http://127.0.0.1:1/x", exit_code=2)
     assert "http://127.0.0.1:1/x" in said
     assert "only" in said
+
+
+def test_a_hub_may_be_an_argument_or_an_option(
+    hub: str, small: SmallStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KDCACHE_HUB", raising=False)
+    config = tmp_path / "hub.toml"
+    config.write_text(f'hub = "{tmp_path / "other"}"\n')
+    for words, said in (
+        (["push", small.root], "24 of them are at"),
+        (["list"], "small (train)"),
+        (["pull", "--store", tmp_path / "new"], "train from it with"),
+    ):
+        for named in (["--hub", hub], [hub], [hub, "--hub", hub]):
+            assert said in invoke(*words, *named)
+            assert said in invoke(*words, *named, "--config", config)
+        refused = invoke(*words, hub, "--hub", "elsewhere", exit_code=2)
+        assert f"two hubs are named, {hub} and --hub elsewhere" in refused
+    assert f"no hub at {tmp_path / 'other'}" in invoke("list", "--config", config, exit_code=2)
