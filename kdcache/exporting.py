@@ -104,7 +104,7 @@ class ExportJob:
             require_views_of(self.source, existing)
         names = list(dict.fromkeys(self.source.mentors if mentors is None else mentors))
         if not names:
-            raise MissingTargets(f"{self.source.root} has no mentor; there is nothing to export")
+            raise MissingTargets(f"{self.source.address} has no mentor; there is nothing to export")
         logits = [self.source.mentor(name) for name in names]
         self._keys = self._choose_chunks(logits, views)
         self.calibrations: dict[str, Calibration] = {}
@@ -156,7 +156,7 @@ class ExportJob:
                 counts = Counter(view for view, _ in there)
                 if missing := [view for view in asked if counts[view] != blocks]:
                     raise MissingTargets(
-                        f"{self.source.root} has not all of view {view_ranges(missing[:99])} of "
+                        f"{self.source.address} has not all of view {view_ranges(missing[:99])} of "
                         f"mentor {stored.title!r}; it declares {stored.declared_views} views. Ask "
                         "for others with --views, or finish them with: "
                         f"{healing_command(self.source, [name], [kind])}"
@@ -165,7 +165,7 @@ class ExportJob:
                 require_files(self.source, [stored], view, [block])
             if not there and stored.kind is LOGITS:
                 raise MissingTargets(
-                    f"{self.source.root} has nothing of mentor {stored.title!r} yet. Compute it "
+                    f"{self.source.address} has nothing of mentor {stored.title!r} yet. Compute it "
                     f"with: {healing_command(self.source, [name], [kind])}"
                 )
             keys[name, kind] = there

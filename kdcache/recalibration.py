@@ -44,7 +44,7 @@ def require_finer(
     exported so before.
     """
     mentor, lossy = stored.manifest.name, stored.encoder.name
-    where = f"{source.root} holds mentor {mentor!r} as {lossy}, which is not exact"
+    where = f"{source.address} holds mentor {mentor!r} as {lossy}, which is not exact"
     sums = [record.error_sums for record in stored.commits.values()]
     if any(has_source(of_chunk) for of_chunk in sums):
         raise UsageError(
@@ -78,8 +78,9 @@ def _some_targets(
     whole = [view for view in stored.complete_views(manifest.num_blocks) if view in views]
     if not whole:
         raise MissingTargets(
-            f"{source.root} has no whole view of mentor {stored.title!r}, on which to measure what "
-            f"an encoder costs; finish one with: {healing_command(source, [stored.manifest.name])}"
+            f"{source.address} has no whole view of mentor {stored.title!r}, on which to "
+            "measure what an encoder costs; finish one with: "
+            f"{healing_command(source, [stored.manifest.name])}"
         )
     rows_K = calibration_rows(manifest.num_samples, int(manifest.dataset["num_classes"]))
     targets_KC = np.empty((len(rows_K), *stored.row_shape), dtype=np.float32)

@@ -190,7 +190,7 @@ def _unlike(
     name, kind = stored.manifest.name, stored.kind
     if again_B.shape[1:] != stored.row_shape:
         reason = f"a row has the shape {stored.row_shape}, the mentor gives {again_B.shape[1:]}"
-        path = str(stored.array.metadata)
+        path = store.shown(stored.array.metadata)
         yield Damage(mentor=name, kind=kind.name, path=path, reason=reason)
         return
     told = {(d.mentor, d.kind, d.view, d.block) for d in found.damaged}
@@ -204,7 +204,7 @@ def _unlike(
         record = stored.commits[view, block]
         why = unlike(stored, record, int(index_1[0]), decoded_1[0], again)
         if why is not None:
-            path = str(stored.array.chunk(view, block))
+            path = store.shown(stored.array.chunk(view, block))
             yield Damage(mentor=name, kind=kind.name, view=view, block=block, path=path, reason=why)
 
 

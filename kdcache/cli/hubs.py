@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdcache.cli.options import NameList, ViewChoice, config_option
+from kdcache.cli.options import NameList, ViewChoice, config_option, hub_argument
 from kdcache.cli.printing import tell, tell_all
 from kdcache.cli.progress import progress_line, readable_bytes, readable_seconds
 from kdcache.cli.stopping import stop_on_signals
@@ -21,7 +21,7 @@ MOST_LINES = 50  # of a store: whoever may push can make as many as he likes
 
 @click.command()
 @click.argument("store", metavar="STORE")
-@click.argument("hub", metavar="[HUB]", required=False)
+@hub_argument()
 @click.option("--mentors", type=NameList(), help="Mentors to push.  [default: the store's]")
 @click.option(
     "--views", type=ViewChoice(), help="The first N, a list, or 0:40.  [default: whatever is there]"
@@ -93,7 +93,7 @@ def _pushed(options: dict[str, Any]) -> str:
 
 
 @click.command(name="list")
-@click.argument("hub", metavar="[HUB]", required=False)
+@hub_argument()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 @config_option
 def list_stores(hub: str | None, as_json: bool) -> None:

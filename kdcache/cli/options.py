@@ -144,6 +144,41 @@ config_option = click.option(
     help="TOML file that gives any of these options; the command line wins.",
 )
 
+
+def hub_argument(name: str = "hub", metavar: str = "HUB") -> Stack:
+    """An optional argument that names a hub, which --hub may name as well."""
+    return stack(
+        click.argument(name, metavar=f"[{metavar}]", required=False, callback=_choose_hub),
+        click.option(
+            "--hub",
+            "hub" if name != "hub" else "hub_option",
+            metavar=metavar,
+            is_eager=True,
+            expose_value=False,
+            callback=_keep_hub,
+            help=f"The same as the argument {metavar}.  [default: $KDCACHE_HUB]",
+        ),
+    )
+
+
+_HUB = "kdcache.hub"
+_TYPED = click.core.ParameterSource.COMMANDLINE
+
+
+def _keep_hub(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    ctx.meta[_HUB] = value, ctx.get_parameter_source(str(param.name)) is _TYPED
+
+
+def _choose_hub(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """What is typed wins over what --config gives."""
+    optional, is_typed = ctx.meta.pop(_HUB)
+    if ctx.get_parameter_source(str(param.name)) is not _TYPED:
+        return optional if is_typed else value or optional
+    if is_typed and optional != value:
+        raise UsageError(f"two hubs are named, {value} and --hub {optional}; name one of them")
+    return value
+
+
 dataset_options = stack(
     click.option(
         "--dataset",

@@ -4,13 +4,13 @@ from typing import Any
 
 import click
 
-from kdcache.cli.options import config_option, stack
+from kdcache.cli.options import config_option, hub_argument, stack
 from kdcache.cli.printing import tell
 from kdcache.cli.progress import progress_line, readable_bytes
 
 _options = stack(
     click.argument("name"),
-    click.option("--hub", help="A hub, its URL or folder.  [default: $KDCACHE_HUB]"),
+    hub_argument(),
     click.option(
         "--dataset",
         default="cifar100",
@@ -35,8 +35,8 @@ _options = stack(
 def push_mentor(name: str, hub: str | None, **options: Any) -> None:
     """Put a mentor's checkpoint at a hub, so that others can run it.
 
-    NAME is one as --mentors takes it, such as r110. Its sidecar goes along. The file is read first,
-    as its weights; one that is there already is not moved again.
+    NAME is one as --mentors takes it, such as r110; HUB a URL or a folder. Its sidecar goes along.
+    The file is read first, as its weights; one that is there already is not moved again.
     """
     from kdcache.share import default_hub
     from kdcache.share.checkpoints import push_mentor as push
@@ -64,9 +64,9 @@ def push_mentor(name: str, hub: str | None, **options: Any) -> None:
 def pull_mentor(name: str, hub: str | None, sha: str | None, **options: Any) -> None:
     """Take a mentor's checkpoint from a hub into the mentor library.
 
-    NAME is one as --mentors takes it, such as r110. What arrives is checked, by its SHA-256 and as
-    this network's weights, before it is put there; another checkpoint of that name is never
-    overwritten.
+    NAME is one as --mentors takes it, such as r110; HUB a URL or a folder. What arrives is checked,
+    by its SHA-256 and as this network's weights, before it is put there; another checkpoint of that
+    name is never overwritten.
     """
     from kdcache.share import default_hub
     from kdcache.share.checkpoints import pull_mentor as pull

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdcache.cli.options import NameList, ViewChoice, config_option, stack
+from kdcache.cli.options import NameList, ViewChoice, config_option, hub_argument, stack
 from kdcache.cli.printing import tell, tell_all
 from kdcache.cli.progress import progress_line, readable_bytes, readable_seconds
 from kdcache.cli.stopping import StopRequest, stop_on_signals
@@ -50,7 +50,7 @@ def merge(source: str, destination: str, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("url", metavar="[URL]", required=False)
+@hub_argument("url", "URL")
 @click.option(
     "--store", type=click.Path(), help="The store's folder.  [default: under $KDCACHE_HOME/stores]"
 )

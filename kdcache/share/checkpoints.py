@@ -70,6 +70,7 @@ def push_mentor(
     large or differs from what the hub has; UsageError for an unknown name.
     """
     hub = hub if isinstance(hub, Hub) else Hub(hub)
+    hub.connection.require_writable()
     name = mentor_name(name)
     path = Path(checkpoint) if checkpoint is not None else find_checkpoint(name, dataset)
     num_classes = num_classes_of(dataset, data_dir)

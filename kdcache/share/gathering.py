@@ -19,7 +19,7 @@ from kdcache.errors import DamagedTargets, NoSpace, RunFailed, StoreError, Unrea
 from kdcache.remote import Connection, NotListed
 from kdcache.share.hub_card import hub_card
 from kdcache.store.commits import MOST_INDEX_BYTES
-from kdcache.store.gathered import GatheredStore, TooMuch, merge_gathered
+from kdcache.store.gathered import GatheredStore
 from kdcache.store.hub_documents import (
     HubIndex,
     ListedStore,
@@ -40,6 +40,7 @@ from kdcache.store.hub_layout import (
     push_name,
     store_folder,
 )
+from kdcache.store.merging import TooMuch, merge_gathered
 from kdcache.store.sealed import BLANK, SEAL, seal
 
 MOST_ROUNDS = 50  # of gathering, while others push at the same time

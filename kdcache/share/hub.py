@@ -20,7 +20,7 @@ from kdcache.share.gathering import (
 )
 from kdcache.store import open_store
 from kdcache.store.commits import MOST_INDEX_BYTES
-from kdcache.store.gathered import GatheredStore, TooMuch, merge_gathered
+from kdcache.store.gathered import GatheredStore
 from kdcache.store.hub_documents import (
     HubIndex,
     fetch_bytes,
@@ -35,9 +35,13 @@ from kdcache.store.hub_layout import (
     HUB_MARKER,
     MENTORS,
     gathered_name,
+    hub_of,
     push_name,
     store_folder,
 )
+from kdcache.store.layout import METADATA
+from kdcache.store.merging import TooMuch, merge_gathered
+from kdcache.store.sealed import MOST_BYTES
 
 _OURS = frozenset(
     {HUB_MARKER, HUB_INDEX, CARD, MENTORS, "chunks", "lists", "pushes", "stores", "checkpoints"}
@@ -51,7 +55,8 @@ class Hub:
     """
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
-        self.url = str(place).rstrip("/") or str(place)
+        given = str(place)
+        self.url = given if given.endswith("://") else given.rstrip("/") or given
         self.connection = Connection(
             self.url if is_url(self.url) else folder_of(self.url).absolute().as_uri()
         )
@@ -68,15 +73,28 @@ class Hub:
         """What the hub holds: one request. Raises StoreError where there is no hub."""
         index = read_index_document(self.connection)
         if index is None:
-            raise StoreError(
-                f"there is no hub at {self.url}: it has no {HUB_INDEX}. Begin one with: "
-                f"kdcache push STORE {self.url}"
-            )
+            raise StoreError(f"there is no hub at {self.url}: {self._what_is_there()}")
         return index
 
     def exists(self) -> bool:
         """Whether anything was ever shown there: one request."""
         return read_index_document(self.connection) is not None
+
+    def _what_is_there(self) -> str:
+        """Where there is no hub: something else that was meant as one, or how to begin one."""
+        if not is_url(self.url) and folder_of(self.url).is_file():
+            return "it is a file. A hub is a URL or a folder"
+        hub = hub_of(self.url)
+        if hub is not None and read_index_document(Hub(hub).connection) is not None:
+            return (
+                f"it is in the hub {hub}. See what that holds with: kdcache list {hub}, and what a "
+                "store of it holds with `kdcache inspect`"
+            )
+        with suppress(StoreError):
+            found = fetch_bytes(self.connection, METADATA, MOST_BYTES)
+            if found is not None and b'"zarr_format"' in found:
+                return f"it is a store. See what it holds with: kdcache inspect {self.url}"
+        return f"it has no {HUB_INDEX}. Begin one with: kdcache push STORE {self.url}"
 
     def gathered(self, fingerprint: str) -> GatheredStore | None:
         """What the hub shows of these views; None where that is nothing. One request.

@@ -51,6 +51,15 @@ def parse_address(place: str) -> HubAddress | None:
     return HubAddress(hub=match["hub"], fingerprint=match["start"], variants=variants)
 
 
+def hub_of(place: str) -> str | None:
+    """The hub whose store a URL or path means, well named or not: HUB of HUB/stores/ANYTHING."""
+    match = _ABOUT_STORES.fullmatch(place.rstrip("/"))
+    return match["hub"] if match else None
+
+
+_ABOUT_STORES = re.compile(r"(?P<hub>.+)/stores(/[^/]*)?")
+
+
 def chunk_name(record: CommitRecord) -> str:
     return f"{chunk_folder(record.identity)}/{chunk_file(record)}"
 

@@ -3,10 +3,11 @@
 import os
 from pathlib import Path
 
-from kdcache.errors import StoreError
-from kdcache.remote import Connection, folder_of, is_url
+from kdcache.errors import StoreError, UsageError
+from kdcache.remote import Connection, folder_of, is_url, shown_url
 from kdcache.store.hub_documents import HubIndex, read_index_document
-from kdcache.store.hub_layout import HUB_MARKER, HubAddress, parse_address
+from kdcache.store.hub_layout import HUB_INDEX, HUB_MARKER, HubAddress, hub_of, parse_address
+from kdcache.store.layout import METADATA
 from kdcache.store.remote_folder import NoStore, RemoteFolder
 from kdcache.store.remote_hub_store import HubStore, NotAtHub
 from kdcache.store.remote_store import RemoteStore
@@ -43,13 +44,13 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     """A store's folder, for those who write. Raises StoreError for a URL, and for a hub."""
     if is_url(path):
         raise StoreError(
-            f"{path}: a store at a URL can be read, not written. Give --store a local or mounted "
-            "folder; `kdcache push` copies it to a hub at a URL"
+            f"{path}: a store at a URL can be read, not written. Name a local or mounted "
+            "folder; `kdcache push` copies what is there to a hub at a URL"
         )
     if is_elsewhere(path):
         raise StoreError(
             f"{path} is a hub's, which `kdcache push` writes and `kdcache pull` copies from. Name "
-            "another folder for the store"
+            "the folder of a store that is no hub's"
         )
     return folder_of(path)
 
@@ -61,6 +62,10 @@ def _elsewhere(place: str | os.PathLike[str]) -> str | None:
     folder = folder_of(place)
     address = parse_address(str(folder))
     hub = folder if address is None else Path(address.hub)
+    if (
+        address is None and not (folder / METADATA).exists()
+    ):  # a mistyped one is not made a store there
+        hub = Path(hub_of(str(folder)) or hub)
     if not (hub / HUB_MARKER).is_file():
         return None
     tail = str(folder)[len(str(hub)) :]
@@ -82,6 +87,7 @@ def _open_elsewhere(url: str, mirrors: Path | None, most: int | None) -> TargetS
     except NoStore as error:
         index = read_index_document(Connection(url))
         if index is None:
+            _require_address(url)
             raise error from None
         return _open(HubStore(_only_store(index, url), mirrors, most))
 
@@ -91,26 +97,39 @@ def _open(remote: RemoteStore) -> TargetStore:
         return TargetStore(remote.root, remote=remote)
 
 
+def _require_address(url: str) -> None:
+    """Raises UsageError for what is meant as a hub's store, and no address of one."""
+    hub = hub_of(url)
+    index = None if hub is None else read_index_document(Connection(hub))
+    if hub is not None and index is not None:
+        raise UsageError(
+            f"{shown_url(url)} is no address of a store at the hub {shown_url(hub)}: behind "
+            "/stores/ comes its fingerprint, or at least 8 digits that begin it (and behind a +, "
+            f"of an identity). There are {', '.join(name[:16] for name in index.stores) or 'none'}"
+        )
+
+
 def _in_full(address: HubAddress) -> HubAddress:
     """With the whole fingerprint. Raises NotAtHub where there is no hub."""
     if len(address.fingerprint) == 64:
         return address
     index = read_index_document(Connection(address.hub))
     if index is None:
-        raise NotAtHub(f"{address.hub} is no hub: it has no index.json")
+        raise NotAtHub(f"{shown_url(address.hub)} is no hub: it has no {HUB_INDEX}")
     found = index.find(address.fingerprint).fingerprint
     return HubAddress(hub=address.hub, fingerprint=found, variants=address.variants)
 
 
 def _only_store(index: HubIndex, url: str) -> HubAddress:
     if len(index.stores) != 1:
+        shown = shown_url(url)
         listed = "".join(
-            f"\n  {url}/stores/{store.fingerprint[:16]}  {store.dataset} ({store.split}), "
+            f"\n  {shown}/stores/{store.fingerprint[:16]}  {store.dataset} ({store.split}), "
             f"{', '.join(sorted({one.mentor for one in store.targets}))}"
             for store in list(index.stores.values())[:20]
         )
         raise StoreError(
-            f"{url} is a hub of {len(index.stores)} stores; name one of them"
+            f"{shown} is a hub of {len(index.stores)} stores; name one of them"
             + (f":{listed}" if listed else ", once somebody has pushed one")
         )
     return HubAddress(hub=url, fingerprint=next(iter(index.stores)))

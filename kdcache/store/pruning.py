@@ -73,7 +73,8 @@ class PruneJob:
             require_inside(self.root, group)
             if not group.is_dir():
                 raise MissingTargets(
-                    f"{self.root} has no mentor {name!r}; it has {', '.join(store.mentors)}"
+                    f"{self.root} has no mentor {name!r}; it has "
+                    f"{', '.join(store.mentors) or 'none'}"
                 )
         self.planned = [one for name in names if (one := self._planned(name)) is not None]
         self.num_bytes = sum(one.bytes for one in self.planned)

@@ -7,15 +7,22 @@ has one of them, the fullest, or the one that its address names.
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from kdcache.errors import StoreError
 from kdcache.remote import mirror_name, shown_url
 from kdcache.store.commit_record import ChunkKey, CommitRecord
-from kdcache.store.commits import MOST_INDEX_BYTES, sealed_index, sealed_record
+from kdcache.store.commits import (
+    MOST_INDEX_BYTES,
+    read_index,
+    read_record,
+    sealed_index,
+    sealed_record,
+)
 from kdcache.store.gathered import GatheredStore
 from kdcache.store.hub_documents import fetch_bytes, opened_document
 from kdcache.store.hub_layout import (
@@ -26,7 +33,7 @@ from kdcache.store.hub_layout import (
     list_name,
 )
 from kdcache.store.layout import LISTS, METADATA, ArrayLocation, listed
-from kdcache.store.manifest import Manifest
+from kdcache.store.manifest import Manifest, read_manifest
 from kdcache.store.remote_store import NAME_BYTES, RemoteStore
 from kdcache.store.sealed import BLANK, SEAL, seal
 from kdcache.store.zarr_metadata import list_metadata
@@ -138,8 +145,8 @@ class HubStore(RemoteStore):
         content = fetch_bytes(self._connection, gathered_name(self.fingerprint), MOST_INDEX_BYTES)
         if content is None:
             raise NotAtHub(
-                f"{self._place.hub} has no store of the views {self.fingerprint}. See what is "
-                f"there with: kdcache list {self._place.hub}"
+                f"{self.hub} has no store of the views {self.fingerprint}. See what is "
+                f"there with: kdcache list {self.hub}"
             )
         return content
 
@@ -203,3 +210,31 @@ class HubStore(RemoteStore):
 
     def chunk_name(self, path: Path, record: CommitRecord) -> str:
         return chunk_name(record)
+
+    def shown(self, path: Path) -> str:
+        """The hub's file that a path of the mirror is from: of a chunk, a list, or documents."""
+        name = gathered_name(self.fingerprint)
+        with suppress(StoreError, ValueError, OSError):
+            match path.relative_to(self.root).parts:
+                case [listing, *_] if listing in LISTS:
+                    name = self.list_name(listing, read_manifest(self.root))
+                case ["mentors", mentor, kind, "c", view, block, *_]:
+                    array = ArrayLocation(root=self.root, mentor=mentor, kind=kind)
+                    record = read_record(array, (int(view), int(block))) or _gathered_record(
+                        array.commit_index, int(view), int(block)
+                    )
+                    name = chunk_name(record)
+        return self._url(name)
+
+
+def _gathered_record(index: Path, view: int, block: int) -> CommitRecord:
+    """Raises ValueError where a mirror's gathered index has none of that chunk."""
+    try:
+        return _read_index(index, index.stat().st_mtime_ns)[view, block]
+    except KeyError:
+        raise ValueError(f"{index} has no record of that chunk") from None
+
+
+@lru_cache(maxsize=1)  # of many damaged chunks, each is to be told
+def _read_index(index: Path, changed: int) -> dict[ChunkKey, CommitRecord]:
+    return {record.key: record for record in read_index(index)[0].values()}

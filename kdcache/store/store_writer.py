@@ -219,7 +219,7 @@ def refuse_foreign(root: Path) -> None:
     ):
         return
     raise StoreError(
-        f"{root} exists and is not a kdcache store; name a new or empty folder with --store"
+        f"{root} exists and is not a kdcache store; name a new or empty folder for one"
     )
 
 

@@ -75,7 +75,7 @@ def explained(root: Path) -> Iterator[None]:
             ) from error
         raise StoreError(
             f"cannot write to the store {root} ({reason}); every finished block is committed. "
-            "Check its permissions, or name a folder you may write to with --store"
+            "Check its permissions, or name a folder you may write to"
         ) from error
 
 

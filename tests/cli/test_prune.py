@@ -47,9 +47,16 @@ def test_it_asks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wrong_use(tmp_path: Path, root: Path) -> None:
     assert "say what to drop" in kdcache_(root, "--yes", code=2)
     assert "has no mentor 'r56'" in kdcache_(root, "--mentors", "r56", "--yes", code=2)
+    for words in (["prune", "http://x/y", "--views", "1:2"], ["card", "http://x/y"]):
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == 2
+        assert "can be read, not written. Name a local or mounted folder" in done.output
+        assert "--store" not in done.output
     assert "can be read, not written" in kdcache_("http://x/y", "--views", "1:2", code=2)
     with writing(root):
         assert "another command writes" in kdcache_(root, "--views", "1:2", "--yes", code=2)
+    kdcache_(root, "--mentors", "r8,r20", "--yes")
+    assert "has no mentor 'r8'; it has none" in kdcache_(root, "--mentors", "r8", code=2)
 
 
 @pytest.mark.parametrize("views", ["3", "0", "77", "-1"])
@@ -62,7 +69,7 @@ def test_a_lone_number_of_views_drops_nothing(root: Path, views: str) -> None:
 
 def test_options_may_stand_in_a_file(tmp_path: Path, root: Path) -> None:
     config = tmp_path / "prune.toml"
-    config.write_text('views = [3]\ndry-run = true\n')
+    config.write_text("views = [3]\ndry-run = true\n")
     assert "mentor r8, view 3:" in kdcache_(root, "--config", config)
     assert open_store(root).num_views == 4
     config.write_text("as-json = true\n")

@@ -346,6 +346,12 @@ def test_the_commands(hub_folder: Path, checkpoint: Path, monkeypatch: pytest.Mo
     assert "nothing moved" in again.output
     taken = run("pull-mentor", "r8", "--dataset", "digits")
     assert taken.exit_code == 0, taken.output
+    for named in ([hub_folder], ["--hub", hub_folder]):
+        monkeypatch.setenv("KDCACHE_HUB", "/nowhere")
+        for command in (["push-mentor"], ["pull-mentor"]):
+            done = run(*command, "r8", *named, "--dataset", "digits")
+            assert "nothing" in done.output
+    monkeypatch.setenv("KDCACHE_HUB", str(hub_folder))
     assert file_sha256(checkpoint) in taken.output
     assert "nothing to take" in run("pull-mentor", "r8", "--dataset", "digits").output
     config = checkpoint.with_name("pull.toml")

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from kdcache.errors import StoreError
 from kdcache.share import Hub
 from kdcache.store import CommitRecord, TargetStore, open_store
-from kdcache.store.gathered import GatheredArray, GatheredStore, gather_array, merge_gathered
+from kdcache.store.gathered import GatheredArray, GatheredStore, gather_array
+from kdcache.store.merging import merge_gathered
 from tests.store.small import block_of, make_store
 
 VIEWS, BLOCKS, MENTORS = 2, 2, ("r8", "r20")

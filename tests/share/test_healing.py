@@ -25,9 +25,12 @@ def damaged(small: SmallStore, hub_folder: Path) -> Path:
 
 def test_a_damaged_chunk_is_pushed_anew(damaged: Path, small: SmallStore, tmp_path: Path) -> None:
     command = f"kdcache push STORE {damaged} --overwrite --mentors r8 --views 1:2"
+    sha256 = small.open().mentor("r8").commits[1, 2].sha256
     said = invoke("pull", damaged, "--store", tmp_path / "new", exit_code=1)
     assert f"make it anew with:\n  {command}  # with a STORE" in said
-    assert f"  {command}  # with a STORE" in invoke("verify", damaged, exit_code=1)
+    said = invoke("verify", damaged, exit_code=1)
+    assert f"  {command}  # with a STORE" in said
+    assert f"{next(damaged.glob('chunks/*/*' + sha256))}: " in said
     store = open_store(damaged)
     with pytest.raises(DamagedTargets, match=r"Make exactly .* anew with: kdcache push STORE"):
         store.targets(1, store.index_N)

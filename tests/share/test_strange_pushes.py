@@ -14,7 +14,8 @@ from kdcache.errors import DamagedTargets, RunFailed, StoreError, UsageError
 from kdcache.share import Hub, PushJob
 from kdcache.share.gathering import MOST_FILES
 from kdcache.store import open_store
-from kdcache.store.gathered import GatheredStore, gather_array, merge_gathered
+from kdcache.store.gathered import GatheredStore, gather_array
+from kdcache.store.merging import merge_gathered
 from kdcache.store.sealed import read_sealed
 from tests.hostile.forging import write
 from tests.hostile.hub_forging import add_push, rename_push
@@ -118,7 +119,7 @@ def test_more_pushes_than_are_gathered_are_refused_before_anything_moves(
 def test_more_records_than_a_reader_takes_are_refused_by_name(
     small: SmallStore, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdcache.store.gathered.MOST_RECORDS", 20)
+    monkeypatch.setattr("kdcache.store.merging.MOST_RECORDS", 20)
     before = Path(hub.url, "stores", small.open().fingerprint, "store.json").read_bytes()
     with pytest.raises(UsageError, match=r"not the team's, remove its documents in .*/pushes and"):
         PushJob(small.root, hub).run()
