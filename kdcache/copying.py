@@ -272,8 +272,8 @@ class CopyJob:
     ) -> CopyResult:
         """Copies what is planned; stops between chunks when asked to. `progress`: in bytes.
 
-        At most `CONNECTIONS` chunks are fetched at once, and at most a tenth of the bytes to move
-        (one chunk at least) are on their way to being committed. Memory: the chunks that are
+        At most `CONNECTIONS` chunks are fetched at once, and at most a sixteenth of the bytes to
+        move (one chunk at least); as many wait aside to be committed. Memory: the chunks that are
         fetched at once, and what they unpack to where they are compressed.
 
         Raises Unreachable, RunFailed for a full disk, StoreError for a folder that vanished or

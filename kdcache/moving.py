@@ -86,6 +86,7 @@ class Mover:
     ) -> None:
         """Moves these, and notes it in `moved`. Whatever ends it, what arrived is committed."""
         total = sum(move.record.bytes for move in moves)
+        most_waiting = most_at_once(total) // 2  # as much is being committed then
         arrived: list[tuple[Move, _Arrived]] = []
         with ThreadPoolExecutor(1, thread_name_prefix="kdcache-commit") as committer:
             committing: Future[None] | None = None
@@ -101,7 +102,7 @@ class Mover:
                 for one in moved_at_once(moves, self._take, _num_bytes, should_stop):
                     arrived.append(one)
                     waiting = sum(move.record.bytes for move, _ in arrived)
-                    if committing is None or committing.done() or waiting > most_at_once(total):
+                    if committing is None or committing.done() or waiting > most_waiting:
                         commit_arrived()
                     if progress is not None:
                         progress(moved.seen_bytes, total)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from kdcache.remote.connection import CONNECTIONS
 
-PART_AT_ONCE = 10  # what is on its way is at most a tenth of what is to be moved
+PART_AT_ONCE = 16  # what is on its way is at most a sixteenth of what is to be moved
 _LOOK = 0.2  # seconds after which somebody is asked whether to stop
 
 Item = TypeVar("Item")
@@ -27,7 +27,7 @@ def moved_at_once(
 ) -> Iterator[tuple[Item, Outcome]]:
     """Moves these in threads, in order; gives each with its outcome as it is done, in any order.
 
-    At most `CONNECTIONS` at once, and at most a tenth of all bytes (one item at least). Where
+    At most `CONNECTIONS` at once, and at most a sixteenth of all bytes (one item at least). Where
     `move` raises, no more are begun, those on their way are given, and then it is raised. Asked to
     stop, no more are begun. An interruption does not wait for the network.
     """
