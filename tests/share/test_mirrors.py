@@ -3,7 +3,7 @@
 import re
 import shutil
 import time
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from kdcache.errors import MissingTargets, Unreachable
 from kdcache.remote import Connection
 from kdcache.share import Hub, PushJob
 from kdcache.store import TargetStore, chunks, open_store
+from kdcache.store.opening import split_place
 from tests.remote.serving import Handler, serving
 from tests.share.team import Home
 from tests.store.small import SmallStore, make_store
@@ -70,7 +71,7 @@ def test_readers_of_one_mirror_by_other_records_do_not_disturb_each_other(
     other = push_other_bits(small, hub_folder)
     after = open_store(hub_folder)
     assert before.root == after.root
-    read_payload, disturbing = chunks.read_payload, []
+    read_payload, disturbing = chunks.read_payload, list[Path]()
 
     def disturbed(buffer: memoryview, path: Path, *rest: Any) -> None:
         """Right before a chunk of the mirror is read, the other reader has put its own there."""
@@ -191,3 +192,14 @@ def test_pulling_once_more_tells_where_the_same_variant_is(
     assert address.endswith(f"+{small.open().mentor('r8').identity[:16]}")
     assert f"from {address}" in home.run("pull", address, "--store", pulled)
     assert reads_as(open_store(pulled), small)
+
+
+@pytest.mark.parametrize(
+    "hub", [PurePosixPath("/team/kdcache"), PureWindowsPath(r"C:\team\kdcache"),
+            PureWindowsPath(r"\\server\team\kdcache")]
+)  # fmt: skip
+def test_a_store_of_a_hub_in_a_folder_is_found_by_each_systems_paths(hub: PurePath) -> None:
+    assert split_place(hub) == (hub, "")
+    store = hub / "stores" / f"{'ab' * 32}+{'cd' * 8}"
+    assert split_place(store) == (hub, f"/stores/{store.name}")
+    assert split_place(hub / "stores" / "mine") == (hub / "stores" / "mine", "")
