@@ -1,7 +1,8 @@
 """Opening the store at a path, at a URL, or at a hub."""
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 from kdcache.errors import StoreError, UsageError
 from kdcache.remote import Connection, folder_of, is_url, shown_url
@@ -60,16 +61,33 @@ def _elsewhere(place: str | os.PathLike[str]) -> str | None:
     if is_url(place):
         return str(place).rstrip("/")
     folder = folder_of(place)
+<<<<<<< HEAD
     address = parse_address(str(folder))
     hub = folder if address is None else Path(address.hub)
     if (
         address is None and not (folder / METADATA).exists()
     ):  # a mistyped one is not made a store there
         hub = Path(hub_of(str(folder)) or hub)
+=======
+    hub, tail = split_place(folder)
+>>>>>>> h-mirror
     if not (hub / HUB_MARKER).is_file():
         return None
-    tail = str(folder)[len(str(hub)) :]
     return hub.resolve().as_uri() + tail
+
+
+_Place = TypeVar("_Place", bound=PurePath)
+
+
+def split_place(folder: _Place) -> tuple[_Place, str]:
+    """The hub's folder that a place may lie in by its form, and what follows it in a URL.
+
+    A place of another form is a hub's folder itself.
+    """
+    spelt = folder.as_posix()  # other systems part names by other signs
+    address = parse_address(spelt)
+    hub = spelt if address is None else address.hub
+    return type(folder)(hub), spelt[len(hub) :]
 
 
 def _open_elsewhere(url: str, mirrors: Path | None, most: int | None) -> TargetStore:

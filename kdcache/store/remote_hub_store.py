@@ -9,7 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+<<<<<<< HEAD
 from functools import lru_cache
+=======
+from hashlib import sha256
+>>>>>>> h-mirror
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +37,19 @@ from kdcache.store.hub_layout import (
     list_name,
 )
 from kdcache.store.layout import LISTS, METADATA, ArrayLocation, listed
+<<<<<<< HEAD
 from kdcache.store.manifest import Manifest, read_manifest
+=======
+from kdcache.store.manifest import Manifest
+from kdcache.store.mirror_note import (
+    NOTE,
+    MirrorNote,
+    names_hash,
+    note_bytes,
+    read_note,
+    source_of,
+)
+>>>>>>> h-mirror
 from kdcache.store.remote_store import NAME_BYTES, RemoteStore
 from kdcache.store.sealed import BLANK, SEAL, seal
 from kdcache.store.zarr_metadata import list_metadata
@@ -59,6 +75,7 @@ class HubStore(RemoteStore):
         self._seen: dict[str, dict[ChunkKey, CommitRecord]] = {}  # when it last looked, by array
         self._content = b""  # of the hub's document, and what it says, while the store is opened
         self._gathered: GatheredStore | None = None
+        self._note: MirrorNote | None = None
         self._chosen: tuple[str, ...] = ()  # identities of the mentors' logits
         self._variants: dict[str, str] = {}  # mentors' names by identity, of all that the hub has
         super().__init__(address.hub, shown_url(str(address)), mirrors, most)
@@ -70,20 +87,32 @@ class HubStore(RemoteStore):
         So whatever is pushed later, who asks for that address has the same mentors.
         """
         self._content = self._fetched()
-        whole = self._read(self._content)
+        noted_at = self.root / NOTE  # by the address that was asked for
+        note = read_note(noted_at, source_of(self._content))
+        if note is None:
+            self._choose(self._read(self._content))
+        else:
+            self._variants, self._chosen = dict(note.names), note.chosen
+            self._place = replace(self._place, variants=note.variants)
+        self.address = shown_url(str(self._place))
+        self.root = self.root.with_name(mirror_name(self.address))
+        self._note = note
+        try:
+            with super().opened():
+                if self._note is not None and self._note != note:
+                    self.keep(noted_at, note_bytes(self._note))
+                yield
+        finally:
+            self._content, self._gathered, self._note = b"", None, None
+
+    def _choose(self, whole: GatheredStore) -> None:
+        """One variant of each mentor; those that have several are named in the address."""
         variants = whole.variants()
         self._gathered = whole.choose(self._place.variants)
         self._variants = {a.identity: name for name, those in variants.items() for a in those}
         self._chosen = tuple(sorted(self._variants.keys() & self._gathered.arrays.keys()))
         several = (one for one in self._chosen if len(variants[self._variants[one]]) > 1)
         self._place = replace(self._place, variants=tuple(one[:NAMED] for one in several))
-        self.address = shown_url(str(self._place))
-        self.root = self.root.with_name(mirror_name(self.address))
-        try:
-            with super().opened():
-                yield
-        finally:
-            self._content, self._gathered = b"", None
 
     def address_of(self, identities: Iterable[str]) -> str:
         asked = tuple(identities)
@@ -106,9 +135,10 @@ class HubStore(RemoteStore):
         return self._connection.address
 
     def fetch_documents(self, pool: ThreadPoolExecutor) -> None:
-        gathered = self._gathered
-        assert gathered is not None
-        self.keep(self.root / GATHERED, self._content)
+        self._keep_unless(self.root / GATHERED, self._content)
+        if self._note is not None and self._note.stands(self.root):
+            return
+        gathered = self._gathered or self._read(self._content).choose(self._place.variants)
         documents = self._documents(gathered)
         records = gathered.records_of()
         for array, of_it in records.items():
@@ -119,13 +149,35 @@ class HubStore(RemoteStore):
         self.count(NAME_BYTES * sum(map(len, records.values())))
         self._forget_others(documents)
         for name, content in documents.items():
-            path = self.root / name
-            if not (path.is_file() and path.read_bytes() == content):
-                self.keep(path, content)
+            self._keep_unless(self.root / name, content)
         for array, of_it in records.items():
             self.note_records(array, [record.file_name for record in of_it])
             if f"{array}/{INDEX}" not in documents:
                 self._keep_records(array, of_it)
+        self._note = self._noted(documents, records)
+
+    def _keep_unless(self, path: Path, content: bytes) -> None:
+        """Unless it is there."""
+        if not (path.is_file() and path.read_bytes() == content):
+            self.keep(path, content)
+
+    def _noted(
+        self, documents: Mapping[str, bytes], records: Mapping[str, Iterable[CommitRecord]]
+    ) -> MirrorNote | None:
+        """What was laid out; None of what is too large for an index, and is kept by record."""
+        if any(f"{array}/{INDEX}" not in documents for array in records):
+            return None
+        return MirrorNote(
+            source=source_of(self._content),
+            variants=self._place.variants,
+            chosen=self._chosen,
+            names=self._variants,
+            documents={name: sha256(content).hexdigest() for name, content in documents.items()},
+            records={
+                array: names_hash(record.file_name for record in of_it)
+                for array, of_it in records.items()
+            },
+        )
 
     def _forget_others(self, documents: Mapping[str, bytes]) -> None:
         """Mentors, kinds and documents that the store no longer has, or its variant never had."""

@@ -3,7 +3,7 @@
 import re
 import shutil
 import time
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from kdcache.errors import MissingTargets, Unreachable
 from kdcache.remote import Connection
 from kdcache.share import Hub, PushJob
 from kdcache.store import TargetStore, chunks, open_store
+from kdcache.store.opening import split_place
 from tests.remote.serving import Handler, serving
 from tests.share.team import Home
-from tests.store.small import SmallStore, make_store
+from tests.store.small import SmallStore, files_of, make_store
 from tests.store.test_kinds import add_kind
 
 
@@ -70,8 +71,12 @@ def test_readers_of_one_mirror_by_other_records_do_not_disturb_each_other(
     other = push_other_bits(small, hub_folder)
     after = open_store(hub_folder)
     assert before.root == after.root
+<<<<<<< HEAD
     read_payload = chunks.read_payload
     disturbing: list[Path] = []
+=======
+    read_payload, disturbing = chunks.read_payload, list[Path]()
+>>>>>>> h-mirror
 
     def disturbed(buffer: memoryview, path: Path, *rest: Any) -> None:
         """Right before a chunk of the mirror is read, the other reader has put its own there."""
@@ -192,3 +197,55 @@ def test_pulling_once_more_tells_where_the_same_variant_is(
     assert address.endswith(f"+{small.open().mentor('r8').identity[:16]}")
     assert f"from {address}" in home.run("pull", address, "--store", pulled)
     assert reads_as(open_store(pulled), small)
+
+
+@pytest.mark.parametrize(
+    "hub", [PurePosixPath("/team/kdcache"), PureWindowsPath(r"C:\team\kdcache"),
+            PureWindowsPath(r"\\server\team\kdcache")]
+)  # fmt: skip
+def test_a_store_of_a_hub_in_a_folder_is_found_by_each_systems_paths(hub: PurePath) -> None:
+    assert split_place(hub) == (hub, "")
+    store = hub / "stores" / f"{'ab' * 32}+{'cd' * 8}"
+    assert split_place(store) == (hub, f"/stores/{store.name}")
+    assert split_place(hub / "stores" / "mine") == (hub / "stores" / "mine", "")
+
+
+def test_a_mirror_is_laid_out_once_for_one_document(
+    small: SmallStore, hub_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PushJob(small.root, str(hub_folder)).run()
+    add_variant(small, hub_folder, 5)
+    first = open_store(hub_folder)
+    before = files_of(first.root)
+    with monkeypatch.context() as patched:
+        patched.setattr("kdcache.store.remote_hub_store.sealed_index", None)  # needed to lay it out
+        patched.setattr("kdcache.store.gathered.GatheredStore.from_json", None)
+        again = open_store(hub_folder)
+    assert (again.address, again.root) == (first.address, first.root)
+    assert files_of(first.root) == before
+    assert again.mentor("r8").commits == first.mentor("r8").commits
+    push_other_bits(small, hub_folder)
+    assert open_store(hub_folder).mentor("r8").commits != first.mentor("r8").commits
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "mentors/r8/logits/commits.json",
+                                  "mentors/r8/logits/zarr.json", "mirror.json"])  # fmt: skip
+@pytest.mark.parametrize("content", [None, b"", b"{}"])
+def test_a_mirror_that_suffered_is_laid_out_again(
+    small: SmallStore, hub_folder: Path, name: str, content: bytes | None
+) -> None:
+    PushJob(small.root, str(hub_folder)).run()
+    root = open_store(hub_folder).root
+    before = {path: kept for path, (kept, _) in files_of(root).items()}
+    if content is None:
+        (root / name).unlink()
+    else:
+        (root / name).write_bytes(content)
+    next((root / "mentors/r20/logits/commits").iterdir()).unlink()
+    (root / "mentors/r20/features").mkdir()
+    (root / "mentors/r20/features/zarr.json").write_text("{}")
+    assert reads_as(open_store(hub_folder), small)
+    del before[".lock"]
+    after = {path: kept for path, (kept, _) in files_of(root).items()}
+    assert before.items() <= after.items()
+    assert "mentors/r20/features/zarr.json" not in after
