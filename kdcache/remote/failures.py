@@ -23,6 +23,10 @@ _GIVE = (
     "Give credentials as its protocol has them: environment or ~/.aws for s3://, a key or "
     "~/.ssh/config for sftp://, .netrc for http://, `hf auth login` for hf://"
 )
+_SHARE = (
+    "Whoever owns that folder can open a hub to a group: chgrp -R GROUP HUB; chmod -R g+rwX HUB; "
+    "find HUB -type d -exec chmod g+s {} +; what is pushed later then is open to it too"
+)
 
 
 def told(error: BaseException) -> str:
@@ -62,6 +66,8 @@ def lasting(what: str, error: Exception, *, writing: bool) -> KdcacheError | Non
         if "RequestTimeTooSkewed" in codes:
             return StoreError(f"{what}: {reason}. Set this machine's clock")
         verb = "be written" if writing else "be read"
+        if "://" not in what or what.startswith("file:"):
+            return StoreError(f"{what} cannot {verb}: no permission ({reason}). {_SHARE}")
         return StoreError(
             f"{what} cannot {verb}: the server refuses access ({reason}). Ask its owner. {_GIVE}"
         )

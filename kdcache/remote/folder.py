@@ -1,5 +1,7 @@
 """What every protocol can do with a folder of files: one attempt at a time, no patience."""
 
+import mmap
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +10,7 @@ from kdcache.errors import StoreError
 from kdcache.remote.arriving import ArrivingChunk, ArrivingDocument, ArrivingFile
 
 Arriving = ArrivingDocument | ArrivingChunk | ArrivingFile
+MOST_READ = 2**24  # bytes of a file that is held in memory while it is written elsewhere
 Content = bytes | bytearray | memoryview | Path  # a Path: the bytes of the file there
 
 
@@ -71,6 +74,11 @@ def read_only(address: str, why: str) -> StoreError:
     )
 
 
-def as_bytes(content: Content) -> bytes | bytearray | memoryview:
-    """What is to be written."""
-    return content.read_bytes() if isinstance(content, Path) else content
+def as_bytes(content: Content) -> memoryview:
+    """What is to be written; a large file is mapped, not read into memory."""
+    if not isinstance(content, Path):
+        return memoryview(content).cast("B")
+    with open(content, "rb") as file:
+        if os.fstat(file.fileno()).st_size <= MOST_READ:
+            return memoryview(file.read())
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

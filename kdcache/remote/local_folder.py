@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from kdcache import durable
@@ -63,7 +64,33 @@ class LocalFolder(Folder):
             durable.make_folder(self._root)
             self._made = True
         # A folder that vanishes later is not made again: a share was unmounted.
-        durable.write_file(self._inside(name), as_bytes(content), within=self._root)
+        path = self._inside(name)
+        self._make_folder(path.parent)
+        temporary = durable.write_aside(path, [as_bytes(content)], within=self._root)
+        try:
+            self._open_up(temporary, 0o666)
+            durable.publish(temporary, path)
+        finally:
+            durable.remove(temporary)
+
+    def _make_folder(self, folder: Path) -> None:
+        missing = []
+        while folder != self._root and not folder.is_dir():
+            missing.append(folder)
+            folder = folder.parent
+        for folder in reversed(missing):
+            durable.make_folder(folder, within=self._root)
+            self._open_up(folder, 0o2777)
+
+    def _open_up(self, path: Path, most: int) -> None:
+        """Lets in whom the root lets in, though this user's umask would not: others write here
+        too. `most`: of the root's bits."""
+        if os.name == "posix":
+            mode = stat.S_IMODE(path.stat().st_mode)
+            wanted = mode | stat.S_IMODE(self._root.stat().st_mode) & most
+            if wanted != mode:
+                with suppress(PermissionError):  # a disk without modes; somebody else made it
+                    path.chmod(wanted)
 
     def require_writable(self) -> None:
         """The protocol can write."""

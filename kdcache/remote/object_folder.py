@@ -3,12 +3,14 @@
 An object appears whole or not at all: one request puts it, or one completes its parts.
 """
 
+from pathlib import Path
 from typing import Any
 
 from kdcache.remote import waiting
-from kdcache.remote.folder import Arriving, Content, Folder, as_bytes, read_only
+from kdcache.remote.folder import MOST_READ, Arriving, Content, Folder, as_bytes, read_only
 
-PIECE = 2**24  # bytes asked for at once
+PIECE = 2**24  # bytes asked for, or of a large file written, at once
+PARTS = 2  # of a large file, on their way at once
 _WRITTEN = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"})
 _NO_MORE = frozenset({"InvalidRange", "416"})
 
@@ -47,11 +49,21 @@ class ObjectFolder(Folder):
         return found
 
     def put(self, name: str, content: Content) -> None:
-        self._call("pipe_file", self._path(name), bytes(as_bytes(content)))
+        parts = self._in_parts()
+        if parts is not None and isinstance(content, Path) and content.stat().st_size > MOST_READ:
+            self._call("put_file", str(content), self._path(name), **parts)
+        else:
+            self._call("pipe_file", self._path(name), bytes(as_bytes(content)))
 
     def require_writable(self) -> None:
         if not self._protocols & _WRITTEN:
             raise read_only(self.address, "its protocol is not known to make files appear whole")
+
+    def _in_parts(self) -> dict[str, int] | None:
+        """How a file is written part by part, where the protocol's library can do that."""
+        if self._protocols & {"s3", "s3a"}:
+            return {"chunksize": PIECE, "max_concurrency": PARTS}
+        return {"chunksize": PIECE} if self._protocols & {"gs", "gcs"} else None
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root

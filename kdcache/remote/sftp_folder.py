@@ -13,7 +13,7 @@ from kdcache import durable
 from kdcache.remote import waiting
 from kdcache.remote.folder import Arriving, Content, Folder, as_bytes
 
-_PIECE = 2**22  # bytes asked for at once; they travel as many small requests
+_PIECE = 2**22  # bytes asked for or sent at once; they travel as many small requests
 _SILENCE = 15  # seconds without a byte, after which the server is asked whether it is there
 _RDONLY = 1  # of statvfs
 
@@ -83,7 +83,7 @@ class SftpFolder(Folder):
                 found[entry.filename] = entry.attrs.size
         return found
 
-    async def _put(self, path: str, content: bytes | bytearray | memoryview) -> None:
+    async def _put(self, path: str, content: memoryview) -> None:
         client = await self._connected()
         folder, name = posixpath.split(path)
         aside = posixpath.join(folder, durable.aside_name(name))
@@ -93,7 +93,8 @@ class SftpFolder(Folder):
                 self._made.add(folder)
             try:
                 async with await client.open(aside, "xb") as file:
-                    await file.write(bytes(content))
+                    for start in range(0, len(content), _PIECE):
+                        await file.write(bytes(content[start : start + _PIECE]))
                     with suppress(self._asyncssh.SFTPOpUnsupported):
                         await file.fsync()
                 await client.posix_rename(aside, path)

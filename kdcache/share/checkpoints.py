@@ -97,9 +97,8 @@ def push_mentor(
             _require_same_preprocessing(sidecar_path(path), shared, hub, known)
         moved = 0
         if not _is_there(hub, shared):
-            with memoryview(content) as whole:
-                hub.connection.put(f"checkpoints/{shared.sha256}", whole)
-            moved = len(content)
+            hub.connection.put(f"checkpoints/{shared.sha256}", path)  # of any size: not read whole
+            moved = shared.bytes
     if known is None:
         entry, document = entry_of(shared)
         hub.connection.put(f"{MENTORS}/{entry.file}", document)
