@@ -145,7 +145,7 @@ config_option = click.option(
 )
 
 
-def hub_argument(name: str = "hub", metavar: str = "HUB") -> Stack:
+def hub_argument(name: str = "hub", metavar: str = "HUB") -> Callable[[Command], Command]:
     """An optional argument that names a hub, which --hub may name as well."""
     return stack(
         click.argument(name, metavar=f"[{metavar}]", required=False, callback=_choose_hub),

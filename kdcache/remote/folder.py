@@ -1,7 +1,7 @@
 """What every protocol can do with a folder of files: one attempt at a time, no patience."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from kdcache.errors import StoreError
@@ -29,6 +29,7 @@ class Folder(ABC):
     def __init__(self, address: str) -> None:
         self.address = address
         self.stopped = False
+        self.while_waiting: Callable[[], None] = lambda: None  # often, as long as something is
 
     @abstractmethod
     def fetch(self, name: str, arriving: Arriving) -> None:
@@ -61,6 +62,7 @@ class Folder(ABC):
         """Raises StoreError where the protocol cannot write; what the server says is not asked."""
 
     def is_stopped(self) -> bool:
+        self.while_waiting()
         return self.stopped
 
 
