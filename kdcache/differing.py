@@ -98,7 +98,10 @@ class StoreDifference:
             return [f"mentor {one.title} was made otherwise:\n{table}"]
         found = [f"mentor {one.title}: {problem}" for problem in one.problems]
         if one.views is not None:
-            found.append(f"mentor {one.title} is to have {one.views[0]} views, {one.views[1]}")
+            found.append(
+                f"mentor {one.title} is to have {one.views[0]} views in {self.left}, "
+                f"{one.views[1]} in {self.right}"
+            )
         for keys, where in (
             (one.only_left, f"only in {self.left}"),
             (one.only_right, f"only in {self.right}"),

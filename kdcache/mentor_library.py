@@ -28,18 +28,32 @@ def mentor_name(name: str) -> str:
 def find_checkpoint(name: str, dataset_name: str) -> Path:
     """A mentor's checkpoint in the library or `$KDCACHE_DATA/mentors`."""
     stem = library_stem(name)
-    folders = homes.checkpoint_folders(dataset_name)
-    for folder in folders:
+    for folder in homes.checkpoint_folders(dataset_name):
         for suffix in SUFFIXES:
             if (path := folder / f"{stem}{suffix}").is_file():
                 return path
-    looked = "\n".join(f"  {folder / stem}{{{','.join(SUFFIXES)}}}" for folder in folders)
-    raise CheckpointError(
-        f"mentor {name!r} has no checkpoint for {dataset_name}. Looked for\n{looked}\n"
+    raise CheckpointError(how_to_get(name, dataset_name))
+
+
+def how_to_get(name: str, dataset_name: str, hub: str | None = None) -> str:
+    """Where a mentor's checkpoint was looked for, and how to get one. `hub`: has none either."""
+    stem = library_stem(name)
+    looked = "\n".join(
+        f"  {folder / stem}{{{','.join(SUFFIXES)}}}"
+        for folder in homes.checkpoint_folders(dataset_name)
+    )
+    none = "" if hub is None else f"{hub} has none either.\n"
+    fourth = (
+        f"take a teammate's from a hub (kdcache pull-mentor {name} --dataset {dataset_name} --hub "
+        "URL; kdcache push-mentor puts one there)"
+        if hub is None
+        else "ask who has it to share it: "
+        f"kdcache push-mentor {name} --dataset {dataset_name} --hub {hub}"
+    )
+    return (
+        f"mentor {name!r} has no checkpoint for {dataset_name}. Looked for\n{looked}\n{none}"
         f"Four ways to get one: train it (kdcache train-mentor {name} --dataset {dataset_name}), "
-        f"put a file there, name one (--checkpoint {name}=FILE), or take a teammate's from a hub "
-        f"(kdcache pull-mentor {name} --dataset {dataset_name} --hub URL; kdcache push-mentor puts "
-        "one there)"
+        f"put a file there, name one (--checkpoint {name}=FILE), or {fourth}"
     )
 
 

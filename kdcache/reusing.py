@@ -153,9 +153,8 @@ class ReuseJob:
         loaded = []
         for name in [mentor_name(name) for name in names]:
             path = given.get(name)
-            if (
-                path is None
-            ):  # of several at the hub, the one that its targets of these views are of
+            # Of several at the hub, the one that its targets of these views are of.
+            if path is None:
                 meant = [one.mentor["checkpoint_sha256"] for one in variants.get(name, ())]
                 found = find_or_pull(name, self.hub, images, preferred=meant, library=scratch)
                 self.pulled += [found] if isinstance(found, Moved) else []

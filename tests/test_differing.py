@@ -106,6 +106,12 @@ def test_damage_is_a_difference(tmp_path: Path) -> None:
     assert "mentor r20: " in text(found)
 
 
+def test_how_many_views_are_meant(tmp_path: Path) -> None:
+    left, right = store(tmp_path / "a"), store(tmp_path / "b", views=2)
+    told = text(compare_stores(left, right))
+    assert f"mentor r8 is to have 3 views in {left}, 2 in {right}" in told
+
+
 def test_the_command(tmp_path: Path) -> None:
     left, right = store(tmp_path / "a"), store(tmp_path / "b", skip=[("r20", 2, 3)])
 

@@ -110,7 +110,7 @@ def ran_over(result: Result) -> int:
 
 
 def address(home: Home) -> str:
-    return Hub(home.hub).store_address(open_store(home.store).fingerprint)
+    return Hub(home.hub).short_address(open_store(home.store).fingerprint)
 
 
 def forge(home: Home, mentor: str, view: int, block: int, change: Callable[[Any], Any]) -> None:
@@ -456,7 +456,8 @@ def only_some(handler: Handler) -> None:
 def test_a_mentor_that_is_nowhere(first: Home, home: Callable[[str], Home]) -> None:
     refused = home("second").precompute(mentors="r20")
     assert refused.exit_code == 2
-    assert "Four ways to get one" in refused.output
+    assert f"{first.hub} has none either.\nFour ways to get one" in refused.output
+    assert "teammate" not in refused.output
     assert f"kdcache push-mentor r20 --dataset digits --hub {first.hub}" in refused.output
 
 

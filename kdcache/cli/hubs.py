@@ -131,6 +131,10 @@ def _print_store(address: str, store: "ListedStore") -> None:
         f"{store.classes} classes; {store.recipe}, view seed {store.view_seed}; "
         f"{store.views} views, {readable_bytes(store.bytes)}"
     )
+    if store.targets:
+        tell(
+            f"  {'mentor':<18}{'top-1':>7}  {'views':>7}  {'bytes':>9}  {'encoder':<11} checkpoint"
+        )
     names = [one.mentor for one in store.targets if one.kind == "logits"]
     for one in store.targets[:MOST_LINES]:
         kind = "" if one.kind == "logits" else f" {one.kind}"

@@ -64,14 +64,14 @@ def precompute(**options: Any) -> None:
     exactly this is taken instead, and so is the checkpoint of a mentor that has none here.
     """
     hub = chosen_hub(options["hub"], options["no_hub"], options["push"])
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, ExitStack() as stack:
         from kdcache.errors import Stopped
 
         reuse: ReuseJob | None = None
         if hub is None:
             job = _make_job(options)
         else:
-            reuse = _make_reuse_job(options, hub)
+            reuse = _make_reuse_job(options, hub, stack)
             job = reuse.job
         _print_plan(job, reuse)
         if options["dry_run"]:
@@ -111,7 +111,8 @@ def _make_job(options: dict[str, Any]) -> Any:
     return PrecomputeJob(dataset, mentors, **_job_options(options))
 
 
-def _make_reuse_job(options: dict[str, Any], hub: str) -> Any:
+def _make_reuse_job(options: dict[str, Any], hub: str, stack: ExitStack) -> Any:
+    """`stack`: keeps what a dry run had to fetch as long as the job may read it."""
     from kdcache.reusing import ReuseJob
     from kdcache.share import Hub
 
@@ -120,19 +121,18 @@ def _make_reuse_job(options: dict[str, Any], hub: str) -> Any:
         place.connection.require_writable()
         place.is_begun()  # or can be: said now, not after hours
     dataset, names, checkpoints = _inputs(options)
-    with ExitStack() as stack:
-        scratch = None
-        if options["dry_run"]:  # nothing stays
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdcache-")))
-        return ReuseJob(
-            dataset,
-            names,
-            place,
-            checkpoints=checkpoints,
-            may_begin=options["push"] or options["hub"] is None,  # $KDCACHE_HUB may be new
-            scratch=scratch,
-            **_job_options(options),
-        )
+    scratch = None
+    if options["dry_run"]:  # nothing stays
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdcache-")))
+    return ReuseJob(
+        dataset,
+        names,
+        place,
+        checkpoints=checkpoints,
+        may_begin=options["push"] or options["hub"] is None,  # $KDCACHE_HUB may be new
+        scratch=scratch,
+        **_job_options(options),
+    )
 
 
 def _inputs(options: dict[str, Any]) -> tuple[Any, list[str], Any]:

@@ -99,10 +99,10 @@ def offer(reuse: "ReuseJob", stop: StopRequest) -> None:
     if pushed.num_chunks:
         tell(
             f"pushed {_chunks(pushed.num_chunks)} ({readable_bytes(pushed.num_bytes)}) to "
-            f"{pushed.address} in {readable_seconds(pushed.seconds)}"
+            f"{_address(reuse)} in {readable_seconds(pushed.seconds)}"
         )
     else:
-        tell(f"nothing to push: {pushed.address} has it all")
+        tell(f"nothing to push: {_address(reuse)} has it all")
     if pushed.damaged:
         raise RunFailed(
             f"{_chunks(len(pushed.damaged))} of the store here changed since they were committed "
@@ -128,7 +128,7 @@ def _tell_left(left: "Sequence[Damage]", hub: str, what: str) -> None:
 
 
 def _address(reuse: "ReuseJob") -> str:
-    return reuse.hub.store_address(reuse.job.plan.manifest.fingerprint)
+    return reuse.hub.short_address(reuse.job.plan.manifest.fingerprint)
 
 
 def _chunks(count: int) -> str:

@@ -92,8 +92,8 @@ def inspect(store: str, as_json: bool, against: str | None, **options: Any) -> N
 def verify(store: str, as_json: bool, recompute: int, **options: Any) -> None:
     """Check every byte of a store; and, where data and mentors are at hand, what it says.
 
-    Exit code 0: everything is as it was written. 1: something is not; it is listed, and
-    `kdcache precompute` on the store computes exactly that again.
+    Exit code 0: everything is as it was written. 1: something is not; it is listed,
+    with the command that makes exactly that anew.
     """
     from kdcache.mentor_library import parse_checkpoints
     from kdcache.verification import verify as verify_all

@@ -105,6 +105,7 @@ class Connection:
             if self._process != os.getpid():
                 self._patience = Patience(self.address)  # a fork: another may hold its lock
             self._opened, self._process = open_folder(self._place, self.address), os.getpid()
+            self._opened.while_waiting = self._patience.look
         return self._opened
 
     def _listing(self, folder: str) -> dict[str, int | None]:

@@ -3,7 +3,7 @@
 import mmap
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from kdcache.errors import StoreError
@@ -32,6 +32,7 @@ class Folder(ABC):
     def __init__(self, address: str) -> None:
         self.address = address
         self.stopped = False
+        self.while_waiting: Callable[[], None] = lambda: None  # often, as long as something is
 
     @abstractmethod
     def fetch(self, name: str, arriving: Arriving) -> None:
@@ -64,6 +65,7 @@ class Folder(ABC):
         """Raises StoreError where the protocol cannot write; what the server says is not asked."""
 
     def is_stopped(self) -> bool:
+        self.while_waiting()
         return self.stopped
 
 

@@ -14,10 +14,10 @@ from kdcache.remote.address import shown_url
 from kdcache.remote.arriving import ArrivingDocument, TooLarge
 from kdcache.remote.failures import told
 from kdcache.remote.folder import Arriving, Content, Folder, NotListed, read_only
+from kdcache.remote.patience import most_silence
 
 MOST_LISTING = 2**25  # bytes of a listing
 _PIECES = 2**20  # bytes that wait in a connection until they are taken
-_SILENCE = 60  # seconds without a byte, after which a connection is given up
 _HREF = re.compile(rb"""href\s{0,9}=\s{0,9}["']([^"'<>\s]{1,500})["']""", re.IGNORECASE)
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+/?")
 _AGAIN = frozenset({408, 425, 429})
@@ -35,7 +35,7 @@ class HttpFolder(Folder):
 
         # Lengths and ranges are of the files themselves, and no answer unpacks to more.
         client = {
-            "timeout": ClientTimeout(total=None, sock_connect=30, sock_read=_SILENCE),
+            "timeout": ClientTimeout(total=None, sock_connect=30, sock_read=most_silence()),
             "auto_decompress": False,
             "read_bufsize": _PIECES,
             "headers": {"Accept-Encoding": "identity"},

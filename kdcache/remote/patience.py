@@ -11,6 +11,7 @@ from kdcache.errors import UsageError
 WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds between attempts, whatever the server
 LONGEST_WAIT = 10.0
 SECONDS = 120.0
+SILENCE = 10.0  # seconds without any answer, after which it is said
 VARIABLE = "KDCACHE_PATIENCE"
 _log = logging.getLogger("kdcache")  # Python prints warnings to stderr when nobody configured it
 
@@ -30,6 +31,11 @@ def most_patience() -> float:
     return seconds
 
 
+def most_silence() -> float:
+    """Seconds that a request may bring nothing, after which it has failed."""
+    return min(60.0, max(SILENCE, most_patience()))
+
+
 class Patience:
     """Of all threads of one connection: they wait for the same server.
 
@@ -46,6 +52,7 @@ class Patience:
         self._answers_before = False
         self._silent_since: float | None = None
         self._warned = False
+        self._asked_at: float | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"address": self._address}
@@ -63,8 +70,20 @@ class Patience:
         if warned:
             _log.warning("%s answers again", self._address)
 
+    def look(self) -> None:
+        """Called while somebody waits: says once that a server never answered for `SILENCE`."""
+        if self._asked_at is None or self._warned or self._answers_before:
+            return
+        if time.monotonic() < self._asked_at + SILENCE:
+            return
+        with self._lock:
+            warns, self._warned = not (self._warned or self._answers_before), True
+        if warns:
+            _log.warning("%s has not answered for %.0f s; still waiting", self._address, SILENCE)
+
     def attempts(self) -> "Attempts":
         """For one file."""
+        self._asked_at = self._asked_at or time.monotonic()
         return Attempts(self)
 
     def _wait(self, failures: int, alone: int, reason: str) -> float | None:

@@ -3,9 +3,10 @@
 import os
 from typing import Any
 
-from kdcache.errors import StoreError
+from kdcache.errors import StoreError, UsageError
 from kdcache.remote.address import folder_of, is_url
 from kdcache.remote.folder import Folder
+from kdcache.remote.patience import most_silence
 
 _EXTRAS = {
     "http": "http",
@@ -18,13 +19,10 @@ _EXTRAS = {
     "ssh": "ssh",
     "hf": "hf",
 }
-_S3_OPTIONS = {  # the connection's own patience is the only one
-    "config_kwargs": {
-        "retries": {"total_max_attempts": 1, "mode": "standard"},
-        "connect_timeout": 30,
-        "read_timeout": 60,
-        "max_pool_connections": 32,
-    }
+_S3 = {  # the connection's own patience is the only one
+    "retries": {"total_max_attempts": 1, "mode": "standard"},
+    "connect_timeout": 30,
+    "max_pool_connections": 32,
 }
 
 
@@ -38,6 +36,8 @@ def open_folder(place: str | os.PathLike[str], address: str) -> Folder:
     protocol = url.partition("://")[0]
     try:
         return _open(protocol, url, address)
+    except UsageError:  # of $KDCACHE_PATIENCE
+        raise
     except ImportError as error:
         extra = _EXTRAS.get(protocol, "remote")
         raise StoreError(
@@ -68,7 +68,7 @@ def _open(protocol: str, url: str, address: str) -> Folder:
         kind = HttpFolder
         options |= HttpFolder.options()
     elif protocol in ("s3", "s3a"):
-        options |= _S3_OPTIONS
+        options["config_kwargs"] = {**_S3, "read_timeout": most_silence()}
     elif protocol == "hf":
         kind = HfFolder
     filesystem, root = fsspec.url_to_fs(url, **options)

@@ -24,6 +24,7 @@ from kdcache.errors import CheckpointError, StoreError
 from kdcache.mentor_library import (
     SUFFIXES,
     find_checkpoint,
+    how_to_get,
     library_stem,
     mentor_name,
     read_sidecar,
@@ -173,18 +174,13 @@ def find_or_pull(
     `preferred`, `library`: as `pull_mentor` has them. Raises CheckpointError where there is none at
     either place, and for several at the hub.
     """
-    try:
+    with suppress(CheckpointError):
         return find_checkpoint(name, dataset.name)
-    except CheckpointError as error:
-        missing = error
     there: list[Entry] = []
     with suppress(StoreError):  # no hub yet; one that cannot be reached was noticed before
         there = shared_checkpoints(hub, name, dataset.name)
     if not there:
-        raise CheckpointError(
-            f"{missing}. {hub.url} has none either: whoever has it gives it to all with "
-            f"kdcache push-mentor {name} --dataset {dataset.name} --hub {hub.url}"
-        )
+        raise CheckpointError(how_to_get(name, dataset.name, hub.url))
     return pull_mentor(
         name,
         hub,

@@ -61,16 +61,11 @@ def _elsewhere(place: str | os.PathLike[str]) -> str | None:
     if is_url(place):
         return str(place).rstrip("/")
     folder = folder_of(place)
-<<<<<<< HEAD
-    address = parse_address(str(folder))
-    hub = folder if address is None else Path(address.hub)
-    if (
-        address is None and not (folder / METADATA).exists()
-    ):  # a mistyped one is not made a store there
-        hub = Path(hub_of(str(folder)) or hub)
-=======
     hub, tail = split_place(folder)
->>>>>>> h-mirror
+    if hub == folder and not (folder / METADATA).exists():
+        # A mistyped address of a hub's store is not made a store there.
+        hub = Path(hub_of(folder.as_posix()) or hub)
+        tail = folder.as_posix()[len(hub.as_posix()) :]
     if not (hub / HUB_MARKER).is_file():
         return None
     return hub.resolve().as_uri() + tail

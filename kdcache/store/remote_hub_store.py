@@ -9,11 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-<<<<<<< HEAD
 from functools import lru_cache
-=======
 from hashlib import sha256
->>>>>>> h-mirror
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +34,7 @@ from kdcache.store.hub_layout import (
     list_name,
 )
 from kdcache.store.layout import LISTS, METADATA, ArrayLocation, listed
-<<<<<<< HEAD
 from kdcache.store.manifest import Manifest, read_manifest
-=======
-from kdcache.store.manifest import Manifest
 from kdcache.store.mirror_note import (
     NOTE,
     MirrorNote,
@@ -49,7 +43,6 @@ from kdcache.store.mirror_note import (
     read_note,
     source_of,
 )
->>>>>>> h-mirror
 from kdcache.store.remote_store import NAME_BYTES, RemoteStore
 from kdcache.store.sealed import BLANK, SEAL, seal
 from kdcache.store.zarr_metadata import list_metadata

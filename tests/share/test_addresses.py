@@ -97,4 +97,6 @@ def test_a_hub_may_be_an_argument_or_an_option(
             assert said in invoke(*words, *named, "--config", config)
         refused = invoke(*words, hub, "--hub", "elsewhere", exit_code=2)
         assert f"two hubs are named, {hub} and --hub elsewhere" in refused
+    heading = invoke("list", hub).splitlines()[2].split()
+    assert heading == ["mentor", "top-1", "views", "bytes", "encoder", "checkpoint"]
     assert f"no hub at {tmp_path / 'other'}" in invoke("list", "--config", config, exit_code=2)

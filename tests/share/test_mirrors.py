@@ -71,12 +71,8 @@ def test_readers_of_one_mirror_by_other_records_do_not_disturb_each_other(
     other = push_other_bits(small, hub_folder)
     after = open_store(hub_folder)
     assert before.root == after.root
-<<<<<<< HEAD
     read_payload = chunks.read_payload
     disturbing: list[Path] = []
-=======
-    read_payload, disturbing = chunks.read_payload, list[Path]()
->>>>>>> h-mirror
 
     def disturbed(buffer: memoryview, path: Path, *rest: Any) -> None:
         """Right before a chunk of the mirror is read, the other reader has put its own there."""
