@@ -52,6 +52,7 @@ from kdcache.store.hub_layout import (
     push_name,
     store_folder,
 )
+from kdcache.store.opening import open_at_hub
 from kdcache.store.sealed import BLANK, SEAL, seal
 
 MOST_ROUNDS = 50  # of gathering, while others push at the same time
@@ -165,7 +166,7 @@ class Hub:
 
     def put_card(self, fingerprint: str) -> None:
         """Writes the card of a store that is shown."""
-        card = store_card(open_store(self.store_address(fingerprint)))
+        card = store_card(open_at_hub(self.store_address(fingerprint), self.connection))
         self.connection.put(f"{store_folder(fingerprint)}/{CARD}", card.encode())
 
     def gather(self, *fingerprints: str) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kdcache.errors import StoreError
-from kdcache.remote import shown_url
+from kdcache.remote import Connection, shown_url
 from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.commits import MOST_INDEX_BYTES, sealed_index, sealed_record
 from kdcache.store.gathered import GatheredStore
@@ -40,12 +40,16 @@ class HubStore(RemoteStore):
     """The store at this address of a hub; its fingerprint in full."""
 
     def __init__(
-        self, address: HubAddress, mirrors: Path | None = None, most: int | None = None
+        self,
+        address: HubAddress,
+        mirrors: Path | None = None,
+        most: int | None = None,
+        connection: Connection | None = None,
     ) -> None:
         self._place = address
         self.fingerprint = address.fingerprint
         self._looks_again = 0.0  # not before that moment of the clock
-        super().__init__(address.hub, shown_url(str(address)), mirrors, most)
+        super().__init__(address.hub, shown_url(str(address)), mirrors, most, connection)
 
     @property
     def hub(self) -> str:
