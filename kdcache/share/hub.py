@@ -18,7 +18,6 @@ from kdcache.share.gathering import (
     list_pushes,
     sealed_gathered,
 )
-from kdcache.store import open_store
 from kdcache.store.commits import MOST_INDEX_BYTES
 from kdcache.store.gathered import GatheredStore
 from kdcache.store.hub_documents import (
@@ -41,6 +40,7 @@ from kdcache.store.hub_layout import (
 )
 from kdcache.store.layout import METADATA
 from kdcache.store.merging import TooMuch, merge_gathered
+from kdcache.store.opening import open_at_hub
 from kdcache.store.sealed import MOST_BYTES
 
 _OURS = frozenset(
@@ -207,7 +207,8 @@ class Hub:
         if licence is None:
             with suppress(StoreError):
                 licence = stated_licence(fetch_bytes(self.connection, name, MOST_CARD) or b"")
-        card = store_card(open_store(self.store_address(fingerprint)), licence=licence)
+        store = open_at_hub(self.store_address(fingerprint), self.connection)
+        card = store_card(store, licence=licence)
         self.connection.put(name, card.encode())
 
 

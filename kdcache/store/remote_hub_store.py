@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcache.errors import StoreError
-from kdcache.remote import mirror_name, shown_url
+from kdcache.remote import Connection, mirror_name, shown_url
 from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.commits import (
     MOST_INDEX_BYTES,
@@ -60,7 +60,11 @@ class HubStore(RemoteStore):
     """The store at this address of a hub; its fingerprint in full."""
 
     def __init__(
-        self, address: HubAddress, mirrors: Path | None = None, most: int | None = None
+        self,
+        address: HubAddress,
+        mirrors: Path | None = None,
+        most: int | None = None,
+        connection: Connection | None = None,
     ) -> None:
         self._place = address
         self.fingerprint = address.fingerprint
@@ -71,7 +75,7 @@ class HubStore(RemoteStore):
         self._note: MirrorNote | None = None
         self._chosen: tuple[str, ...] = ()  # identities of the mentors' logits
         self._variants: dict[str, str] = {}  # mentors' names by identity, of all that the hub has
-        super().__init__(address.hub, shown_url(str(address)), mirrors, most)
+        super().__init__(address.hub, shown_url(str(address)), mirrors, most, connection)
 
     @contextmanager
     def opened(self) -> Iterator[None]:

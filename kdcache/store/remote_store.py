@@ -51,14 +51,20 @@ class RemoteStore(ABC):
 
     `url`: of the folder that its files are fetched from. `mirrors`: the folder that holds the
     mirror; None: the user's. `most`: bytes of chunks that all mirrors there may have; None:
-    `most_mirrored()`. Safe to pickle and to fork.
+    `most_mirrored()`. `connection`: to `url`, where there is one already. Safe to pickle and to
+    fork.
     """
 
     def __init__(
-        self, url: str, address: str, mirrors: Path | None = None, most: int | None = None
+        self,
+        url: str,
+        address: str,
+        mirrors: Path | None = None,
+        most: int | None = None,
+        connection: Connection | None = None,
     ) -> None:
         home = homes.mirrors() if mirrors is None else mirrors
-        self._connection = Connection(url)
+        self._connection = Connection(url) if connection is None else connection
         self.address = address
         self.root = home / mirror_name(address)
         self._chunks = ChunkFetcher(

@@ -15,6 +15,8 @@ from kdcache.cli import main
 from kdcache.copying import CopyJob
 from kdcache.errors import DamagedTargets, MissingTargets, StoreError, StoreMismatch, UsageError
 from kdcache.remote import Connection
+from kdcache.remote.folder import Folder
+from kdcache.remote.protocols import open_folder
 from kdcache.share import Hub, PushJob, push_store
 from kdcache.store import open_store, verify_store
 from tests.store.small import SmallStore, alter, block_of, files_of, make_store, resealed
@@ -468,3 +470,23 @@ def test_views_that_are_not_there_are_told(small: SmallStore, hub_folder: Path) 
     output = invoke("push", small.root, hub_folder, "--views", "1:5")
     assert "not complete here: mentor r8, view 3, 4" in output
     assert f"what was asked for of {small.root} is at the hub" in output
+
+
+def test_one_connection_to_a_hub_does(
+    small: SmallStore, hub_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To push with its card, and to open by a short address: connecting is what takes time."""
+    opened: list[str] = []
+
+    def counted(place: str, address: str) -> Folder:
+        opened.append(place)
+        return open_folder(place, address)
+
+    monkeypatch.setattr("kdcache.remote.connection.open_folder", counted)
+    PushJob(small.root, str(hub_folder)).run()
+    assert len(opened) == 1
+    assert (hub_folder / "stores" / open_store(small.root).fingerprint / "README.md").is_file()
+    opened.clear()
+    fingerprint = open_store(small.root).fingerprint
+    open_store(f"{hub_folder}/stores/{fingerprint[:16]}")
+    assert len(opened) == 1
