@@ -85,7 +85,10 @@ def run_python(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("what", ["import kdcache", "from kdcache.cli import main"])
+@pytest.mark.parametrize(
+    "what",
+    ["import kdcache", "from kdcache.cli import main", "from kdcache.share import list_hub"],
+)
 def test_importing_loads_nothing_heavy(what: str) -> None:
     loaded = run_python(f"import sys; {what}; print(*sys.modules)").split()
     assert not {"torch", "torchvision", "zarr", "numpy"} & set(loaded)

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -101,25 +100,26 @@ def list_stores(hub: str | None, as_json: bool) -> None:
 
     Where neither HUB nor $KDCACHE_HUB names one: the stores under $KDCACHE_HOME.
     """
-    from kdcache.share import Hub, default_hub, local_stores
+    from kdcache.share import default_hub, list_hub
 
     if hub or os.environ.get("KDCACHE_HUB"):
-        found = Hub(default_hub(hub))
-        index = found.index()
-        address: Callable[[str], str] = found.short_address
-        none = f"{found.url} holds no store yet. Push one with: kdcache push STORE {found.url}"
+        place = default_hub(hub).rstrip("/")
+        index = list_hub(place)
+        places = {name: f"{place}/stores/{name[:16]}" for name in index.stores}
+        none = f"{place} holds no store yet. Push one with: kdcache push STORE {place}"
     else:
+        from kdcache.share import local_stores
+
         index, places = local_stores()
-        address = places.__getitem__
         none = "no store under $KDCACHE_HOME. Make one with `kdcache precompute`, or name a HUB"
     if as_json:
         document = index.to_json()
         for store in document["stores"]:
-            store["address"] = address(store["fingerprint"])
+            store["address"] = places[store["fingerprint"]]
         click.echo(json.dumps(document, indent=2))
         return
     for fingerprint, listed in index.stores.items():
-        _print_store(address(fingerprint), listed)
+        _print_store(places[fingerprint], listed)
     _print_mentors(index)
     if not index.stores:
         tell(none)

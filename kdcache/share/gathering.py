@@ -25,7 +25,6 @@ from kdcache.store.hub_documents import (
     ListedStore,
     fetch_bytes,
     fetch_document,
-    list_store,
     listed_mentor,
     opened_document,
     read_index_document,
@@ -40,6 +39,7 @@ from kdcache.store.hub_layout import (
     push_name,
     store_folder,
 )
+from kdcache.store.hub_listing import list_store
 from kdcache.store.merging import TooMuch, merge_gathered
 from kdcache.store.sealed import BLANK, SEAL, seal
 

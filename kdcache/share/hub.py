@@ -210,11 +210,3 @@ class Hub:
         store = open_at_hub(self.store_address(fingerprint), self.connection)
         card = store_card(store, licence=licence)
         self.connection.put(name, card.encode())
-
-
-def default_hub(given: str | None) -> str:
-    """`given`, else `$KDCACHE_HUB`. Raises UsageError where there is neither."""
-    place = given or os.environ.get("KDCACHE_HUB")
-    if not place:
-        raise UsageError("name a hub: a URL or a shared folder, as argument or in $KDCACHE_HUB")
-    return place

@@ -6,7 +6,8 @@ from kdcache import homes
 from kdcache.errors import StoreError
 from kdcache.store import TargetStore, is_store, open_store
 from kdcache.store.gathered import GatheredStore, gather_array
-from kdcache.store.hub_documents import HubIndex, ListedStore, list_store
+from kdcache.store.hub_documents import HubIndex, ListedStore
+from kdcache.store.hub_listing import list_store
 
 
 def local_stores() -> tuple[HubIndex, dict[str, str]]:

@@ -18,10 +18,9 @@ from kdcache.errors import CheckpointError, DamagedTargets, StoreError
 from kdcache.mentor_library import SUFFIXES, library_stem
 from kdcache.models import long_name
 from kdcache.share.hub import Hub
-from kdcache.store.gathered import is_sha256
 from kdcache.store.hub_documents import fetch_bytes, opened_document
 from kdcache.store.hub_layout import HUB_FORMAT, MENTORS
-from kdcache.store.sealed import BLANK, SEAL, seal
+from kdcache.store.sealed import BLANK, SEAL, is_sha256, seal
 
 MOST_CHECKPOINT = 2**33  # bytes
 MOST_SIDECAR = 2**20  # bytes of JSON

@@ -19,12 +19,11 @@ from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.gathered_checks import require_array, require_manifest
 from kdcache.store.layout import FORMAT, METADATA, SPARE_ENCODER, member_name
 from kdcache.store.manifest import Manifest, MentorManifest, manifest_of, mentor_of
-from kdcache.store.sealed import BLANK, SEAL, read_sealed, seal
+from kdcache.store.sealed import BLANK, SEAL, is_sha256, read_sealed, seal
 from kdcache.store.stored_mentor import StoredMentor
 from kdcache.store.zarr_metadata import group_metadata
 
 MOST_ARRAYS = 3000  # as many as 1,000 mentors have
-_HEX = frozenset("0123456789abcdef")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,11 +262,6 @@ def gather_array(stored: StoredMentor, keys: Iterable[ChunkKey]) -> GatheredArra
         metadata=metadata,
         records=records,
     )
-
-
-def is_sha256(text: object) -> bool:
-    """Whether it is 64 hexadecimal digits."""
-    return isinstance(text, str) and len(text) == 64 and set(text) <= _HEX
 
 
 def _is_of_later_format(value: Any) -> bool:

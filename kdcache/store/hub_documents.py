@@ -12,10 +12,9 @@ from typing import Any
 from kdcache.errors import DamagedTargets, StoreError, UsageError
 from kdcache.remote import ArrivingDocument, Connection, NotThere, TooLarge, sounds_like_a_page
 from kdcache.store.commits import MOST_INDEX_BYTES
-from kdcache.store.gathered import GatheredArray, GatheredStore, is_sha256
 from kdcache.store.hub_layout import HUB_FORMAT, HUB_INDEX, HUB_MARKER
 from kdcache.store.plain import require_plain
-from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, seal, unsealed
+from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, is_sha256, seal, unsealed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,48 +82,6 @@ class HubIndex:
                 f"{', '.join(name[:16] for name in self.stores) or 'none'}"
             )
         return found[0]
-
-
-def list_store(gathered: GatheredStore, pushes: tuple[str, ...]) -> ListedStore:
-    """What the index says of a store."""
-    dataset = gathered.manifest.dataset
-    return ListedStore(
-        fingerprint=gathered.manifest.fingerprint,
-        dataset=dataset["name"],
-        split=dataset["split"],
-        samples=dataset["num_samples"],
-        classes=dataset["num_classes"],
-        recipe=gathered.manifest.recipe["name"],
-        view_seed=gathered.manifest.view_seed,
-        targets=tuple(
-            _list_targets(array, gathered.manifest.num_blocks)
-            for array in sorted(gathered.arrays.values(), key=_by_name)
-        ),
-        pushes=tuple(sorted(pushes)),
-    )
-
-
-def _by_name(array: GatheredArray) -> tuple[str, str, str]:
-    return array.name, array.kind, array.identity
-
-
-def _list_targets(array: GatheredArray, num_blocks: int) -> ListedTargets:
-    shape = array.mentor["run_shape"]
-    return ListedTargets(
-        identity=array.identity,
-        mentor=array.name,
-        architecture=array.mentor["architecture"],
-        checkpoint_sha256=array.mentor["checkpoint_sha256"],
-        precision=str(shape.get("precision", "-"))[:40],
-        batch=batch if type(batch := shape.get("batch")) is int and 0 <= batch < 2**64 else 0,
-        kind=array.kind,
-        encoder=array.encoder["name"],
-        views=array.views,
-        complete_views=array.complete_views(num_blocks),
-        chunks=len(array.records),
-        bytes=array.num_bytes,
-        accuracy=array.accuracy,
-    )
 
 
 def read_index_document(connection: Connection) -> HubIndex | None:

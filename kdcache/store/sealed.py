@@ -21,6 +21,7 @@ MOST_BYTES = 2**22  # of one document; a manifest has 4 kB, an index has its own
 # Lists and objects: ours have one in 100 bytes, and one in 3 bytes takes seconds to read.
 _BYTES_A_CONTAINER = 32
 _FREE_CONTAINERS = 1000
+_HEX = frozenset("0123456789abcdef")
 _SEAL_PATTERN = re.compile(rb'"seal": ?"([0-9a-f]{64})"')
 
 
@@ -92,6 +93,11 @@ def _containers(content: bytes) -> int:
 def _as_written(document: dict[str, Any]) -> bytes:
     """As a writer has it: the letters of a key can be escaped, and then do not look like a seal."""
     return json.dumps(document).encode()
+
+
+def is_sha256(text: object) -> bool:
+    """Whether it is 64 hexadecimal digits."""
+    return isinstance(text, str) and len(text) == 64 and set(text) <= _HEX
 
 
 class DamagedDocument(DamagedTargets):
