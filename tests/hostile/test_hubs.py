@@ -16,7 +16,7 @@ from tests.hostile.hub_corpus import FAST_HUBS, HUB_CASES, QUICK_HUBS, THOROUGH_
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watched by Linux's /proc")
 
-TRIED = FAST_HUBS[::12]  # the campaign tries them all
+TRIED = FAST_HUBS[::12]  # the campaign tries more, `tests.hostile.trial` all
 TRAINED = FAST_HUBS[::40]
 GROUPS = ["hub-reading", "hub-writing"]
 
@@ -63,8 +63,8 @@ def test_any_value_in_any_place_of_a_hub(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "cases",
-    [QUICK_HUBS[::2], QUICK_HUBS[1::2], sorted(THOROUGH_HUBS)[::20]],
-    ids=["half", "the other half", "every value in every place"],
+    [QUICK_HUBS[::2], sorted(THOROUGH_HUBS)[::40]],
+    ids=["every second", "any value in any place"],
 )
 def test_many_more_hostile_hubs(cases: list[str], tmp_path: Path) -> None:
     tried = try_stores(tmp_path, cases, GROUPS, timeout=1500)
