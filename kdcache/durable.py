@@ -40,12 +40,7 @@ def write_aside(
     a run is no reason to make it again. Raises FileNotFoundError then. `in_durable`: they are made
     durable; else that is the caller's to do, before anything appears in them.
     """
-    if in_durable:
-        make_folder(path.parent, within=within)
-    elif not path.parent.is_dir():
-        if within is not None and not within.is_dir():
-            raise FileNotFoundError(errno.ENOENT, "it vanished", str(within))
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, within=within, in_durable=in_durable)
     temporary = aside(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOSE_ON_EXEC, 0o666)
     try:
@@ -69,8 +64,9 @@ def _write_all(descriptor: int, content: memoryview) -> None:
         content = content[os.write(descriptor, content) :]
 
 
-def make_folder(folder: Path, *, within: Path | None = None) -> None:
-    """Makes a folder and its parents (below `within`), each durable in its own parent.
+def make_folder(folder: Path, *, within: Path | None = None, in_durable: bool = True) -> None:
+    """Makes a folder and its parents (below `within`), each durable in its own parent where that is
+    not the caller's to do (`in_durable`).
 
     An empty one that is there may be of a writer that was killed before it had come to that. (One
     with something in it is not: whoever put it there came through here.)
@@ -78,10 +74,11 @@ def make_folder(folder: Path, *, within: Path | None = None) -> None:
     if not folder.is_dir():
         if folder == within:
             raise FileNotFoundError(errno.ENOENT, "it vanished", str(folder))
-        make_folder(folder.parent, within=within)
+        make_folder(folder.parent, within=within, in_durable=in_durable)
         folder.mkdir(exist_ok=True)
-        fsync_folder(folder.parent)
-    elif _is_empty(folder):
+        if in_durable:
+            fsync_folder(folder.parent)
+    elif in_durable and _is_empty(folder):
         with suppress(PermissionError):  # it was made by somebody else, where we may not look
             fsync_folder(folder.parent)
 
