@@ -19,8 +19,8 @@ from kdcache.defaults import existing_store
 from kdcache.encode import KINDS, LOGITS
 from kdcache.errors import DamagedTargets, MissingTargets, StoreError, UsageError
 from kdcache.filling import Progress, fill_store, never
-from kdcache.moving import Check, Move, Moved, Mover, chunk_damage
-from kdcache.plan import MOST_CHUNKS, soundness
+from kdcache.moving import Check, Move, Moved, Mover
+from kdcache.plan import soundness
 from kdcache.store import (
     ChunkKey,
     CommitRecord,
@@ -34,7 +34,13 @@ from kdcache.store import (
     refuse_foreign,
     require_equal,
 )
-from kdcache.two_stores import asked_views, described_targets, require_views_of
+from kdcache.two_stores import (
+    asked_views,
+    described_targets,
+    incomplete_views,
+    lost_records,
+    require_views_of,
+)
 from kdcache.wanted import TargetsKey, Wanted, present_targets
 
 
@@ -127,7 +133,9 @@ class CopyJob:
             else 1 + max(view for view, _ in keys)
             for one, (stored, keys) in zip(self._wanted, self._stored, strict=True)
         }
-        self.lacking = self._lacking(asked)
+        self.lacking = incomplete_views(
+            (stored for stored, _ in self._stored), asked, self.source.manifest.num_blocks
+        )
         self._different: Counter[str] = Counter()
         self.planned, self.reused = self._plan(existing)
         self.num_bytes = sum(move.record.bytes for move in self.planned)
@@ -154,7 +162,7 @@ class CopyJob:
                     self._note(name, kind, error)
                     continue
                 keys = sorted(filter(self._chooses(name, kind, asked), stored.commits))
-                self._note_broken(stored, self._chooses(name, kind, asked))
+                self.damaged += lost_records(self.source, stored, self._chooses(name, kind, asked))
                 if keys or (asked is None and self._only is None and of_it):
                     of_it.append((stored, keys))
             if mentors is not None and not of_it:
@@ -191,21 +199,6 @@ class CopyJob:
     def _note(self, mentor: str, kind: str, error: StoreError) -> None:
         path = self.source.shown(self.source.root / "mentors" / mentor.replace(":", "."))
         self.damaged.append(Damage(mentor=mentor, kind=kind, path=path, reason=str(error)))
-
-    def _note_broken(self, stored: StoredMentor, chooses: Callable[[ChunkKey], bool]) -> None:
-        for wrong in stored.broken:
-            if chooses(wrong.key):
-                path = self.source.shown(wrong.path)
-                self.damaged.append(chunk_damage(stored, wrong.key, path, wrong.reason))
-
-    def _lacking(self, asked: Sequence[int] | None) -> dict[str, list[int]]:
-        found = {}
-        for stored, _ in self._stored:
-            complete = set(stored.complete_views(self.source.manifest.num_blocks))
-            declared = range(min(stored.declared_views, MOST_CHUNKS))  # a store may claim any
-            wanted = declared if asked is None else asked
-            found[stored.title] = [view for view in wanted if view not in complete]
-        return {title: views for title, views in found.items() if views}
 
     def _plan(self, existing: TargetStore | None) -> tuple[list[Move], int]:
         """What moves, views in order; and how many chunks the destination has sound."""

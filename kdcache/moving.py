@@ -25,6 +25,7 @@ from kdcache.store import (
     publish_chunks,
     read_payload_of,
 )
+from kdcache.store.chunks import CHECKSUM_BYTES
 from kdcache.wanted import TargetsKey
 
 Check = Callable[[StoredMentor, ChunkKey, memoryview], str | None]
@@ -32,7 +33,7 @@ Check = Callable[[StoredMentor, ChunkKey, memoryview], str | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Move:
-    """A chunk that is to be copied: whose (in the source), and as what it was committed there."""
+    """A chunk that is to go elsewhere: whose it is, and as what it was committed in the source."""
 
     stored: StoredMentor
     record: CommitRecord
@@ -41,10 +42,15 @@ class Move:
     def key(self) -> TargetsKey:
         return self.stored.manifest.name, self.stored.kind.name
 
+    @property
+    def file_bytes(self) -> int:
+        """Of the chunk's file: the payload and its CRC32C."""
+        return self.record.bytes + CHECKSUM_BYTES
+
     def damage(self, source: TargetStore, reason: str) -> Damage:
         """What is told where this chunk is not what it should be."""
         path = source.shown(self.stored.array.chunk(*self.record.key))
-        return chunk_damage(self.stored, self.record.key, path, reason)
+        return Damage.of_chunk(self.stored, self.record.key, path, reason)
 
 
 class Moved:
@@ -99,7 +105,9 @@ class Mover:
                 arrived.clear()
 
             try:
-                for one in moved_at_once(moves, self._take, _num_bytes, should_stop):
+                for one in moved_at_once(
+                    moves, self._take, lambda move: move.record.bytes, should_stop
+                ):
                     arrived.append(one)
                     waiting = sum(move.record.bytes for move, _ in arrived)
                     if committing is None or committing.done() or waiting > most_waiting:
@@ -154,19 +162,3 @@ class _Arrived:
     prepared: PreparedChunk | None = None
     damage: str | None = None
     refused: str | None = None
-
-
-def _num_bytes(move: Move) -> int:
-    return move.record.bytes
-
-
-def chunk_damage(stored: StoredMentor, key: ChunkKey, path: str, reason: str) -> Damage:
-    """One chunk's damage."""
-    return Damage(
-        mentor=stored.manifest.name,
-        kind=stored.kind.name,
-        view=key[0],
-        block=key[1],
-        path=path,
-        reason=reason,
-    )

@@ -1,12 +1,19 @@
 """What two stores must agree in before anything goes from one to the other, and what is to go."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kdcache.errors import UsageError
 from kdcache.plan import MOST_CHUNKS
-from kdcache.store import Manifest, StoredMentor, TargetStore, require_equal
+from kdcache.store import (
+    ChunkKey,
+    Damage,
+    Manifest,
+    StoredMentor,
+    TargetStore,
+    require_equal,
+)
 
 
 def asked_views(views: int | Sequence[int] | None) -> list[int] | None:
@@ -19,6 +26,30 @@ def asked_views(views: int | Sequence[int] | None) -> list[int] | None:
             f"--views is how many, or a list of numbers from 0 to {MOST_CHUNKS - 1:,}; got {views}"
         )
     return list(asked)
+
+
+def incomplete_views(
+    targets: Iterable[StoredMentor], asked: Sequence[int] | None, num_blocks: int
+) -> dict[str, list[int]]:
+    """Views that are asked for (None: all that are declared) and are not complete, by title."""
+    found = {}
+    for stored in targets:
+        complete = set(stored.complete_views(num_blocks))
+        declared = range(min(stored.declared_views, MOST_CHUNKS))  # a store may claim any
+        wanted = declared if asked is None else asked
+        found[stored.title] = [view for view in wanted if view not in complete]
+    return {title: views for title, views in found.items() if views}
+
+
+def lost_records(
+    store: TargetStore, stored: StoredMentor, chooses: Callable[[ChunkKey], bool]
+) -> list[Damage]:
+    """Chunks that are chosen and whose commit record is gone, or cannot be believed."""
+    return [
+        Damage.of_chunk(stored, wrong.key, store.shown(wrong.path), wrong.reason)
+        for wrong in stored.broken
+        if chooses(wrong.key)
+    ]
 
 
 def require_views_of(source: TargetStore, destination: TargetStore) -> None:

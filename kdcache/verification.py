@@ -205,7 +205,7 @@ def _unlike(
         why = unlike(stored, record, int(index_1[0]), decoded_1[0], again)
         if why is not None:
             path = store.shown(stored.array.chunk(view, block))
-            yield Damage(mentor=name, kind=kind.name, view=view, block=block, path=path, reason=why)
+            yield Damage.of_chunk(stored, (view, block), path, why)
 
 
 def _sampled_rows(

@@ -6,34 +6,21 @@ from dataclasses import dataclass
 
 from kdcache.encode import KINDS, LOGITS
 from kdcache.errors import MissingTargets, StoreError, StoreMismatch
-from kdcache.moving import chunk_damage
+from kdcache.moving import Move
 from kdcache.remote import Connection, NotListed
 from kdcache.store import (
     ChunkKey,
-    CommitRecord,
     Damage,
     StoredMentor,
     TargetStore,
     block_size,
     healing_command,
 )
-from kdcache.store.chunks import CHECKSUM_BYTES
 from kdcache.store.gathered import GatheredStore
 from kdcache.store.hub_layout import chunk_file, chunk_folder
+from kdcache.two_stores import lost_records
 
 Chosen = Sequence[tuple[StoredMentor, Sequence[ChunkKey]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChunkToPush:
-    """A committed chunk of a store that is pushed."""
-
-    stored: StoredMentor
-    record: CommitRecord
-
-    @property
-    def file_bytes(self) -> int:
-        return self.record.bytes + CHECKSUM_BYTES
 
 
 def choose_chunks(
@@ -43,35 +30,25 @@ def choose_chunks(
 
     Raises MissingTargets, DamagedTargets.
     """
-    chosen, damaged = [], []
+    chosen: list[tuple[StoredMentor, list[ChunkKey]]] = []
+    damaged: list[Damage] = []
+
+    def chooses(key: ChunkKey) -> bool:
+        return views is None or key[0] in views
+
     for name in dict.fromkeys(store.mentors if mentors is None else mentors):
         for kind in [kind for kind in KINDS if kind in store.kinds(name)] or [LOGITS.name]:
             stored = store.mentor(name, kind)
-            keys = sorted(key for key in stored.commits if views is None or key[0] in views)
+            keys = sorted(filter(chooses, stored.commits))
             if keys:
                 chosen.append((stored, keys))
-            for wrong in stored.broken:
-                if views is None or wrong.key[0] in views:
-                    path = store.shown(wrong.path)
-                    damaged.append(chunk_damage(stored, wrong.key, path, wrong.reason))
+            damaged += lost_records(store, stored, chooses)
     if not chosen:
         raise MissingTargets(
             f"{store.address} has nothing of that to push yet. Compute it with: "
             f"{healing_command(store, mentors or store.mentors)}"
         )
     return chosen, damaged
-
-
-def lacking_views(
-    chosen: Chosen, asked: Sequence[int] | None, num_blocks: int
-) -> dict[str, list[int]]:
-    """Views that were asked for (None: all that are declared) and are not complete, by title."""
-    found = {}
-    for stored, _ in chosen:
-        complete = set(stored.complete_views(num_blocks))
-        wanted = range(stored.declared_views) if asked is None else asked
-        found[stored.title] = [view for view in wanted if view not in complete]
-    return {title: views for title, views in found.items() if views}
 
 
 def beside_blocks(
@@ -98,8 +75,8 @@ class Compared:
     """Chunks of a store beside what a hub shows: `lacking` there, there as the `same` bytes, and
     how many are `different`, by title."""
 
-    lacking: list[ChunkToPush]
-    same: list[ChunkToPush]
+    lacking: list[Move]
+    same: list[Move]
     different: Counter[str]
 
 
@@ -110,7 +87,7 @@ def compare(chosen: Chosen, shown: GatheredStore | None) -> Compared:
     for stored, keys in chosen:
         known = arrays[stored.identity].records if stored.identity in arrays else {}
         for key in keys:
-            chunk = ChunkToPush(stored=stored, record=stored.commits[key])
+            chunk = Move(stored=stored, record=stored.commits[key])
             if key not in known:
                 found.lacking.append(chunk)
             elif known[key].sha256 == chunk.record.sha256:
@@ -122,7 +99,7 @@ def compare(chosen: Chosen, shown: GatheredStore | None) -> Compared:
     return found
 
 
-def not_there(chunks: Sequence[ChunkToPush], connection: Connection) -> list[ChunkToPush]:
+def not_there(chunks: Sequence[Move], connection: Connection) -> list[Move]:
     """Those that no earlier push, cut before it was shown, left at the hub."""
     identities = {chunk.stored.identity for chunk in chunks}
     sizes = {identity: sizes_at(connection, chunk_folder(identity)) for identity in identities}

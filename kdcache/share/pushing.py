@@ -7,7 +7,7 @@ cut. Nothing is shown before all that this push states is there.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,14 @@ from typing import Any
 from kdcache.card import licence_of
 from kdcache.encode import LOGITS
 from kdcache.errors import DamagedTargets, RunFailed, StoreError
-from kdcache.moving import chunk_damage
+from kdcache.filling import Progress, never
+from kdcache.moving import Move
 from kdcache.remote import moved_at_once
 from kdcache.share.hub import Hub
 from kdcache.share.lacking import (
-    ChunkToPush,
     beside_blocks,
     choose_chunks,
     compare,
-    lacking_views,
     not_there,
     other_variants,
     sizes_at,
@@ -42,9 +41,8 @@ from kdcache.store.chunks import CHECKSUM_BYTES, crc32c
 from kdcache.store.gathered import GatheredStore, gather_array
 from kdcache.store.hub_layout import chunk_file, chunk_folder, chunk_name, list_name
 from kdcache.store.layout import LISTS
-from kdcache.two_stores import asked_views
+from kdcache.two_stores import asked_views, incomplete_views
 
-Progress = Callable[[int, int], None]  # (bytes moved, all of them)
 MOST_TOGETHER = 2**27  # bytes of chunks in one commit, where puts are commits in a history
 
 
@@ -123,12 +121,14 @@ class PushJob:
         )
         self.num_bytes = sum(chunk.file_bytes for chunk in self.planned)
         self.beside = other_variants(self._chosen, shown)
-        self.lacking = lacking_views(self._chosen, asked, self.store.manifest.num_blocks)
+        self.lacking = incomplete_views(
+            (stored for stored, _ in self._chosen), asked, self.store.manifest.num_blocks
+        )
         self._overwrite = overwrite
         self._licence, self._new_card = licence or licence_of(self.store), licence is not None
 
     def run(
-        self, *, progress: Progress | None = None, should_stop: Callable[[], bool] | None = None
+        self, *, progress: Progress | None = None, should_stop: Callable[[], bool] = never
     ) -> PushResult:
         """Moves what is planned, and has it shown; stops between chunks when asked to.
 
@@ -136,21 +136,21 @@ class PushJob:
         StoreError; what was moved is found by the next push.
         """
         started = time.perf_counter()
-        lost: list[Damage] = []
+        lost: dict[tuple[str, ChunkKey], Damage] = {}
         moved = moved_bytes = done = 0
         self.hub.begin()
-        for chunk, reason in self._moved(should_stop or (lambda: False)):
+        for chunk, reason in self._moved(should_stop):
             done += chunk.file_bytes
             if reason is None:
                 moved, moved_bytes = moved + 1, moved_bytes + chunk.file_bytes
             else:
-                lost.append(_damage(self.store, chunk, reason))
+                lost[chunk.stored.identity, chunk.record.key] = chunk.damage(self.store, reason)
             if progress is not None:
                 progress(done, self.num_bytes)
         stopped = moved + len(lost) < len(self.planned)
         if not stopped:
-            self._show({(d.mentor, d.kind, d.view, d.block) for d in lost})
-        damaged = [*self.damaged, *lost]
+            self._show(lost)
+        damaged = [*self.damaged, *lost.values()]
         variants = self._variants()
         names = dict.fromkeys(damage.mentor for damage in damaged if damage.mentor is not None)
         return PushResult(
@@ -164,7 +164,7 @@ class PushJob:
             seconds=time.perf_counter() - started,
         )
 
-    def _moved(self, should_stop: Callable[[], bool]) -> Iterator[tuple[ChunkToPush, str | None]]:
+    def _moved(self, should_stop: Callable[[], bool]) -> Iterator[tuple[Move, str | None]]:
         """Each planned chunk, and why it was not moved (it is damaged); None: it was."""
         if self.hub.connection.commits_puts:
             yield from self._moved_in_commits(should_stop)
@@ -173,7 +173,7 @@ class PushJob:
                 self.planned, self._move, lambda chunk: chunk.file_bytes, should_stop
             )
 
-    def _move(self, chunk: ChunkToPush) -> str | None:
+    def _move(self, chunk: Move) -> str | None:
         try:
             self.hub.connection.put(chunk_name(chunk.record), self._content(chunk))
         except DamagedChunk as error:
@@ -182,10 +182,10 @@ class PushJob:
 
     def _moved_in_commits(
         self, should_stop: Callable[[], bool]
-    ) -> Iterator[tuple[ChunkToPush, str | None]]:
+    ) -> Iterator[tuple[Move, str | None]]:
         left = list(self.planned)
         while left and not should_stop():
-            outcomes: list[tuple[ChunkToPush, str | None]] = []
+            outcomes: list[tuple[Move, str | None]] = []
             files: list[tuple[str, bytes]] = []
             while left and sum(len(content) for _, content in files) < MOST_TOGETHER:
                 chunk = left.pop(0)
@@ -197,21 +197,20 @@ class PushJob:
             self.hub.connection.put_many(files)
             yield from outcomes
 
-    def _content(self, chunk: ChunkToPush) -> bytes:
+    def _content(self, chunk: Move) -> bytes:
         """The chunk's file, every byte of it checked. Raises DamagedChunk."""
         payload = read_payload_of(self.store, chunk.stored, chunk.record.key).payload
         return b"".join((payload, chunk.record.checksum.to_bytes(CHECKSUM_BYTES, "little")))
 
-    def _show(
-        self, lost: Collection[tuple[str | None, str | None, int | None, int | None]]
-    ) -> None:
-        """States what is there now, once all of it is: its bytes are asked for again."""
+    def _show(self, lost: Container[tuple[str, ChunkKey]]) -> None:
+        """States what is there now, once all of it is: its bytes are asked for again.
+
+        `lost`: identities and keys of chunks that are damaged here.
+        """
         fingerprint = self.store.fingerprint
         self._put_lists()
         sound = [
-            chunk
-            for chunk in self.chunks
-            if (chunk.stored.manifest.name, chunk.stored.kind.name, *chunk.record.key) not in lost
+            chunk for chunk in self.chunks if (chunk.stored.identity, chunk.record.key) not in lost
         ]
         if sound:
             self._state(sound)
@@ -241,7 +240,7 @@ class PushJob:
         logits = [stored.identity for stored, _ in self._chosen if stored.kind is LOGITS]
         return "".join(f"+{identity[:16]}" for identity in logits if identity not in chosen)
 
-    def _state(self, chunks: Sequence[ChunkToPush]) -> None:
+    def _state(self, chunks: Sequence[Move]) -> None:
         """Pushes the document of these chunks, which are there."""
         arrays = {}
         for stored, _ in self._chosen:
@@ -281,7 +280,7 @@ def push_store(
     hub: Hub | str,
     *,
     progress: Progress | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    should_stop: Callable[[], bool] = never,
     **options: Any,
 ) -> str:
     """Pushes what a hub lacks of a store, and returns the store's address there.
@@ -298,8 +297,3 @@ def push_store(
             f"{result.healing}"
         )
     return result.address
-
-
-def _damage(store: TargetStore, chunk: ChunkToPush, reason: str) -> Damage:
-    path = store.shown(chunk.stored.array.chunk(*chunk.record.key))
-    return chunk_damage(chunk.stored, chunk.record.key, path, reason)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,6 +10,7 @@ from kdcache import homes
 from kdcache.encode import LOGITS
 from kdcache.errors import StoreError
 from kdcache.store.chunk_reading import check_block, chunk_reader
+from kdcache.store.commit_record import ChunkKey
 from kdcache.store.commits import BrokenRecord, read_commits
 from kdcache.store.layout import LISTS, METADATA
 from kdcache.store.manifest import read_attributes
@@ -40,6 +40,18 @@ class Damage:
     block: int | None = None
     path: str
     reason: str
+
+    @classmethod
+    def of_chunk(cls, stored: StoredMentor, key: ChunkKey, path: str, reason: str) -> "Damage":
+        """One chunk's. `path`: as it is told."""
+        return cls(
+            mentor=stored.manifest.name,
+            kind=stored.kind.name,
+            view=key[0],
+            block=key[1],
+            path=path,
+            reason=reason,
+        )
 
     def __str__(self) -> str:
         parts = [f"mentor {self.mentor}"] if self.mentor is not None else []
@@ -114,7 +126,6 @@ def _verify(store: TargetStore, progress: Progress) -> Verification:
     for stored in store.sound_targets:
         damaged += _damaged_records(store, stored)
         reader = chunk_reader(store, stored)
-        of_this = partial(Damage, mentor=stored.manifest.name, kind=stored.kind.name)
         if (spare := spare_damage(stored.array, stored.encoder)) is not None:
             damaged.append(
                 _damage(
@@ -130,7 +141,7 @@ def _verify(store: TargetStore, progress: Progress) -> Verification:
             reason = check_block(store, stored, (view, block), reader)
             if reason is not None:
                 path = store.shown(stored.array.chunk(view, block))
-                damaged.append(of_this(view=view, block=block, path=path, reason=reason))
+                damaged.append(Damage.of_chunk(stored, (view, block), path, reason))
             chunks, done = chunks + 1, done + record.bytes
             progress(done, total)
     blocks = store.manifest.num_blocks
@@ -185,7 +196,6 @@ def _damage(
 
 def _damaged_records(store: TargetStore, stored: StoredMentor) -> Iterator[Damage]:
     """Commit records that are gone or cannot be believed, and an index that cannot be used."""
-    of_this = partial(Damage, mentor=stored.manifest.name, kind=stored.kind.name)
     on_disk = read_commits(stored.array, stored.identity, use_index=False)
     broken = {wrong.path: wrong for wrong in (*stored.broken, *on_disk.broken)}
     for key, record in stored.commits.items():  # taken from the index, where there is one
@@ -194,8 +204,8 @@ def _damaged_records(store: TargetStore, stored: StoredMentor) -> Iterator[Damag
             differs = "the gathered index has another record under this name"
             broken[path] = BrokenRecord(key=key, path=path, reason=differs)
     for wrong in broken.values():
-        view, block = wrong.key
-        yield of_this(view=view, block=block, path=store.shown(wrong.path), reason=wrong.reason)
+        yield Damage.of_chunk(stored, wrong.key, store.shown(wrong.path), wrong.reason)
     if stored.index_damage is not None:
         index = store.shown(stored.array.commit_index)
-        yield of_this(path=index, reason=stored.index_damage)
+        mentor, kind = stored.manifest.name, stored.kind.name
+        yield Damage(mentor=mentor, kind=kind, path=index, reason=stored.index_damage)
