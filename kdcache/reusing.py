@@ -33,7 +33,6 @@ from kdcache.row_checks import ROWS, RowChecks
 from kdcache.share import Hub, PushJob, PushResult
 from kdcache.share.checkpoints import Moved, find_or_pull
 from kdcache.store import ChunkKey, Damage, TargetStore, open_store, read_payload_of, title
-from kdcache.store.chunks import CHECKSUM_BYTES
 from kdcache.store.hub_layout import chunk_name
 from kdcache.wanted import TargetsKey
 
@@ -304,9 +303,7 @@ class ReuseJob:
         here = store.mentor(damage.mentor, damage.kind)
         there = self._there.mentor(damage.mentor, damage.kind).commits[key]
         if key in here.commits and here.commits[key].sha256 == there.sha256:
-            payload = read_payload_of(store, here, key).payload
-            content = b"".join((payload, there.checksum.to_bytes(CHECKSUM_BYTES, "little")))
-            self.hub.connection.put(chunk_name(there), content)
+            self.hub.connection.put(chunk_name(there), read_payload_of(store, here, key).file)
 
 
 @contextmanager

@@ -37,10 +37,11 @@ from kdcache.store import (
     open_store,
     read_payload_of,
 )
-from kdcache.store.chunks import CHECKSUM_BYTES, crc32c
+from kdcache.store.chunks import CHECKSUM_BYTES
 from kdcache.store.gathered import GatheredStore, gather_array
 from kdcache.store.hub_layout import chunk_file, chunk_folder, chunk_name, list_name
 from kdcache.store.layout import LISTS
+from kdcache.store.sample_lists import list_content
 from kdcache.two_stores import asked_views, incomplete_views
 
 MOST_TOGETHER = 2**27  # bytes of chunks in one commit, where puts are commits in a history
@@ -175,7 +176,7 @@ class PushJob:
 
     def _move(self, chunk: Move) -> str | None:
         try:
-            self.hub.connection.put(chunk_name(chunk.record), self._content(chunk))
+            self.hub.connection.put(chunk_name(chunk.record), self._file(chunk))
         except DamagedChunk as error:
             return str(error)
         return None
@@ -190,17 +191,16 @@ class PushJob:
             while left and sum(len(content) for _, content in files) < MOST_TOGETHER:
                 chunk = left.pop(0)
                 try:
-                    files.append((chunk_name(chunk.record), self._content(chunk)))
+                    files.append((chunk_name(chunk.record), self._file(chunk)))
                     outcomes.append((chunk, None))
                 except DamagedChunk as error:
                     outcomes.append((chunk, str(error)))
             self.hub.connection.put_many(files)
             yield from outcomes
 
-    def _content(self, chunk: Move) -> bytes:
+    def _file(self, chunk: Move) -> bytes:
         """The chunk's file, every byte of it checked. Raises DamagedChunk."""
-        payload = read_payload_of(self.store, chunk.stored, chunk.record.key).payload
-        return b"".join((payload, chunk.record.checksum.to_bytes(CHECKSUM_BYTES, "little")))
+        return read_payload_of(self.store, chunk.stored, chunk.record.key).file
 
     def _show(self, lost: Container[tuple[str, ChunkKey]]) -> None:
         """States what is there now, once all of it is: its bytes are asked for again.
@@ -256,10 +256,9 @@ class PushJob:
         for name in LISTS:
             sha256 = self.store.manifest.dataset[f"{name}_sha256"]
             values_N = self.store.index_N if name == "index" else self.store.labels_N
-            content = values_N.astype("<i8").tobytes()
-            whole = content + crc32c(content).to_bytes(CHECKSUM_BYTES, "little")
-            if there.get(sha256) != len(whole):
-                self.hub.connection.put(list_name(sha256), whole)
+            content = list_content(values_N)
+            if there.get(sha256) != len(content):
+                self.hub.connection.put(list_name(sha256), content)
 
     def _require_there(self, stored: StoredMentor, keys: Sequence[ChunkKey]) -> None:
         """Raises StoreError where what was moved has not arrived whole."""

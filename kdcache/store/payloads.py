@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kdcache.store.array_documents import chunk_bytes
 from kdcache.store.chunk_reading import healed_record
-from kdcache.store.chunks import DamagedChunk, crc32c, load_payload, require_whole
+from kdcache.store.chunks import CHECKSUM_BYTES, DamagedChunk, crc32c, load_payload, require_whole
 from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.commits import STRANGER
 from kdcache.store.committing import PreparedChunk, prepare_chunk, publish_chunks
@@ -36,6 +36,11 @@ class RecordedPayload:
             raise DamagedChunk("its CRC32C differs from the committed one")
         if hashlib.sha256(payload).hexdigest() != record.sha256:
             raise DamagedChunk("its SHA-256 differs from the committed one")
+
+    @property
+    def file(self) -> bytes:
+        """The chunk's file: a copy of the payload, and its CRC32C."""
+        return b"".join((self.payload, self.record.checksum.to_bytes(CHECKSUM_BYTES, "little")))
 
 
 def read_payload_of(store: "TargetStore", stored: StoredMentor, key: ChunkKey) -> RecordedPayload:

@@ -20,6 +20,12 @@ def list_path(root: Path, name: str) -> Path:
     return root / name / "c" / "0"
 
 
+def list_content(values_N: NDArray[np.int64]) -> bytes:
+    """That chunk's bytes: raw little-endian rows, then their CRC32C."""
+    rows = values_N.astype("<i8").tobytes()
+    return rows + crc32c(rows).to_bytes(CHECKSUM_BYTES, "little")
+
+
 def read_list(root: Path, name: str, manifest: Manifest) -> NDArray[np.int64]:
     """`index` or `labels`, int64 (N,), proven by the hash in the manifest.
 

@@ -17,7 +17,6 @@ from kdcache.datasets import ImageDataset
 from kdcache.encode import LOGITS, Encoder, TargetKind
 from kdcache.errors import DamagedTargets, StoreError, StoreMismatch
 from kdcache.store.array_documents import is_made, kinds_in, mentor_array, read_array
-from kdcache.store.chunks import crc32c
 from kdcache.store.commits import store_lock
 from kdcache.store.layout import (
     CARD,
@@ -38,7 +37,7 @@ from kdcache.store.manifest import (
     read_mentor_manifest,
 )
 from kdcache.store.replay_proof import replay_checksums
-from kdcache.store.sample_lists import list_damage, list_path
+from kdcache.store.sample_lists import list_content, list_damage, list_path
 from kdcache.store.sealed import BLANK, MOST_BYTES, SEAL, write_sealed
 from kdcache.store.spare_encoder import spare_damage
 from kdcache.store.stored_mentor import stored_as
@@ -296,9 +295,8 @@ def _write_document(root: Path, path: Path, document: dict[str, Any]) -> None:
 
 
 def _write_list(root: Path, name: str, values_N: NDArray[np.int64]) -> None:
-    content = values_N.astype("<i8").tobytes()
     chunk = list_path(root, name)
     require_inside(root, chunk.parent)
-    durable.write_file(chunk, content, crc32c(content).to_bytes(4, "little"), within=root)
+    durable.write_file(chunk, list_content(values_N), within=root)
     document = list_metadata(len(values_N), {SEAL: BLANK})
     _write_document(root, root / name / METADATA, document)
