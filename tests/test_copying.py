@@ -298,8 +298,9 @@ def test_a_fault_on_the_way_is_survived(tmp_path: Path, server: Server, fault: i
 
 
 def test_a_dead_server_ends_it_and_it_goes_on_later(
-    tmp_path: Path, server: Server, source: SmallStore
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("KDCACHE_PATIENCE", "1")
     server.fail("/r20/logits/c/2", *[503] * 100)
     url, root = f"{server.url}/store", tmp_path / "copy"
     with pytest.raises(Unreachable, match="again to go on"):

@@ -1,6 +1,7 @@
 """What is on its way: bytes taken as they come, never more than were announced."""
 
 import hashlib
+import io
 import os
 import struct
 from collections.abc import Callable
@@ -52,7 +53,8 @@ class ArrivingDocument:
 class ArrivingChunk:
     """A file of `expected` bytes whose last four are the CRC32C of the others, written aside.
 
-    Its place is a hidden name beside `path`; `publish` makes it appear there, `remove` gives it up.
+    Its place is a hidden name beside `path`, made with its folder when the first byte comes: of
+    what is not at the server nothing is left here. `publish` makes it appear, `remove` gives it up.
     Nothing is fsynced: what a power cut leaves is checked when it is read, and fetched anew.
     """
 
@@ -63,12 +65,8 @@ class ArrivingChunk:
         self._path = path
         self._crc = 0
         self._trailer = b""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary = durable.aside(path)
-            self._file = open(self._temporary, "xb", buffering=0)  # noqa: SIM115  (closed by publish, remove)
-        except OSError as error:
-            raise LocalFailure from error
+        self._temporary = durable.aside(path)
+        self._file: io.FileIO | None = None
 
     def write(self, part: bytes) -> None:
         """Raises TooLarge, LocalFailure."""
@@ -79,6 +77,7 @@ class ArrivingChunk:
         self._crc = crc32c.crc32c(payload, self._crc)
         self._trailer += part[len(payload) :]
         try:
+            self._file = self._file or self._opened()
             rest = memoryview(part)
             while rest:
                 rest = rest[self._file.write(rest) :]
@@ -89,8 +88,9 @@ class ArrivingChunk:
     def restart(self) -> None:
         """Forgets what came: the server begins anew."""
         self.got, self._crc, self._trailer, self.first = 0, 0, b"", b""
-        self._file.seek(0)
-        self._file.truncate()
+        if self._file is not None:
+            self._file.seek(0)
+            self._file.truncate()
 
     def has_checksum(self, checksum: int) -> bool:
         """Whether it is whole, and its CRC32C is this one and what it says itself."""
@@ -98,6 +98,7 @@ class ArrivingChunk:
 
     def publish(self) -> None:
         """Makes it appear. Raises LocalFailure."""
+        assert self._file is not None, "what is published came, and has bytes"
         try:
             self._file.close()
             self._temporary.replace(self._path)
@@ -106,8 +107,13 @@ class ArrivingChunk:
 
     def remove(self) -> None:
         """Leaves nothing aside."""
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        if self._file is not None:
+            self._file.close()
+            self._temporary.unlink(missing_ok=True)
+
+    def _opened(self) -> io.FileIO:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        return open(self._temporary, "xb", buffering=0)
 
 
 class ArrivingFile:

@@ -3,7 +3,8 @@
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kdcache import durable
@@ -31,12 +32,8 @@ class LocalFolder(Folder):
         self._made = False
 
     def fetch(self, name: str, arriving: Arriving) -> None:
-        try:
+        with _as_missing(name):
             descriptor = os.open(self._inside(name), _FLAGS)
-        except OSError as error:
-            if error.errno in _NO_FILE:
-                raise FileNotFoundError(errno.ENOENT, "no file", name) from error
-            raise
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise FileNotFoundError(errno.ENOENT, "no file", name)
@@ -48,7 +45,7 @@ class LocalFolder(Folder):
 
     def listing(self, folder: str) -> dict[str, int | None]:
         found: dict[str, int | None] = {}
-        with os.scandir(self._inside(folder)) as entries:
+        with _as_missing(folder), os.scandir(self._inside(folder)) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     found[entry.name] = None
@@ -104,3 +101,14 @@ class LocalFolder(Folder):
                 "put the files themselves there"
             )
         return path
+
+
+@contextmanager
+def _as_missing(name: str) -> Iterator[None]:
+    """Says of what can never be read that it is not there: it must not be waited for."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            raise FileNotFoundError(errno.ENOENT, "no file", name) from error
+        raise

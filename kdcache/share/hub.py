@@ -180,22 +180,24 @@ class Hub:
     def is_gathered(self, fingerprint: str) -> bool:
         """Whether what is shown of these views, and the index, know every push of them; false after
         one that was cut."""
-        there = frozenset(self.pushes().get(fingerprint, ()))
-        index = known_index(self.connection)
-        listed = index.stores.get(fingerprint)
-        shown = self.shown(fingerprint)
-        return there == (frozenset() if listed is None else frozenset(listed.pushes)) and (
-            there == (frozenset() if shown is None else shown.pushes)
-        )
+        there = set(self.pushes().get(fingerprint, ()))
+        listed = known_index(self.connection).stores.get(fingerprint)
+        if there != set(() if listed is None else listed.pushes):
+            return False
+        shown = self._sound(fingerprint)
+        return there == set(() if shown is None else shown.pushes)
 
     def shown(self, fingerprint: str) -> GatheredStore | None:
         """What is shown, as a push has to take it: nothing where its document is damaged, or no
         push of these views is there any more. The next push makes it anew."""
+        found = self._sound(fingerprint)
+        return found if found is not None and self.pushes().get(fingerprint) else None
+
+    def _sound(self, fingerprint: str) -> GatheredStore | None:
         try:
-            found = self.gathered(fingerprint)
+            return self.gathered(fingerprint)
         except DamagedTargets:
             return None
-        return found if found is None or self.pushes().get(fingerprint) else None
 
     def pushes(self) -> Mapping[str, Files]:
         """Bytes of all pushes' documents there, by SHA-256, by fingerprint."""

@@ -37,7 +37,6 @@ from kdcache.store import (
     open_store,
     read_payload_of,
 )
-from kdcache.store.chunks import CHECKSUM_BYTES
 from kdcache.store.gathered import GatheredStore, gather_array
 from kdcache.store.hub_layout import chunk_file, chunk_folder, chunk_name, list_name
 from kdcache.store.layout import LISTS
@@ -105,13 +104,14 @@ class PushJob:
         self.store = store if isinstance(store, TargetStore) else open_store(store)
         self.hub = hub if isinstance(hub, Hub) else Hub(hub)
         self.hub.connection.require_writable()
-        self.hub.is_begun()
+        self._begun = self.hub.is_begun()
         self.address = self.hub.store_address(self.store.fingerprint)
         asked = asked_views(views)
         self._chosen, self.damaged = choose_chunks(
             self.store, mentors, None if asked is None else set(asked)
         )
-        shown = beside_blocks(self.store, self.hub.shown(self.store.fingerprint), self.address)
+        self._seen = self.hub.shown(self.store.fingerprint)
+        shown = beside_blocks(self.store, self._seen, self.address)
         compared = compare(self._chosen, shown)
         self.chunks, self.different = compared.lacking, compared.different
         self.shown = sum(len(keys) for _, keys in self._chosen) - len(self.chunks)
@@ -139,7 +139,8 @@ class PushJob:
         started = time.perf_counter()
         lost: dict[tuple[str, ChunkKey], Damage] = {}
         moved = moved_bytes = done = 0
-        self.hub.begin()
+        if not self._begun:
+            self.hub.begin()
         for chunk, reason in self._moved(should_stop):
             done += chunk.file_bytes
             if reason is None:
@@ -219,13 +220,13 @@ class PushJob:
         elif not self._new_card:
             return
         # Somebody may have lost the push that showed the others: then they are stated once more.
-        shown = self.hub.shown(fingerprint)
-        hidden = compare(self._chosen, shown).lacking
-        there = not_there(hidden, self.hub.connection)
-        if again := [chunk for chunk in hidden if chunk not in there]:
+        self._seen = self.hub.shown(fingerprint)
+        hidden = compare(self._chosen, self._seen).lacking
+        missing = {chunk_name(chunk.record) for chunk in not_there(hidden, self.hub.connection)}
+        if again := [chunk for chunk in hidden if chunk_name(chunk.record) not in missing]:
             self._state(again)
-            shown = self.hub.shown(fingerprint)
-        if compare([(chunk.stored, [chunk.record.key]) for chunk in sound], shown).lacking:
+            self._seen = self.hub.shown(fingerprint)
+        if compare([(chunk.stored, [chunk.record.key]) for chunk in sound], self._seen).lacking:
             raise RunFailed(
                 f"{self.address} does not show what was pushed: somebody pushed the same views cut "
                 "into other blocks at the same time. Run the same command again"
@@ -235,8 +236,7 @@ class PushJob:
     def _variants(self) -> str:
         """What an address needs to name what was pushed: the identity of each mentor that another
         variant stands for, where none is named."""
-        shown = self.hub.shown(self.store.fingerprint)
-        chosen = set() if shown is None else set(shown.choose().arrays)
+        chosen = set() if self._seen is None else set(self._seen.choose().arrays)
         logits = [stored.identity for stored, _ in self._chosen if stored.kind is LOGITS]
         return "".join(f"+{identity[:16]}" for identity in logits if identity not in chosen)
 
@@ -244,10 +244,10 @@ class PushJob:
         """Pushes the document of these chunks, which are there."""
         arrays = {}
         for stored, _ in self._chosen:
-            keys = [chunk.record.key for chunk in chunks if chunk.stored is stored]
-            if keys:
-                self._require_there(stored, keys)
-                arrays[stored.identity] = gather_array(stored, keys)
+            of_it = [chunk for chunk in chunks if chunk.stored is stored]
+            if of_it:
+                self._require_there(stored, of_it)
+                arrays[stored.identity] = gather_array(stored, [c.record.key for c in of_it])
         self.hub.add_push(GatheredStore(manifest=self.store.manifest, arrays=arrays))
 
     def _put_lists(self) -> None:
@@ -260,17 +260,15 @@ class PushJob:
             if there.get(sha256) != len(content):
                 self.hub.connection.put(list_name(sha256), content)
 
-    def _require_there(self, stored: StoredMentor, keys: Sequence[ChunkKey]) -> None:
+    def _require_there(self, stored: StoredMentor, chunks: Sequence[Move]) -> None:
         """Raises StoreError where what was moved has not arrived whole."""
         sizes = sizes_at(self.hub.connection, chunk_folder(stored.identity))
-        for key in keys:
-            record = stored.commits[key]
-            expected = record.bytes + CHECKSUM_BYTES
-            if (found := sizes.get(chunk_file(record))) != expected:
+        for chunk in chunks:
+            if (found := sizes.get(chunk_file(chunk.record))) != chunk.file_bytes:
                 raise StoreError(
-                    f"{self.hub.url}/{chunk_name(record)} has {found or 0:,} bytes after it was "
-                    f"moved there, not {expected:,}. Nothing of this push is shown; run the same "
-                    "command again"
+                    f"{self.hub.url}/{chunk_name(chunk.record)} has {found or 0:,} bytes after it "
+                    f"was moved there, not {chunk.file_bytes:,}. Nothing of this push is shown; "
+                    "run the same command again"
                 )
 
 

@@ -269,19 +269,18 @@ class HubStore(RemoteStore):
                     name = self.list_name(listing, read_manifest(self.root))
                 case ["mentors", mentor, kind, "c", view, block, *_]:
                     array = ArrayLocation(root=self.root, mentor=mentor, kind=kind)
-                    record = read_record(array, (int(view), int(block))) or _gathered_record(
-                        array.commit_index, int(view), int(block)
-                    )
-                    name = chunk_name(record)
+                    key = int(view), int(block)
+                    record = _gathered_record(array.commit_index, key) or read_record(array, key)
+                    name = name if record is None else chunk_name(record)
         return self._url(name)
 
 
-def _gathered_record(index: Path, view: int, block: int) -> CommitRecord:
-    """Raises ValueError where a mirror's gathered index has none of that chunk."""
+def _gathered_record(index: Path, key: ChunkKey) -> CommitRecord | None:
+    """What a mirror's gathered index says of a chunk: found without a listing of all records."""
     try:
-        return _read_index(index, index.stat().st_mtime_ns)[view, block]
-    except KeyError:
-        raise ValueError(f"{index} has no record of that chunk") from None
+        return _read_index(index, index.stat().st_mtime_ns).get(key)
+    except FileNotFoundError:
+        return None
 
 
 @lru_cache(maxsize=1)  # of many damaged chunks, each is to be told

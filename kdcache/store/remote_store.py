@@ -130,7 +130,7 @@ class RemoteStore(ABC):
             (folder / name).unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         for name in there - here:
-            (folder / name).touch()
+            open(folder / name, "wb").close()  # Path.touch asks for each twice: 100,000 take 2 s
         return sorted(there)
 
     def forget_documents(self, folder: str) -> bool:

@@ -29,6 +29,7 @@ REFUSES_PUSHES = (
     "hub.json is: link to /", "hub.json is: link to n", "hub.json is: folder", "index.json is: ",
     "store.json is: ", "a push is: ", "a list is: ", "a chunk is: ", "README.md is: ",
     "an entry is: ", "hub.json: hub format", "index.json: hub format", "store.json: hub format",
+    "hub: hub =", "index: hub =", "store: hub =",
     "hub.json alone",
 )  # fmt: skip
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-SECONDS = 5.0  # of the processor, for any one way into any one store
-WAITING = 10.0  # of the clock: nothing in a store may be waited for
+SECONDS = 5.0  # of the processor, for any one way into any one store, plus
+SECONDS_A_MIB = 0.5  # of the store's files (JSON of many records)
+WAITING = 2.0  # times as much of the clock: nothing in a store may be waited for
 MOST_MEMORY = 200 * 2**20  # bytes, plus
 MEMORY_FACTOR = 64  # times the size of the store's files (JSON; a chunk needs less)
 ADDRESS_SPACE = 2**30  # more than this asked for at once fails
@@ -58,19 +59,20 @@ class Watch:
         self.violations = found
         before, cpu = _reset_peak(), time.process_time()
         most = MOST_MEMORY + MEMORY_FACTOR * size
-        signal.setitimer(signal.ITIMER_REAL, WAITING)
+        most_seconds = SECONDS + SECONDS_A_MIB * size / 2**20
+        signal.setitimer(signal.ITIMER_REAL, WAITING * most_seconds)
         self._on = True
         try:
             yield found
         except TooLong:
-            found.append(f"not back after {WAITING} s")
+            found.append(f"not back after {WAITING * most_seconds:.1f} s")
         finally:
             self._on = False
             signal.setitimer(signal.ITIMER_REAL, 0)
         taken, seconds = _memory("VmHWM") - before, time.process_time() - cpu
         if taken > most:
             found.append(f"took {taken / 2**20:.0f} MiB, at most {most / 2**20:.0f} are promised")
-        if seconds > SECONDS:
+        if seconds > most_seconds:
             found.append(f"took {seconds:.1f} s of the processor")
 
     def limit_memory(self) -> None:
