@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcache import durable, untrusted
-from kdcache.encode import LOGITS
+from kdcache.encode import PRIMARY
 from kdcache.encode.logits import TEMPERATURES
 from kdcache.errors import UsageError, readable
 from kdcache.inspection import inspect_store
@@ -181,7 +181,7 @@ def _mentors(store: TargetStore, mentors: Sequence[dict[str, Any]]) -> str:
     for mentor in mentors[:MOST_ROWS]:
         accuracy = "-" if mentor["accuracy"] is None else f"{mentor['accuracy']:.2f}%"
         kinds = [
-            name if name == LOGITS.name else f"{name} ({has['encoder']['name']})"
+            name if name in PRIMARY else f"{name} ({has['encoder']['name']})"
             for name, has in mentor["kinds"].items()
         ]
         rows.append(

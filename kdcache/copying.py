@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcache.defaults import existing_store
-from kdcache.encode import KINDS, LOGITS
+from kdcache.encode import KINDS, PRIMARY
 from kdcache.errors import DamagedTargets, MissingTargets, StoreError, UsageError
 from kdcache.filling import Progress, fill_store, never
 from kdcache.moving import Check, Move, Moved, Mover
@@ -150,14 +150,15 @@ class CopyJob:
         chosen: list[tuple[StoredMentor, list[ChunkKey]]] = []
         for name in dict.fromkeys(self.source.mentors if mentors is None else mentors):
             of_it: list[tuple[StoredMentor, list[ChunkKey]]] = []
-            kinds = [kind for kind in KINDS if kind in self.source.kinds(name)] or [LOGITS.name]
+            there = self.source.kinds(name) or [self.source.manifest.primary.name]
+            kinds = [kind for kind in KINDS if kind in there]
             for kind in kinds if self._only is None else [k for n, k in self._only if n == name]:
                 try:
                     stored = self.source.mentor(name, kind)
                 except MissingTargets:
                     raise
                 except StoreError as error:
-                    if mentors is not None and kind == LOGITS.name:
+                    if mentors is not None and kind in PRIMARY:
                         raise
                     self._note(name, kind, error)
                     continue

@@ -7,7 +7,7 @@ from pathlib import Path
 from kdcache import homes
 from kdcache.calibration import AUTO
 from kdcache.datasets import ImageDataset
-from kdcache.encode import FITTED, LOGITS, Encoder
+from kdcache.encode import FITTED, Encoder
 from kdcache.encode.logits import stated_divergences
 from kdcache.errors import StoreMismatch, UsageError
 from kdcache.mentors import RunShape
@@ -112,8 +112,9 @@ def stored_encoders(
     found: dict[str, Encoder] = {}
     for mentor in mentors if existing else ():
         assert existing is not None
-        array = ArrayLocation(root=existing.root, mentor=mentor, kind=LOGITS.name)
-        stated = stated_encoder(array, existing.manifest, LOGITS)
+        kind = existing.manifest.primary
+        array = ArrayLocation(root=existing.root, mentor=mentor, kind=kind.name)
+        stated = stated_encoder(array, existing.manifest, kind)
         if stated is not None and name in (None, AUTO, stated.name):
             found[mentor] = stated
         elif stated is not None and name in FITTED:

@@ -24,7 +24,7 @@ from kdcache.calibration import (
     require_fidelity,
 )
 from kdcache.defaults import existing_store, require_kept_fidelity, stored_encoders
-from kdcache.encode import KINDS, LOGITS, Encoder, find_encoder
+from kdcache.encode import KINDS, Encoder, find_encoder
 from kdcache.errors import MissingTargets, UsageError
 from kdcache.filling import Progress, fill_store, never
 from kdcache.plan import soundness
@@ -163,7 +163,7 @@ class ExportJob:
                     )
             for view, block in there:
                 require_files(self.source, [stored], view, [block])
-            if not there and stored.kind is LOGITS:
+            if not there and stored.kind.primary:
                 raise MissingTargets(
                     f"{self.source.address} has nothing of mentor {stored.title!r} yet. Compute it "
                     f"with: {healing_command(self.source, [name], [kind])}"
@@ -186,7 +186,7 @@ class ExportJob:
             mentor = stored.manifest.name
             if fidelity is None and stored.encoder.name == name:  # a fitted one as it was fitted
                 encoders.setdefault(mentor, stored.encoder)
-            views = sorted({view for view, _ in self._keys[mentor, LOGITS.name]})
+            views = sorted({view for view, _ in self._keys[mentor, stored.kind.name]})
             if mentor not in encoders and needs_calibration(name, fidelity):
                 found = recalibrate(self.source, stored, views, name, fidelity)
                 self.calibrations[mentor] = found

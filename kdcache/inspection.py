@@ -3,7 +3,7 @@
 from math import prod
 from typing import Any
 
-from kdcache.encode import LOGITS
+from kdcache.encode import PRIMARY
 from kdcache.store import StoredMentor, TargetStore
 
 
@@ -17,7 +17,7 @@ def inspect_store(store: TargetStore) -> dict[str, Any]:
     hardly better than guessing."""
     mentors = [_mentor(store, stored) for stored in store.sound_mentors]
     problems = [
-        f"mentor {name if kind == LOGITS.name else f'{name} {kind}'}: {error}"
+        f"mentor {name if kind in PRIMARY else f'{name} {kind}'}: {error}"
         for (name, kind), error in store.target_errors.items()
     ]
     problems += [

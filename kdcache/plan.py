@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdcache.encode import LOGITS
 from kdcache.errors import UsageError
 from kdcache.store import ChunkKey, ChunkReader, Manifest, StoredMentor
 from kdcache.wanted import TargetsKey, Wanted
@@ -53,8 +52,8 @@ class Plan:
 
     @property
     def encoders(self) -> tuple[str, ...]:
-        """The names of the logits' encoders."""
-        return tuple(dict.fromkeys(w.encoder.name for w in self.wanted if w.kind is LOGITS))
+        """The names of the primary targets' encoders."""
+        return tuple(dict.fromkeys(w.encoder.name for w in self.wanted if w.kind.primary))
 
     @property
     def bytes_to_write(self) -> int:

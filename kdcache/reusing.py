@@ -23,7 +23,7 @@ from kdcache.copying import CopyJob
 from kdcache.datasets import ImageDataset, as_image_dataset
 from kdcache.defaults import choose_views
 from kdcache.devices import resolve_device
-from kdcache.encode import KINDS, LOGITS, has_source
+from kdcache.encode import KINDS, PRIMARY, has_source
 from kdcache.errors import StoreError
 from kdcache.filling import Progress, never
 from kdcache.mentor_library import by_one_name, mentor_name
@@ -179,10 +179,10 @@ class ReuseJob:
                 same.append(wanted_identity(one))
             else:
                 self.notes.append(why_not(self.hub.url, found, one))
-        logits = [identity for identity in same if found.arrays[identity].kind == LOGITS.name]
-        if not logits:
+        primary = [identity for identity in same if found.arrays[identity].kind in PRIMARY]
+        if not primary:
             return None
-        address = "+".join((self.hub.store_address(found.manifest.fingerprint), *logits))
+        address = "+".join((self.hub.store_address(found.manifest.fingerprint), *primary))
         return open_store(address, mirrors=scratch)
 
     def _choose_chunks(self) -> dict[TargetsKey, list[ChunkKey]]:
@@ -221,8 +221,9 @@ class ReuseJob:
             if self._there is not None
         )
 
-    def num_chunks(self, mentor: str, kind: str = LOGITS.name) -> int:
-        """How many are to be taken of a mentor's targets of one kind."""
+    def num_chunks(self, mentor: str, kind: str | None = None) -> int:
+        """How many are to be taken of a mentor's targets of one kind; None: the primary one."""
+        kind = kind or self.job.plan.manifest.primary.name
         return len(self.takeable.get((mentor, kind), ()))
 
     @property

@@ -55,7 +55,7 @@ class Wanted:
         return title(self.mentor.name, self.kind)
 
     def row_shape(self, manifest: Manifest) -> tuple[int, ...]:
-        return self.kind.row_shape(manifest.dataset, self.width)
+        return self.kind.row_shape(manifest.described, self.width)
 
     def chunk_bytes(self, manifest: Manifest) -> int:
         """Bytes of one whole chunk before compression."""

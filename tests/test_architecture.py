@@ -15,9 +15,10 @@ ROOT = Path(kdcache.__file__).parent
 # Each part may import those on the lines above it, never those on its own line or below.
 LAYERS = (
     ("errors", "versions"),
-    ("canonical", "philox", "homes", "durable", "untrusted"),
+    ("canonical", "philox", "homes", "durable", "untrusted", "tasks"),
     ("config", "devices", "epoch_order", "factories", "memory", "remote"),
-    ("datasets", "views", "models", "encode", "classroom", "checkpoints"),
+    ("datasets", "models", "encode", "classroom", "checkpoints"),
+    ("views",),
     ("mentor_library", "store"),
     ("mentors", "sources", "device_rows"),
     ("calibration", "resident", "wanted"),

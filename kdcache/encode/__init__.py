@@ -18,6 +18,7 @@ from kdcache.encode.residual import Coarse, Residual
 from kdcache.encode.sqrt8 import Sqrt8
 from kdcache.encode.target_kind import TargetKind, as_source, has_source
 from kdcache.errors import unknown_name
+from kdcache.tasks import POSE
 
 ENCODERS: dict[str, Encoder] = {
     encoder.name: encoder
@@ -49,6 +50,7 @@ FITTED: dict[str, Fitted] = {
 }
 KINDS: dict[str, TargetKind] = {kind.name: kind for kind in (Logits(), Features(), LogSumExp())}
 LOGITS, FEATURES, LOGSUMEXP = KINDS["logits"], KINDS["features"], KINDS["logsumexp"]
+PRIMARY = frozenset(kind.name for kind in KINDS.values() if kind.primary)
 
 
 def find_encoder(name: str) -> Encoder:
@@ -74,6 +76,11 @@ def encoder_from_description(described: Mapping[str, Any], num_classes: int) -> 
     return encoder
 
 
+def primary_kind(dataset_identity: Mapping[str, Any]) -> TargetKind:
+    """The kind of targets that every mentor of a dataset has: heatmaps of people, else logits."""
+    return KINDS["heatmaps"] if dataset_identity.get("task") == POSE else LOGITS
+
+
 def find_kind(name: str) -> TargetKind:
     """The kind of targets of that name. Raises UsageError for an unknown one."""
     if name not in KINDS:
@@ -86,6 +93,7 @@ __all__ = [
     "FEATURES",
     "FITTED",
     "KINDS",
+    "PRIMARY",
     "LOGITS",
     "LOGSUMEXP",
     "Coarse",
@@ -105,5 +113,6 @@ __all__ = [
     "find_encoder",
     "find_kind",
     "has_source",
+    "primary_kind",
     "raw_logits",
 ]

@@ -26,15 +26,13 @@ class Features(TargetKind):
     option = "--features"
     from_features = True
 
-    def row_shape(
-        self, dataset_identity: Mapping[str, Any], width: int | None = None
-    ) -> tuple[int, ...]:
+    def row_shape(self, described: Mapping[str, Any], width: int | None = None) -> tuple[int, ...]:
         if type(width) is not int or not 1 <= width <= MOST_FEATURES:
             raise ValueError(f"a row has 1 to {MOST_FEATURES:,} features, not {str(width)[:80]}")
         return (width,)
 
-    def encoder_beside(self, logits: Encoder) -> str:
-        return "float32" if logits.exact else "float16"
+    def encoder_beside(self, primary: Encoder) -> str:
+        return "float32" if primary.exact else "float16"
 
     def from_forward(
         self, output_BC: torch.Tensor, features_BF: torch.Tensor | None = None

@@ -19,16 +19,15 @@ class Logits(TargetKind):
     name = "logits"
     dimension_names = ("class",)
     values = "outputs"
+    primary = True
     largest = "log_prob"
     encoders = ("float32", "float16", "sqrt8", "sqrt8-zstd", "residual", "coarse")
 
-    def row_shape(
-        self, dataset_identity: Mapping[str, Any], width: int | None = None
-    ) -> tuple[int, ...]:
-        return (int(dataset_identity["num_classes"]),)
+    def row_shape(self, described: Mapping[str, Any], width: int | None = None) -> tuple[int, ...]:
+        return (int(described["num_classes"]),)
 
-    def encoder_beside(self, logits: Encoder) -> str:
-        return logits.name
+    def encoder_beside(self, primary: Encoder) -> str:
+        return primary.name
 
     def from_forward(
         self, output_BC: torch.Tensor, features_BF: torch.Tensor | None = None
@@ -65,6 +64,10 @@ class Logits(TargetKind):
         sums["max_p_true"] = float(p_change_K.max())
         sums["max_log_prob"] = float(np.abs(exact - decoded).max())
         return sums
+
+    def cost(self, errors: Mapping[str, float]) -> float:
+        """The largest mean KL divergence."""
+        return max(stated_divergences(errors))
 
 
 def stated_divergences(errors: Mapping[str, float]) -> list[float]:

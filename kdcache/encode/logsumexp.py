@@ -24,12 +24,10 @@ class LogSumExp(TargetKind):
     encoders = ("float32",)
     option = "--keep-logsumexp"
 
-    def row_shape(
-        self, dataset_identity: Mapping[str, Any], width: int | None = None
-    ) -> tuple[int, ...]:
+    def row_shape(self, described: Mapping[str, Any], width: int | None = None) -> tuple[int, ...]:
         return ()
 
-    def encoder_beside(self, logits: Encoder) -> str:
+    def encoder_beside(self, primary: Encoder) -> str:
         return "float32"
 
     def from_forward(

@@ -19,7 +19,9 @@ class TargetKind(ABC):
 
     `values`: what its numbers are called in messages. `encoders`: names of those it may be stored
     by. `option`: of `kdcache precompute`, which adds this kind; None: always there.
-    `largest`: of its error sums, which is the largest change of any number, without `max_`.
+    `primary`: what a mentor's output is taught by; a mentor has exactly one such kind, and is one
+    from when it has it. `largest`: of its error sums, which is the largest change of any number,
+    without `max_`.
     `from_features`: made of the network's pooled features, and as wide as the network has them;
     else of its output.
     """
@@ -29,21 +31,22 @@ class TargetKind(ABC):
     values: ClassVar[str]
     encoders: ClassVar[tuple[str, ...]]
     option: ClassVar[str | None] = None
+    primary: ClassVar[bool] = False
     largest: ClassVar[str] = "absolute"
     from_features: ClassVar[bool] = False
 
     @abstractmethod
-    def row_shape(
-        self, dataset_identity: Mapping[str, Any], width: int | None = None
-    ) -> tuple[int, ...]:
-        """Shape of one (view, sample) row for a dataset.
+    def row_shape(self, described: Mapping[str, Any], width: int | None = None) -> tuple[int, ...]:
+        """Shape of one (view, sample) row.
 
+        `described`: what the rows are of, a dataset's identity beside its views' "recipe"
+        (`Manifest.described`).
         `width`: of rows that are as wide as the network has them; ValueError for one it cannot be.
         """
 
     @abstractmethod
-    def encoder_beside(self, logits: Encoder) -> str:
-        """The name of the encoder, where the same mentor's logits have that one."""
+    def encoder_beside(self, primary: Encoder) -> str:
+        """The name of the encoder, where the same mentor's primary targets have that one."""
 
     @abstractmethod
     def from_forward(
@@ -70,6 +73,10 @@ class TargetKind(ABC):
         labels_B: NDArray[np.int64],
     ) -> dict[str, float]:
         """What encoding cost: sums over rows, and maxima under names that begin with `max_`."""
+
+    def cost(self, errors: Mapping[str, float]) -> float:
+        """What encoding cost, as one number for comparing encodings; of means of error sums."""
+        return errors.get("relative", 0.0)
 
     def combine_error_sums(self, sums: Iterable[Mapping[str, float]]) -> dict[str, float]:
         """Means and maxima over many chunks' error sums; empty if none was measured."""

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdcache.encode import KINDS, LOGITS
+from kdcache.encode import KINDS
 from kdcache.errors import MissingTargets, StoreError, StoreMismatch
 from kdcache.moving import Move
 from kdcache.remote import Connection, NotListed
@@ -37,7 +37,8 @@ def choose_chunks(
         return views is None or key[0] in views
 
     for name in dict.fromkeys(store.mentors if mentors is None else mentors):
-        for kind in [kind for kind in KINDS if kind in store.kinds(name)] or [LOGITS.name]:
+        there = store.kinds(name) or (store.manifest.primary.name,)
+        for kind in [kind for kind in KINDS if kind in there]:
             stored = store.mentor(name, kind)
             keys = sorted(filter(chooses, stored.commits))
             if keys:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from kdcache.card import licence_of
-from kdcache.encode import LOGITS
 from kdcache.errors import DamagedTargets, RunFailed, StoreError
 from kdcache.filling import Progress, never
 from kdcache.moving import Move
@@ -237,8 +236,8 @@ class PushJob:
         """What an address needs to name what was pushed: the identity of each mentor that another
         variant stands for, where none is named."""
         chosen = set() if self._seen is None else set(self._seen.choose().arrays)
-        logits = [stored.identity for stored, _ in self._chosen if stored.kind is LOGITS]
-        return "".join(f"+{identity[:16]}" for identity in logits if identity not in chosen)
+        mentors = [stored.identity for stored, _ in self._chosen if stored.kind.primary]
+        return "".join(f"+{identity[:16]}" for identity in mentors if identity not in chosen)
 
     def _state(self, chunks: Sequence[Move]) -> None:
         """Pushes the document of these chunks, which are there."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcache.encode import KINDS, LOGITS, Encoder, TargetKind, encoder_from_description
+from kdcache.encode import KINDS, Encoder, TargetKind, encoder_from_description
 from kdcache.errors import StoreError
 from kdcache.store.chunks import most_payload
 from kdcache.store.layout import METADATA, ArrayLocation
@@ -22,12 +22,12 @@ def is_made(group: Path) -> bool:
     return (group / METADATA).exists() or has_commits(group, "*/")
 
 
-def kinds_in(group: Path) -> list[TargetKind]:
-    """The kinds of targets a mentor's folder has: logits, and those others that were made."""
+def kinds_in(group: Path, primary: TargetKind) -> list[TargetKind]:
+    """The kinds of targets a mentor's folder has: the primary one, and others that were made."""
     return [
         kind
         for kind in KINDS.values()
-        if kind is LOGITS
+        if kind is primary
         or (group / kind.name / METADATA).exists()
         or has_commits(group / kind.name)
     ]
@@ -80,7 +80,7 @@ def read_array(
     if type(views) is not int or not 1 <= views < 2**40:
         raise StoreError(f"{array.metadata} states {str(views)[:80]} views")
     try:
-        row_shape = kind.row_shape(manifest.dataset, *row[:1])
+        row_shape = kind.row_shape(manifest.described, *row[:1])
     except ValueError as error:
         raise StoreError(f"{array.metadata} is not an array of {kind.name}: {error}") from None
     shape = (views, manifest.num_samples, *encoder.stored_row(row_shape))

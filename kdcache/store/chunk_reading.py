@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcache.encode import LOGITS
 from kdcache.errors import DamagedTargets, MissingTargets
 from kdcache.store.array_documents import chunk_bytes
 from kdcache.store.checked_files import CheckedFiles
@@ -243,7 +242,7 @@ def healed_record(
 
 
 def _called(stored: StoredMentor) -> str:
-    what = "targets" if stored.kind is LOGITS else stored.kind.name
+    what = "targets" if stored.kind.primary else stored.kind.name
     return f"{what} of mentor {stored.manifest.name!r}"
 
 

@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from kdcache.encode import FITTED, KINDS, LOGITS
-from kdcache.encode.logits import stated_divergences
+from kdcache.encode import FITTED, KINDS, LOGITS, PRIMARY
 from kdcache.errors import DamagedTargets, StoreError, UsageError
 from kdcache.store.commit_record import ChunkKey, CommitRecord
 from kdcache.store.gathered_checks import require_array, require_manifest
@@ -71,12 +70,12 @@ class GatheredArray:
 
     @cached_property
     def loss(self) -> float:
-        """What encoding cost, as the records state it: of logits the largest mean KL."""
+        """What encoding cost, as the records state it (`TargetKind.cost`)."""
         kind = KINDS.get(self.kind)
         if kind is None:
             return 0.0
-        errors = kind.combine_error_sums(record.error_sums for record in self.records.values())
-        return max(stated_divergences(errors)) if kind is LOGITS else errors.get("relative", 0.0)
+        sums = (record.error_sums for record in self.records.values())
+        return kind.cost(kind.combine_error_sums(sums))
 
     def to_json(self) -> dict[str, Any]:
         records = [asdict(record) for _, record in sorted(self.records.items())]
@@ -173,27 +172,27 @@ class GatheredStore:
         return cls(manifest=manifest, arrays=arrays, pushes=pushes)
 
     def variants(self) -> dict[str, list[GatheredArray]]:
-        """The logits of each mentor's name; of several, those with the most chunks come first."""
+        """By each mentor's name its primary targets; of several, those with most chunks first."""
         found: dict[str, list[GatheredArray]] = {}
         for _, array in sorted(self.arrays.items()):
-            if array.kind == LOGITS.name:
+            if array.kind in PRIMARY:
                 found.setdefault(array.name, []).append(array)
         return {name: sorted(found[name], key=_fullest_first) for name in sorted(found)}
 
-    def beside(self, logits: GatheredArray) -> list[GatheredArray]:
+    def beside(self, primary: GatheredArray) -> list[GatheredArray]:
         """The other kinds of the same mentor, one array each: the fullest."""
         kinds: dict[str, list[GatheredArray]] = {}
-        for array in self._others.get(logits.name, ()):
-            if array.mentor == logits.mentor:
+        for array in self._others.get(primary.name, ()):
+            if array.mentor == primary.mentor:
                 kinds.setdefault(array.kind, []).append(array)
         return [min(kinds[kind], key=_fullest_first) for kind in sorted(kinds)]
 
     @cached_property
     def _others(self) -> dict[str, list[GatheredArray]]:
-        """The arrays of other kinds than logits, by their mentor's name."""
+        """The arrays of kinds that are not primary, by their mentor's name."""
         found: dict[str, list[GatheredArray]] = {}
         for array in self.arrays.values():
-            if array.kind != LOGITS.name:
+            if array.kind not in PRIMARY:
                 found.setdefault(array.name, []).append(array)
         return found
 

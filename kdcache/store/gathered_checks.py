@@ -81,4 +81,4 @@ def _row_shape(
 ) -> tuple[int, ...]:
     if not isinstance(metadata["shape"], list):
         raise ValueError("a shape must be a list")
-    return kind.row_shape(manifest.dataset, *metadata["shape"][2:3])
+    return kind.row_shape(manifest.described, *metadata["shape"][2:3])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcache.canonical import json_sha256
-from kdcache.encode import Encoder, TargetKind
+from kdcache.encode import Encoder, TargetKind, primary_kind
 from kdcache.errors import StoreError, StoreMismatch, UsageError, both_sides, differences
 from kdcache.store.layout import FORMAT, METADATA, MOST_VIEWS, member_name
 from kdcache.store.plain import require_plain
@@ -32,6 +32,16 @@ class Manifest:
     block: int
     replay_proof: list[dict[str, Any]]
     written_by: dict[str, str]
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What the views are of, for kinds of targets: the dataset's identity, and "recipe"."""
+        return {**self.dataset, "recipe": self.recipe}
+
+    @property
+    def primary(self) -> TargetKind:
+        """The kind of targets that every mentor of these views has."""
+        return primary_kind(self.dataset)
 
     @property
     def num_samples(self) -> int:

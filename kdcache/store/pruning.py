@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdcache import durable
-from kdcache.encode import KINDS, LOGITS
+from kdcache.encode import KINDS, PRIMARY
 from kdcache.errors import MissingTargets, StoreError, UsageError
 from kdcache.store.commits import read_index, record_key, store_lock, write_commit_index
 from kdcache.store.layout import (
@@ -150,12 +150,12 @@ class PruneJob:
             if (folder / "commits").is_dir():
                 durable.fsync_folder(folder / "commits")
         for folder in folders:  # from here on the mentor has nothing, and is sound
-            if folder.name != LOGITS.name:
+            if folder.name not in PRIMARY:
                 yield from _drop_documents(folder)
         yield _remove(group / METADATA)
         durable.fsync_folder(group)  # from here on there is no such mentor
         for folder in folders:
-            if folder.name == LOGITS.name:
+            if folder.name in PRIMARY:
                 yield from _drop_documents(folder)
         yield from _remove_folder(self.root, group)
 

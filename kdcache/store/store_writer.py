@@ -129,13 +129,14 @@ def ensure_mentor(
 ) -> list[Path]:
     """Makes an empty array for a mentor, or declares more views, or heals documents: the healed.
 
-    Arrays only grow. A mentor that is there and sound stays as it is, whatever it is. Logits come
-    first: a mentor is one from when it has them. `width`: as `TargetKind.row_shape` has it.
+    Arrays only grow. A mentor that is there and sound stays as it is, whatever it is. The primary
+    kind comes first: a mentor is one from when it has that. `width`: as `TargetKind.row_shape`
+    has it.
     """
     array = mentor_array(root, mentor, kind)
     if _views_declared(array, manifest, kind) >= views:
         return []  # without the lock, which a reader's folder does not take
-    row = kind.row_shape(manifest.dataset, width)
+    row = kind.row_shape(manifest.described, width)
     with store_lock(root):
         if not is_made(array.group):
             _write_array(array, manifest, encoder, kind, (views, row))
@@ -148,7 +149,7 @@ def ensure_mentor(
         try:
             stated, row_there, there = read_array(array, manifest, kind)
         except DamagedTargets:
-            if kind in kinds_in(array.group):
+            if kind in kinds_in(array.group, manifest.primary):
                 healed.append(array.metadata)
             found = stored_as(mentor, encoder, row, views, manifest, kind, array)
             views = max(views, found.committed_views)

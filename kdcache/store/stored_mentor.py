@@ -95,8 +95,8 @@ class StoredMentor:
 
 
 def title(mentor: str, kind: TargetKind) -> str:
-    """A mentor's logits by its name alone; its other kinds by both names."""
-    return mentor if kind is LOGITS else f"{mentor} {kind.name}"
+    """A mentor's primary targets by its name alone; its other kinds by both names."""
+    return mentor if kind.primary else f"{mentor} {kind.name}"
 
 
 def open_mentor(
@@ -105,9 +105,10 @@ def open_mentor(
     """The name of the mentor in the folder `group`, and its targets by the name of their kind.
 
     For what cannot be opened, why: DamagedTargets for documents that are not what was written,
-    StoreError for a mentor of another store or an encoder unknown here. Logits are always there.
+    StoreError for a mentor of another store or an encoder unknown here. The primary
+    kind is always there.
     """
-    kinds = kinds_in(group)
+    kinds = kinds_in(group, manifest.primary)
     try:
         mentor = _open_group(group, manifest)
     except StoreError as error:

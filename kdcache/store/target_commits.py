@@ -36,7 +36,7 @@ def commit_targets(
         payload = chunk_payload(encoded, block, encoder)
     except ValueError as error:
         where = f"mentor {name!r}, view {key[0]}"
-        if kind is LOGITS:
+        if kind.primary:
             raise RunFailed(
                 f"{where}: {error} (into another --store, where targets of this mentor are "
                 "committed in this one)"
@@ -67,7 +67,7 @@ def require_finite(
     """Raises RunFailed when a mentor's targets hold NaN or infinity: they would teach nonsense."""
     if not np.isfinite(targets).all():
         bad = int((~np.isfinite(targets.reshape(len(targets), -1)).all(axis=-1)).sum())
-        stored = "nothing" if kind is LOGITS else f"no {kind.values}"
+        stored = "nothing" if kind.primary else f"no {kind.values}"
         raise RunFailed(
             f"mentor {mentor!r} gave NaN or infinite {kind.values} for {bad} samples of view "
             f"{view}; {stored} of this block was stored. Try --precision fp32, or check the "

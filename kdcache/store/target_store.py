@@ -8,7 +8,7 @@ from typing import Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcache.encode import LOGITS, find_kind
+from kdcache.encode import PRIMARY, find_kind
 from kdcache.errors import MissingTargets, StoreError
 from kdcache.store.array_documents import chunk_bytes, is_made
 from kdcache.store.chunk_reading import damaged_chunk, decode_into, require_files
@@ -81,8 +81,8 @@ class TargetStore:
 
     @property
     def sound_mentors(self) -> list[StoredMentor]:
-        """The logits among them."""
-        return [stored for stored in self.sound_targets if stored.kind is LOGITS]
+        """The primary ones among them."""
+        return [stored for stored in self.sound_targets if stored.kind.primary]
 
     @property
     def target_errors(self) -> dict[tuple[str, str], StoreError]:
@@ -97,9 +97,9 @@ class TargetStore:
 
     @property
     def mentor_errors(self) -> dict[str, StoreError]:
-        """Those of logits, by mentor."""
+        """Those of primary targets, by mentor."""
         errors = self.target_errors.items()
-        return {name: error for (name, kind), error in errors if kind == LOGITS.name}
+        return {name: error for (name, kind), error in errors if kind in PRIMARY}
 
     @cached_property
     def num_samples(self) -> int:
@@ -157,11 +157,12 @@ class TargetStore:
         positions[self.index_N] = np.arange(self.num_samples)
         return positions
 
-    def mentor(self, name: str, kind: str = LOGITS.name) -> StoredMentor:
-        """One mentor's targets of one kind.
+    def mentor(self, name: str, kind: str | None = None) -> StoredMentor:
+        """One mentor's targets of one kind; None: the store's primary one.
 
         Raises MissingTargets, naming what is there and the command that adds it; DamagedTargets.
         """
+        kind = kind or self.manifest.primary.name
         kinds = self._find(name)
         if kinds is None:
             raise MissingTargets(
@@ -198,13 +199,16 @@ class TargetStore:
         self,
         mentors: Sequence[str],
         wanted: Sequence[int] | None = None,
-        kinds: Sequence[str] = (LOGITS.name,),
+        kinds: Sequence[str] | None = None,
     ) -> list[int]:
         """Views complete for all these mentors and kinds, among the `wanted` ones (None: all).
+
+        `kinds`: None: the primary one.
 
         Raises MissingTargets when there is none, or a mentor lacks a kind; DamagedTargets when one
         lost a commit record: it is not passed over in silence.
         """
+        kinds = kinds or (self.manifest.primary.name,)
         for name in mentors:
             self.mentor(name)
         self._require_kinds(mentors, kinds)
@@ -257,7 +261,7 @@ class TargetStore:
                 if (view, block) in stored.commits
             )
 
-    def chunk_bytes(self, mentor: str, kind: str = LOGITS.name) -> int:
+    def chunk_bytes(self, mentor: str, kind: str | None = None) -> int:
         """Bytes of one of a mentor's chunks in memory, still encoded."""
         stored = self.mentor(mentor, kind)
         return chunk_bytes(self.manifest, stored.encoder, stored.row_shape)
@@ -268,7 +272,7 @@ class TargetStore:
         view: int,
         index: NDArray[np.int64],
         mentors: Sequence[str] | None = None,
-        kind: Literal["logits", "logsumexp"] = "logits",
+        kind: Literal["logits", "logsumexp", "heatmaps", "keypoints"] | None = None,
     ) -> NDArray[np.float32]: ...
 
     @overload
@@ -286,14 +290,17 @@ class TargetStore:
         view: int,
         index: NDArray[np.int64],
         mentors: Sequence[str] | None = None,
-        kind: str = LOGITS.name,
+        kind: str | None = None,
     ) -> NDArray[np.float32] | tuple[NDArray[np.float32], ...]:
         """Targets as decoded, of mentors in the order asked: float32.
 
         `kind`: "logits": log-probabilities (B, M, C); "logsumexp": (B, M), which added to them give
-        the raw logits; "features": a tuple of M arrays (B, F), each mentor's as wide as its own.
+        the raw logits; "features": a tuple of M arrays (B, F), each mentor's as wide as its own;
+        "heatmaps": (B, M, J, H, W); "keypoints": (B, M, J, 3), x and y in the view's pixels and a
+        score. None: the store's primary kind, logits or heatmaps.
         For looking and checking; training uses `TargetStream`. Raises MissingTargets.
         """
+        kind = kind or self.manifest.primary.name
         positions_B = self.positions(index)
         names = self.mentors if mentors is None else mentors
         chosen = [self.mentor(name, kind) for name in names]
@@ -304,7 +311,7 @@ class TargetStore:
             for rows_BF, stored in zip(apart, chosen, strict=True):
                 decode_into(rows_BF, self, stored, view, positions_B)
             return tuple(apart)
-        row_shape = find_kind(kind).row_shape(self.manifest.dataset)
+        row_shape = find_kind(kind).row_shape(self.manifest.described)
         rows_BM = np.empty((len(positions_B), len(chosen), *row_shape), dtype=np.float32)
         for column, stored in enumerate(chosen):
             decode_into(rows_BM[:, column], self, stored, view, positions_B)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kdcache import durable
-from kdcache.encode import LOGITS
+from kdcache.encode import KINDS
 from kdcache.store.array_documents import has_commits
 from kdcache.store.commits import store_lock, withdraw
 from kdcache.store.layout import LISTS, METADATA, ArrayLocation
@@ -18,19 +18,20 @@ def forget_unused(array: ArrayLocation, is_alone: Callable[[], bool]) -> None:
     """Takes an array's documents away when nothing of it is committed and nobody else writes.
 
     A run that ended before its first commit would else decide its encoder and precision for ever.
-    A mentor's logits are what makes it one: they go with its own document, and after all others.
+    A mentor's primary targets are what makes it one: they go with its own document, after all
+    others.
     """
-    is_logits = array.kind == LOGITS.name
-    made = array.group / METADATA if is_logits else array.metadata
+    is_primary = KINDS[array.kind].primary
+    made = array.group / METADATA if is_primary else array.metadata
 
     def is_used() -> bool:
-        return has_commits(array.group, "*/") if is_logits else has_commits(array.folder)
+        return has_commits(array.group, "*/") if is_primary else has_commits(array.folder)
 
     if is_used():
         return
     with store_lock(array.root):
         if is_alone() and made.exists() and not is_used():
-            fitted = (array.spare_encoder, array.calibration) if is_logits else ()
+            fitted = (array.spare_encoder, array.calibration) if is_primary else ()
             for document in dict.fromkeys((made, array.metadata, *fitted)):
                 durable.remove(document)
                 durable.fsync_folder(document.parent)

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from kdcache import homes
-from kdcache.encode import LOGITS
+from kdcache.encode import PRIMARY
 from kdcache.errors import StoreError
 from kdcache.store.chunk_reading import check_block, chunk_reader
 from kdcache.store.commit_record import ChunkKey
@@ -55,7 +55,8 @@ class Damage:
 
     def __str__(self) -> str:
         parts = [f"mentor {self.mentor}"] if self.mentor is not None else []
-        parts += [self.kind] if self.kind not in (None, LOGITS.name) else []
+        if self.kind is not None and self.kind not in PRIMARY:
+            parts.append(self.kind)
         parts += [f"view {self.view}"] if self.view is not None else []
         parts += [f"block {self.block}"] if self.block is not None else []
         return ": ".join([*([", ".join(parts)] if parts else []), f"{self.path}: {self.reason}"])
@@ -155,7 +156,7 @@ def _verify(store: TargetStore, progress: Progress) -> Verification:
         bytes=done,
         missing={name: count for name, count in missing.items() if count},
         not_checked=tuple(
-            f"the {'targets' if kind == LOGITS.name else kind} of mentor {name}"
+            f"the {'targets' if kind in PRIMARY else kind} of mentor {name}"
             for name, kind in store.target_errors
         ),
     )
