@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.material import Settings
 from kdcache.datasets import ImageDataset, Preprocessing
 from kdcache.datasets.image_dataset import array_dataset
+from kdcache.datasets.labels import ClassLabels
 from kdcache.encode import LOGITS, find_encoder
 from kdcache.store import (
     CommitRecord,
@@ -67,8 +68,7 @@ def generated_dataset(num_samples: int, num_classes: int, size: int = 8) -> Imag
         name="generated",
         split="train",
         fetch=fetch,
-        labels_N=np.arange(num_samples, dtype=np.int64) % num_classes,
-        num_classes=num_classes,
+        labels=ClassLabels(np.arange(num_samples, dtype=np.int64) % num_classes, num_classes),
         preprocessing=Preprocessing(mean=(0.5,) * 3, std=(0.25,) * 3),
         view_parameters={"size": size, "padding": 1, "flip": True},
     )

@@ -82,7 +82,7 @@ def choose_recipe(
     existing: TargetStore | None,
     dataset: ImageDataset,
 ) -> Recipe:
-    """As given; a name takes the dataset's parameters; else the store's, else crop-flip."""
+    """As given; a name takes the dataset's parameters; else the store's, else its default."""
     if isinstance(given, Recipe):
         if view_seed not in (None, given.seed):
             raise UsageError(f"the recipe has the seed {given.seed}, view_seed says {view_seed}")
@@ -91,7 +91,8 @@ def choose_recipe(
         view_seed = existing.manifest.view_seed if existing else 0
     if given is None and existing is not None:
         return recipe_from_description(existing.manifest.recipe, view_seed)
-    return make_recipe(given or "crop-flip", seed=view_seed, **dataset.view_parameters)
+    name = given or dataset.default_recipe
+    return make_recipe(name, seed=view_seed, **dataset.view_parameters)
 
 
 def choose_encoder(name: str | None, existing: TargetStore | None, mentors: Sequence[str]) -> str:

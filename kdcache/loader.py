@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from kdcache.datasets import ImageDataset, Preprocessing, as_image_dataset
 from kdcache.devices import resolve_device, send
+from kdcache.encode import primary_of
 from kdcache.epoch_order import Blocks, epoch_order, require_window
 from kdcache.errors import UsageError
 from kdcache.pixels import ViewPixels, view_pixels
@@ -165,7 +166,7 @@ class ReplayLoader:
         if blocks_of is not None:
             found: Blocks = blocks_of(self.dataset.index_N)
             return found
-        rows = block_size(len(self.dataset))
+        rows = block_size(len(self.dataset), primary_of(self.dataset.task).most_block)
         return Blocks(rows=rows, block_N=np.arange(len(self.dataset)) // rows)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -95,4 +95,4 @@ def _copy_images(dataset: ImageDataset, device: torch.device) -> torch.Tensor:
 
 
 def _num_bytes(dataset: ImageDataset) -> int:
-    return len(dataset) * dataset.images(dataset.index_N[:1]).nbytes
+    return len(dataset) * int(dataset.images(dataset.index_N[:1]).nbytes)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcache.datasets.image_dataset import ImageDataset
+from kdcache.datasets.labels import ClassLabels
 from kdcache.datasets.preprocessing import Preprocessing
 from kdcache.errors import DatasetError
 from kdcache.factories import call_factory
@@ -57,8 +58,7 @@ def wrap_map_style(items: Any, *, name: str, split: str) -> ImageDataset:
         name=name,
         split=split,
         fetch=lambda index_B: _fetch(items, index_B, name, first.shape),
-        labels_N=labels_N,
-        num_classes=num_classes,
+        labels=ClassLabels(labels_N, num_classes),
         preprocessing=Preprocessing(mean=mean, std=std),
         view_parameters={
             "size": size,

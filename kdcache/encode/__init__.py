@@ -18,7 +18,7 @@ from kdcache.encode.residual import Coarse, Residual
 from kdcache.encode.sqrt8 import Sqrt8
 from kdcache.encode.target_kind import TargetKind, as_source, has_source
 from kdcache.errors import unknown_name
-from kdcache.tasks import POSE
+from kdcache.tasks import CLASSIFICATION, POSE
 
 ENCODERS: dict[str, Encoder] = {
     encoder.name: encoder
@@ -78,7 +78,12 @@ def encoder_from_description(described: Mapping[str, Any], num_classes: int) -> 
 
 def primary_kind(dataset_identity: Mapping[str, Any]) -> TargetKind:
     """The kind of targets that every mentor of a dataset has: heatmaps of people, else logits."""
-    return KINDS["heatmaps"] if dataset_identity.get("task") == POSE else LOGITS
+    return primary_of(dataset_identity.get("task", CLASSIFICATION))
+
+
+def primary_of(task: str) -> TargetKind:
+    """The kind of targets that mentors of a task have."""
+    return KINDS["heatmaps"] if task == POSE else LOGITS
 
 
 def find_kind(name: str) -> TargetKind:
@@ -114,5 +119,6 @@ __all__ = [
     "find_kind",
     "has_source",
     "primary_kind",
+    "primary_of",
     "raw_logits",
 ]

@@ -13,7 +13,6 @@ from kdcache.store import (
     Damage,
     StoredMentor,
     TargetStore,
-    block_size,
     healing_command,
 )
 from kdcache.store.gathered import GatheredStore
@@ -62,7 +61,7 @@ def beside_blocks(
     """
     if shown is None or shown.manifest.block == store.manifest.block:
         return shown
-    if store.manifest.block == block_size(store.manifest.num_samples):
+    if store.manifest.block == store.manifest.usual_block:
         return None
     raise StoreMismatch(
         f"{address} is cut into blocks of {shown.manifest.block:,} samples, {store.address} "

@@ -32,9 +32,9 @@ CARD = "README.md"  # what the store is, for people; nothing depends on it
 MEMBERS = frozenset({METADATA, *LISTS, "mentors"})
 
 
-def block_size(num_samples: int) -> int:
-    """Samples a chunk: equal blocks of at most 8,192, so that little padding is stored."""
-    return ceil(num_samples / ceil(num_samples / TARGET_BLOCK))
+def block_size(num_samples: int, most: int = TARGET_BLOCK) -> int:
+    """Samples a chunk: equal blocks of at most `most`, so that little padding is stored."""
+    return ceil(num_samples / ceil(num_samples / most))
 
 
 def member_name(mentor: str) -> str:

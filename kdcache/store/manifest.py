@@ -8,7 +8,7 @@ from typing import Any
 from kdcache.canonical import json_sha256
 from kdcache.encode import Encoder, TargetKind, primary_kind
 from kdcache.errors import StoreError, StoreMismatch, UsageError, both_sides, differences
-from kdcache.store.layout import FORMAT, METADATA, MOST_VIEWS, member_name
+from kdcache.store.layout import FORMAT, METADATA, MOST_VIEWS, block_size, member_name
 from kdcache.store.plain import require_plain
 from kdcache.store.sealed import BLANK, SEAL, read_sealed
 from kdcache.store.zarr_metadata import group_metadata
@@ -46,6 +46,11 @@ class Manifest:
     @property
     def num_samples(self) -> int:
         return int(self.dataset["num_samples"])
+
+    @property
+    def usual_block(self) -> int:
+        """The samples a chunk that this version's stores of such views have."""
+        return block_size(self.num_samples, self.primary.most_block)
 
     @property
     def num_blocks(self) -> int:

@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 
 from kdcache.canonical import json_sha256
 from kdcache.store.gathered import MOST_ARRAYS, GatheredArray, GatheredStore
-from kdcache.store.layout import block_size
 
 MOST_RECORDS = 2**18  # of one store; 64 MiB hold fewer
 
@@ -46,7 +45,7 @@ def _both(left: GatheredStore, right: GatheredStore) -> GatheredStore:
 
 
 def _usual_block_first(store: GatheredStore) -> tuple[bool, str]:
-    unusual = store.manifest.block != block_size(store.manifest.num_samples)
+    unusual = store.manifest.block != store.manifest.usual_block
     return unusual, _manifest_hash(store)
 
 

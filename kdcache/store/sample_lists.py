@@ -13,6 +13,7 @@ from kdcache.store.layout import METADATA, require_inside
 from kdcache.store.manifest import Manifest
 from kdcache.store.sealed import BLANK, SEAL, DamagedDocument, read_sealed
 from kdcache.store.zarr_metadata import list_metadata
+from kdcache.tasks import CLASSIFICATION
 
 
 def list_path(root: Path, name: str) -> Path:
@@ -75,7 +76,9 @@ def _require_plausible(
     """Rows are found and labels are used as positions by what these lists say."""
     if name == "index" and not (values_N[0] >= 0 and (np.diff(values_N) > 0).all()):
         raise StoreError(f"{chunk}: sample integers must ascend from 0 up. No writer wrote this")
-    if name == "labels" and not (0 <= values_N.min() <= values_N.max() < _classes(manifest)):
+    if name != "labels" or manifest.dataset.get("task", CLASSIFICATION) != CLASSIFICATION:
+        return  # ids of annotations are no positions
+    if not (0 <= values_N.min() <= values_N.max() < _classes(manifest)):
         raise StoreError(
             f"{chunk}: labels must lie below {_classes(manifest)}. No writer wrote this"
         )

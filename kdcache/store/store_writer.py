@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kdcache import durable, untrusted
 from kdcache.datasets import ImageDataset
-from kdcache.encode import LOGITS, Encoder, TargetKind
+from kdcache.encode import LOGITS, Encoder, TargetKind, primary_kind
 from kdcache.errors import DamagedTargets, StoreError, StoreMismatch
 from kdcache.store.array_documents import is_made, kinds_in, mentor_array, read_array
 from kdcache.store.commits import store_lock
@@ -69,7 +69,7 @@ def new_manifest(dataset: ImageDataset, recipe: Recipe) -> Manifest:
         dataset=identity,
         recipe=described,
         view_seed=recipe.seed,
-        block=block_size(len(dataset)),
+        block=block_size(len(dataset), primary_kind(identity).most_block),
         replay_proof=replay_checksums(dataset, recipe),
         written_by=library_versions(),
     )

@@ -131,7 +131,7 @@ def _without_store(
     config: TrainConfig, train: ImageDataset, device: torch.device, needs: Needs
 ) -> Chosen:
     recipe: Recipe = make_recipe(
-        config.recipe or "crop-flip", seed=config.view_seed or 0, **train.view_parameters
+        config.recipe or train.default_recipe, seed=config.view_seed or 0, **train.view_parameters
     )
     chosen = train.select(config.samples)
     config = replace(config, recipe=recipe.name, view_seed=recipe.seed, samples=len(chosen))
