@@ -8,6 +8,7 @@ Shapes: B batch; C channels; J joints; H, W image.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -52,7 +53,7 @@ class HRNet(nn.Module):
             ) from None
         self.config = config
         # The branches as they leave stage 4, without the wider ones of the classifier's head.
-        self.backbone = timm.create_model(
+        backbone: Any = timm.create_model(
             f"hrnet_w{config.width}",
             pretrained=False,
             features_only=True,
@@ -60,8 +61,9 @@ class HRNet(nn.Module):
             out_indices=(1,),  # stride 4; 0 is the stem
         )
         # Only the first branch is used: what leads to the others there would never learn.
-        last = self.backbone.stage4[-1]
+        last = backbone.stage4[-1]
         last.fuse_layers = last.fuse_layers[:1]
+        self.backbone = backbone
         self.final_layer = nn.Conv2d(config.width, config.num_joints, 1)
         draw_narrowly(self.final_layer)
 

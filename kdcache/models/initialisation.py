@@ -1,4 +1,4 @@
-"""First weights as published code draws them: CIFAR's VGG and MobileNetV2, heads of pose networks."""
+"""First weights as published code draws them: VGG and MobileNetV2 for CIFAR, heads for poses."""
 
 from torch import nn
 

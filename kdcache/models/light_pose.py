@@ -4,12 +4,12 @@ Each of SimpleBaseline's transposed convolutions (Xiao et al. 2018) is cut in tw
 (Zhang et al. 2019, https://arxiv.org/abs/1911.10346): a 1x1 convolution that mixes channels, and a
 transposed one of each channel by itself. At 256 x 192 and 17 joints, in millions:
 
-                          parameters       multiply-adds
-                          all    head      all      head
-    lightpose-mobilenetv2  1.9   0.09      308     25.7
-    lightpose-resnet18    11.3   0.11     1,811     26.9
+                            parameters      multiply-adds
+                            all   head        all    head
+    lightpose-mobilenetv2   1.90  0.08        300      26
+    lightpose-resnet18     11.28  0.11      1,804      28
     simplebaseline-resnet18
-                          15.4   4.2      2,896    1,112
+                           15.38  4.20      2,897   1,121
 
 Shapes: B batch; C channels; J joints; H, W image.
 """

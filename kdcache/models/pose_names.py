@@ -28,8 +28,10 @@ def build_pose_network(name: str, num_joints: int) -> "nn.Module":
     if family == "lightpose":
         from kdcache.models.light_pose import LightPose, LightPoseConfig
 
-        trunk = "mobilenetv2" if rest == "mobilenetv2" else "resnet18"
-        return LightPose(LightPoseConfig(trunk=trunk, num_joints=num_joints))
+        config = LightPoseConfig(
+            trunk="mobilenetv2" if rest == "mobilenetv2" else "resnet18", num_joints=num_joints
+        )
+        return LightPose(config)
     from kdcache.models.simple_baseline import SimpleBaseline, SimpleBaselineConfig
 
     depth = int(rest.removeprefix("resnet"))
