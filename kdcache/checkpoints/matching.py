@@ -92,7 +92,9 @@ def _refuse_other_class_count(
     pairs = {(theirs[:1], ours[:1]) for theirs, ours in shapes.values()}
     if len(pairs) == 1 and all(theirs[1:] == ours[1:] for theirs, ours in shapes.values()):
         ((theirs, ours),) = pairs
+        pose = all(key.startswith("final_layer.") for key in shapes)  # so our pose networks end
+        outputs = "joints" if pose else "classes"
         raise CheckpointError(
-            f"{path} has {theirs[0]} classes, the dataset has {ours[0]}. "
+            f"{path} has {theirs[0]} {outputs}, the dataset has {ours[0]}. "
             "Give a checkpoint trained on this dataset, or train one: kdcache train-mentor NAME."
         )

@@ -12,6 +12,10 @@ Two spellings of a key are one where this table says so, whichever side has whic
                 and weiaicunzai have the first; CRD, chenyaofo, xternalz and we the last. Where CRD
                 has the first two (ShuffleNets, ResNet-50; VGG), so have we
     akamaster   compressible_conv1 = conv1 and the like, in its version for pruning
+    poses       backbone.conv1 = conv1 and the like, head.final_layer = keypoint_head.final_layer =
+                final_layer, so with deconv_layers, where the side has such a final_layer: mmpose
+                has backbone. and head. (keypoint_head. before its version 1), Microsoft's
+                SimpleBaseline and HRNet have neither, we have backbone. alone
 
 Names that fit are no proof, so what is not in the table is as deliberate: akamaster's published
 ResNets have shortcuts without weights (option A); weiaicunzai's ResNets have four stages from 64
@@ -21,6 +25,9 @@ and are refused. A Wide ResNet's `layer1.0.shortcut.0` is not read as our
 the first ReLU, which no key or shape tells. Nor is a `layer4.0.downsample.0` read as our
 ResNet-50's `layer4.0.shortcut.0`, which CRD's and kuangliu's have: torchvision's ResNets, and those
 made of them for CIFAR, have the first and may pool behind the stem, which no key tells either.
+
+One thing no key tells is read all the same: SimpleBaseline was published in two styles, "pytorch",
+which ours is, and "caffe", with a block's stride on its first 1x1 convolution. Take the first.
 """
 
 import re
@@ -38,6 +45,11 @@ _SPELLINGS = (
     (re.compile(r"\bcompressible_(?=conv\d|linear\.)"), ""),
     (re.compile(r"(?<!\blayer4\.\d)\.shortcut\.(?=\d+\.)"), ".downsample."),
     (re.compile(r"^(linear|classifier)\.(?=(weight|bias)$)"), "fc."),
+)
+_POSE_OUTPUT = re.compile(r"((keypoint_)?head\.)?final_layer\.(weight|bias)$")
+_POSE_SPELLINGS = (
+    (re.compile(r"^backbone\."), ""),
+    (re.compile(r"^(keypoint_)?head\.(?=(deconv_layers|final_layer)\.)"), ""),
 )
 
 
@@ -71,9 +83,12 @@ def _by_spelling(keys: Iterable[str]) -> dict[str, str]:
     keys = list(keys)
     by_spelling: dict[str, str] = {}
     start = common_prefix(keys)
+    spellings = _SPELLINGS
+    if any(_POSE_OUTPUT.match(key, start) for key in keys):
+        spellings += _POSE_SPELLINGS
     for key in keys:
         spelling = key[start:]
-        for pattern, shared in _SPELLINGS:
+        for pattern, shared in spellings:
             spelling = pattern.sub(shared, spelling)
         if spelling in by_spelling:
             return {key: key for key in keys}

@@ -1,19 +1,33 @@
 """Networks by name. Importing this loads no torch; `build_network` does, when it is called."""
 
 from kdcache.models.names import (
+    CLASSIFIER_NAMES,
     KNOWN_NAMES,
     SHORT_NAMES,
     build_network,
     long_name,
     short_name,
 )
-from kdcache.models.suitability import checked_forward
+from kdcache.models.pose_names import POSE_NAMES
+from kdcache.models.suitability import (
+    HEATMAP_STRIDE,
+    Output,
+    checked_forward,
+    output_of,
+    require_output,
+)
 
 __all__ = [
     "build_network",
     "checked_forward",
+    "output_of",
+    "require_output",
+    "Output",
+    "HEATMAP_STRIDE",
     "long_name",
     "short_name",
     "KNOWN_NAMES",
+    "CLASSIFIER_NAMES",
+    "POSE_NAMES",
     "SHORT_NAMES",
 ]

@@ -1,4 +1,4 @@
-"""First weights as VGG's and MobileNetV2's published CIFAR code draws them."""
+"""First weights as published code draws them: VGG and MobileNetV2 for CIFAR, heads for poses."""
 
 from torch import nn
 
@@ -17,3 +17,16 @@ def draw_by_fan_out(network: nn.Module) -> None:
             nn.init.normal_(module.weight, std=0.01)
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def draw_narrowly(*head: nn.Module) -> None:
+    """Convolutions and transposed ones from N(0, 0.001^2), biases zero: Xiao et al. 2018's code.
+
+    The first heatmaps are then nearly blank, as most of a heatmap is.
+    """
+    for part in head:
+        for module in part.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.normal_(module.weight, std=0.001)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 
 from kdcache.errors import UsageError, unknown_name
 from kdcache.factories import call_factory
+from kdcache.models.pose_names import POSE_NAMES, POSE_SHORT_NAMES, build_pose_network
 
 if TYPE_CHECKING:
     from torch import nn
 
 # A fixed list, not "any 6n + 2": resnet50 fits that and is another family, resnet152 ImageNet's.
-SHORT_NAMES = {
+_SHORT_CLASSIFIERS = {
     "r8": "resnet8",
     "r14": "resnet14",
     "r20": "resnet20",
@@ -23,12 +24,18 @@ SHORT_NAMES = {
     "wrn16": "wrn-16-2",
     "wrn40": "wrn-40-2",
 }
+SHORT_NAMES = {**_SHORT_CLASSIFIERS, **POSE_SHORT_NAMES}
 # Short enough as they are.
 NAMES_WITHOUT_SHORT_FORM = (
     *("vgg8", "vgg13", "mobilenetv2", "shufflenetv1", "shufflenetv2", "resnet50"),
     *("wrn-16-1", "wrn-40-1", "wrn-28-10"),
 )
-KNOWN_NAMES = (*SHORT_NAMES, *SHORT_NAMES.values(), *NAMES_WITHOUT_SHORT_FORM)
+CLASSIFIER_NAMES = (
+    *_SHORT_CLASSIFIERS,
+    *_SHORT_CLASSIFIERS.values(),
+    *NAMES_WITHOUT_SHORT_FORM,
+)
+KNOWN_NAMES = (*CLASSIFIER_NAMES, *POSE_NAMES)
 _LONG_TO_SHORT = {long: short for short, long in SHORT_NAMES.items()}
 _WIDE_RESNET = re.compile(r"wrn-([1-9]\d{0,3})-([1-9]\d{0,2})")
 _MODULE_AND_FACTORY = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
@@ -75,6 +82,8 @@ def short_name(name: str) -> str:
 def build_network(name: str, num_classes: int, seed: int | None = None) -> "nn.Module":
     """A freshly initialised network by short or long name: float pixels_BCHW -> logits_BC.
 
+    A pose network gives heatmaps (B, J, H/4, W/4), and `num_classes` is its number of joints J.
+
     With `seed` the network is made on the CPU, its initial weights are a function of the seed
     alone, and the caller's random state is left as it was. Without, it is drawn from torch's global
     state and made on the current default device. (A `module:factory` that draws from numpy or
@@ -82,7 +91,7 @@ def build_network(name: str, num_classes: int, seed: int | None = None) -> "nn.M
     in `sys.path`.
 
     Raises `UsageError`: unknown name, fewer than 1 class, a seed outside [0, 2**63), a factory that
-    cannot be imported, fails, or returns something else than a module.
+    cannot be imported, fails, or returns something else than a module; timm missing for an HRNet.
     """
     name = long_name(name)
     if num_classes < 1:
@@ -111,6 +120,8 @@ def _build(name: str, num_classes: int) -> "nn.Module":
         )
     if source:
         return _from_factory(name, num_classes)
+    if name in POSE_NAMES:
+        return build_pose_network(name, num_classes)
     if wide := _WIDE_RESNET.fullmatch(name):
         from kdcache.models.wide_resnet import WideResNet, WideResNetConfig
 

@@ -58,6 +58,7 @@ class FeatureTap:
         self._handles: list[RemovableHandle] = []
         self._runs: list[_Run] = []
         self._features_BF: Tensor | None = None
+        self._shape: tuple[int, ...] = ()  # the output's shape
 
     @property
     def features_BF(self) -> Tensor:
@@ -66,8 +67,14 @@ class FeatureTap:
         A classifier that runs at many places before they are averaged (a 1x1 convolution over
         maps, a linear layer over tokens) has its input averaged over them.
 
-        Raises UsageError when there was no pass, or no classifier ran in it as a module.
+        Raises UsageError when there was no pass, or no classifier ran in it as a module, and for a
+        pose network: its 1x1 convolution makes maps, one a joint.
         """
+        if len(self._shape) > 2:
+            raise UsageError(
+                f"{_kind(self._network)} gives maps, {self._shape}, and has no pooled features: "
+                "those are a classifier's, the numbers that it classifies by"
+            )
         if self._features_BF is None:
             raise UsageError(
                 f"no pooled features of {_kind(self._network)}: run it inside `with tap:`. If it "
@@ -98,7 +105,7 @@ class FeatureTap:
 
         def begin(module: nn.Module, args: tuple[Any, ...]) -> None:
             if module is network:
-                self._runs, self._features_BF = [], None
+                self._runs, self._features_BF, self._shape = [], None, ()
 
         def ran(
             module: nn.Module, args: tuple[Any, ...], options: dict[str, Any], output: Tensor
@@ -108,6 +115,7 @@ class FeatureTap:
 
         def end(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             if module is network:
+                self._shape = tuple(output.shape) if isinstance(output, Tensor) else ()
                 self._features_BF = _pooled_features(self._runs, output)
                 self._runs = []
 

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of every network by name, three times.
+"""Parameters and multiply-adds of every classifier by name, three times.
 
     counted     on the modules: parameters, and one multiply-add for each weight each output number
                 of a convolution or linear layer takes (the forward pass runs on no data at all)
@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdcache.models import KNOWN_NAMES, build_network, long_name
+from kdcache.models import CLASSIFIER_NAMES, build_network, long_name
 
 
 class Tally:
@@ -212,7 +212,7 @@ def counted(name: str, classes: int = 100) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in network.parameters()), multiply_adds
 
 
-LONG_NAMES = list(dict.fromkeys(long_name(name) for name in KNOWN_NAMES))
+LONG_NAMES = list(dict.fromkeys(long_name(name) for name in CLASSIFIER_NAMES))
 
 
 @pytest.mark.parametrize("classes", [10, 100])

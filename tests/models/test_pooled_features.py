@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdcache.errors import UsageError
-from kdcache.models import KNOWN_NAMES, build_network
+from kdcache.models import CLASSIFIER_NAMES, build_network
 from kdcache.models.pooled_features import FeatureTap, feature_width
 
 OURS = ["r8", "wrn-10-1"]
@@ -264,7 +264,19 @@ def test_networks_without_a_classifier() -> None:
         feature_width(nn.Sequential(nn.Flatten(), nn.LSTM(3072, 5)), images())
 
 
-def test_every_network_by_name_has_a_classifier() -> None:
-    for name in KNOWN_NAMES:
+def test_every_classifier_by_name_has_a_classifier() -> None:
+    for name in CLASSIFIER_NAMES:
         with torch.device("meta"):
             FeatureTap(build_network(name, 7), 7)
+
+
+@pytest.mark.parametrize("name", ["sb18", "mbpose", "hrnet32"])
+def test_pose_networks_have_no_pooled_features(name: str) -> None:
+    network = build_network(name, 5, seed=0).eval()
+    with torch.no_grad(), FeatureTap(network, 5) as tap:
+        network(images(2, 64))
+    message = r"gives maps, \(2, 5, 16, 16\), and has no pooled features: those are a classifier's"
+    with pytest.raises(UsageError, match=message):
+        _ = tap.features_BF
+    with pytest.raises(UsageError, match=r"one number a class.*it gave \(2, 5, 16, 16\)"):
+        feature_width(network, images(2, 64))
