@@ -16,7 +16,7 @@ ROOT = Path(kdcache.__file__).parent
 LAYERS = (
     ("errors", "versions"),
     ("canonical", "philox", "homes", "durable", "untrusted"),
-    ("config", "devices", "epoch_order", "factories", "memory", "remote"),
+    ("config", "devices", "epoch_order", "factories", "memory", "remote", "heatmaps"),
     ("datasets", "views", "models", "encode", "classroom", "checkpoints"),
     ("mentor_library", "store"),
     ("mentors", "sources", "device_rows"),
