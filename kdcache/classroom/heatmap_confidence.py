@@ -100,4 +100,4 @@ def mean_over_joints(loss_BKJ: Tensor, visible_BJ: Tensor) -> Tensor:
     """(B, K): -ln of the mean confidence of the visible joints; inf where it is 0, or none is."""
     counted_BKJ = (-loss_BKJ).masked_fill(~visible_BJ.unsqueeze(1), -torch.inf)
     visible_B1 = visible_BJ.sum(dim=1, keepdim=True).clamp(min=1)
-    return torch.log(visible_B1) - torch.logsumexp(counted_BKJ, dim=2)
+    return torch.log(visible_B1.to(loss_BKJ.dtype)) - torch.logsumexp(counted_BKJ, dim=2)

@@ -94,5 +94,21 @@ def heatmap_inputs(
     )
 
 
+def scale_input(method: str, scale_B: Tensor, given: HeatmapInputs) -> Tensor:
+    """Each person's squared scale, in the dtype to compute in."""
+    expected, device = tuple(given.visible_BJ.shape[:1]), given.visible_BJ.device
+    if tuple(scale_B.shape) != expected or not scale_B.is_floating_point():
+        raise ValueError(
+            f"{method}: scale_B must be floating point {expected}, got {scale_B.dtype} "
+            f"{_shape(scale_B)}"
+        )
+    if scale_B.device != device:
+        raise ValueError(
+            f"{method}: scale_B must be on the student heatmaps' device {device}, "
+            f"got {scale_B.device}"
+        )
+    return scale_B.detach().to(given.student_BJHW.dtype)
+
+
 def _shape(tensor: Tensor) -> str:
     return str(tuple(tensor.shape))
