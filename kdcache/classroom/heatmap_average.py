@@ -21,6 +21,7 @@ from torch import Tensor
 from kdcache.classroom.heatmap_inputs import heatmap_inputs
 from kdcache.classroom.heatmap_terms import (
     check_divergence,
+    maps_seen_by_terms,
     mentor_divergence,
     over_joints,
     squared_error,
@@ -28,7 +29,7 @@ from kdcache.classroom.heatmap_terms import (
 from kdcache.classroom.needs import Needs
 from kdcache.classroom.output import LossOutput
 from kdcache.classroom.switches import check_number
-from kdcache.classroom.terms import seen_by_terms, sum_of_terms
+from kdcache.classroom.terms import sum_of_terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,19 +72,19 @@ class HeatmapAverageLoss:
     ) -> LossOutput:
         """The loss of one batch. Every mentor is active with weight 1/M; the gap stays 0."""
         given = heatmap_inputs("average", student_heatmaps_BJHW, joints_BJ3, mentor_heatmaps_BMJHW)
-        _, M, J, H, W = given.mentors_BMJHW.shape
-        seen = seen_by_terms(given.student_BJHW.flatten(1), M)
+        M = given.mentors_BMJHW.shape[1]
+        maps = maps_seen_by_terms(given.student_BJHW, M)
         temperature_111 = given.label_BJHW.new_full((1, 1, 1), self.temperature)
         apart_BMJ = mentor_divergence(
             given.mentors_BMJHW,
-            seen.mentors_BMC.unflatten(2, (J, H, W)),
+            maps.mentors_BMJHW,
             temperature_111,
             divergence=self.divergence,
             beta=self.beta,
         )
-        task_BJ = squared_error(seen.task_BC.unflatten(1, (J, H, W)), given.label_BJHW)
+        task_BJ = squared_error(maps.task_BJHW, given.label_BJHW)
         return sum_of_terms(
-            seen,
+            maps.seen,
             self.label_weight * over_joints(task_BJ, given.visible_BJ),
             (self.kd_weight / M) * over_joints(apart_BMJ, given.visible_BJ),
             weight_BM=given.label_BJHW.new_full((1, 1), 1 / M),

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from kdcache.classroom.heatmap_inputs import heatmap_inputs
-from kdcache.classroom.heatmap_terms import over_joints, squared_error
+from kdcache.classroom.heatmap_terms import maps_seen_by_terms, over_joints, squared_error
 from kdcache.classroom.needs import Needs
 from kdcache.classroom.output import LossOutput
-from kdcache.classroom.terms import seen_by_terms, sum_of_terms
+from kdcache.classroom.terms import sum_of_terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +42,12 @@ class HeatmapLabelLoss:
         given = heatmap_inputs(
             "ce", student_heatmaps_BJHW, joints_BJ3, mentor_heatmaps_BMJHW, self.needs
         )
-        B, M, J, H, W = given.mentors_BMJHW.shape
-        seen = seen_by_terms(given.student_BJHW.flatten(1), M)
-        task_BJ = squared_error(seen.task_BC.unflatten(1, (J, H, W)), given.label_BJHW)
+        B, M = given.mentors_BMJHW.shape[:2]
+        maps = maps_seen_by_terms(given.student_BJHW, M)
+        task_BJ = squared_error(maps.task_BJHW, given.label_BJHW)
         zeros_BM = given.label_BJHW.new_zeros(B, M)
         return sum_of_terms(
-            seen,
+            maps.seen,
             over_joints(task_BJ, given.visible_BJ),
             zeros_BM,
             active_BM=torch.zeros_like(zeros_BM, dtype=torch.bool),

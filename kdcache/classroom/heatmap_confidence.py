@@ -6,10 +6,10 @@
 Both are 0 (a loss of inf) where the map's peak is below `min_peak`, or not above 0: such a map does
 not see its joint, whatever shape its values have.
 
-Why the peak is divided out: a plain relative error `||h - g||^2 / ||g||^2` mixes a map's height with
-its place. It is 1 for a blank map and 2 for one that has the right shape at a wrong place, so a
-mentor that sees nothing would rank above one that took the left knee for the right. Divided by its
-peak a map is compared by shape and place alone; being blank is what `min_peak` says.
+Why the peak is divided out: a plain relative error `||h - g||^2 / ||g||^2` mixes a map's height
+with its place. It is 1 for a blank map and 2 for one that has the right shape at a wrong place, so
+a mentor that sees nothing would rank above one that took the left knee for the right. Divided by
+its peak a map is compared by shape and place alone; being blank is what `min_peak` says.
 
 "oks" is the keypoint similarity of COCO's evaluation (cocodataset.org, "Keypoints Evaluation").
 The point is the maximum moved by a quarter of a pixel towards its higher neighbour along each axis,

@@ -34,7 +34,7 @@ granularity "joint" and B for "sample". Dtypes: any floating point in; float32 i
     out.joints.active_BMJ                                    # who taught which joint
 
     HeatmapClassroomLoss(granularity="sample")               # one decision a person
-    HeatmapClassroomLoss(divergence="kl", tau=1.5, kd_scale=0.05)
+    HeatmapClassroomLoss(divergence="kl", tau=1.5, kd_scale=0.03)
     HeatmapClassroomLoss(confidence="oks", sigmas=skeleton.sigmas)
 """
 
@@ -52,6 +52,7 @@ from kdcache.classroom.heatmap_inputs import HeatmapInputs, heatmap_inputs, scal
 from kdcache.classroom.heatmap_rows import from_rows, joint_means, to_rows
 from kdcache.classroom.heatmap_terms import (
     check_divergence,
+    maps_seen_by_terms,
     mentor_divergence,
     over_joints,
     squared_error,
@@ -62,7 +63,7 @@ from kdcache.classroom.mentoring import check_temperature, chosen_temperature, p
 from kdcache.classroom.needs import Needs
 from kdcache.classroom.output import JointDecisions, LossOutput
 from kdcache.classroom.switches import check_choice, check_number
-from kdcache.classroom.terms import seen_by_terms, sum_of_terms
+from kdcache.classroom.terms import sum_of_terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,18 +133,13 @@ class HeatmapClassroomLoss:
         check_temperature(self.temperature, self.fixed_temperature, self.t_max)
         check_choice("gap", self.gap, ("ratio", "difference"))
         check_kd_scale(self.kd_scale)
-        if self.sigmas is None:
-            return
-        if not isinstance(self.sigmas, Sequence) or isinstance(self.sigmas, str):
-            raise ValueError(f"sigmas must be a number for each joint, got {self.sigmas!r}")
-        for sigma in self.sigmas:
-            check_number("sigmas, each of them,", sigma, above=True)
-        object.__setattr__(self, "sigmas", tuple(map(float, self.sigmas)))
-        if self.confidence != "oks":
-            raise ValueError(
-                f'sigmas needs confidence="oks", got sigmas={self.sigmas!r} '
-                f"with confidence={self.confidence!r}"
-            )
+        if self.sigmas is not None:
+            object.__setattr__(self, "sigmas", _checked_sigmas(self.sigmas))
+            if self.confidence != "oks":
+                raise ValueError(
+                    f'sigmas needs confidence="oks", got sigmas={self.sigmas!r} '
+                    f"with confidence={self.confidence!r}"
+                )
 
     @property
     def filters(self) -> bool:
@@ -173,10 +169,8 @@ class HeatmapClassroomLoss:
         given = heatmap_inputs(
             "classroom", student_heatmaps_BJHW, joints_BJ3, mentor_heatmaps_BMJHW
         )
-        B, M, J, H, W = given.mentors_BMJHW.shape
-        seen = seen_by_terms(given.student_BJHW.flatten(1), M)
-        student_BMJHW = seen.mentors_BMC.unflatten(2, (J, H, W))
-        task_BJHW = seen.task_BC.unflatten(1, (J, H, W))
+        B, M, J = given.mentors_BMJHW.shape[:3]
+        maps = maps_seen_by_terms(given.student_BJHW, M)
 
         # Joints that are not visible: a tie without a gap, before they are masked out.
         loss_BKJ = self._confidence_losses(given, scale_B)
@@ -211,12 +205,12 @@ class HeatmapClassroomLoss:
             for x_RM in (active_RM, weight_RM, gap_RM, temperature_RM, factor_RM)
         )
 
-        task_BJ = squared_error(task_BJHW, given.label_BJHW)
+        task_BJ = squared_error(maps.task_BJHW, given.label_BJHW)
         if self.task_weight == "confidence":
             task_BJ = task_BJ * from_rows(confidences.student_R1, B, J).squeeze(1)
         term_BMJ = factor_BMJ * mentor_divergence(
             given.mentors_BMJHW,
-            student_BMJHW,
+            maps.mentors_BMJHW,
             temperature_BMJ,
             divergence=self.divergence,
             beta=self.beta,
@@ -233,7 +227,7 @@ class HeatmapClassroomLoss:
             term_BMJ=term_BMJ.detach().masked_fill(hidden_B1J, 0.0) / J,
         )
         return sum_of_terms(
-            seen,
+            maps.seen,
             over_joints(task_BJ, given.visible_BJ),
             over_joints(term_BMJ, given.visible_BJ),
             **joint_means(decisions),
@@ -264,3 +258,12 @@ class HeatmapClassroomLoss:
                 f"{'none' if self.sigmas is None else len(self.sigmas)}"
             )
         return self.sigmas
+
+
+def _checked_sigmas(value: object) -> tuple[float, ...]:
+    """As a tuple, from any sequence of numbers: TOML has lists only."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise ValueError(f"sigmas must be a number > 0 for each joint, got {value!r}")
+    for sigma in value:
+        check_number("each of sigmas", sigma, above=True)
+    return tuple(float(sigma) for sigma in value)
