@@ -20,7 +20,8 @@ blank map's are 3e-4 a pixel at most here for 17 joints and a batch of 32, and 6
 
 "kl", the other divergence of the mentors' terms: a softmax over the pixels of `beta * h`, since one
 over raw values between 0 and 1 is uniform at every temperature. Half of its mass is at the joint
-only once `p = beta * peak / T` exceeds 6.4 (64 x 48; `p - ln p = ln(HW / (2 pi sigma^2))` says 6.7).
+only once `p = beta * peak / T` exceeds 6.4 for 64 x 48 (where `p - ln p = ln(HW / 2 pi sigma^2)`,
+about).
 
     2 HW / (pi sigma^2) * (T / beta)^2 * KL(softmax(beta h_m / T) || softmax(beta h_s / T))
 
