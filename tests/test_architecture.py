@@ -16,7 +16,7 @@ ROOT = Path(kdcache.__file__).parent
 LAYERS = (
     ("errors", "versions"),
     ("canonical", "philox", "homes", "durable", "untrusted", "tasks"),
-    ("config", "devices", "epoch_order", "factories", "memory", "remote"),
+    ("config", "devices", "epoch_order", "factories", "memory", "remote", "heatmaps"),
     ("datasets", "models", "encode", "classroom", "checkpoints"),
     ("views",),
     ("mentor_library", "store"),

@@ -28,30 +28,58 @@
     rkd.py               how rows lie to one another: distances and angles
     hints.py             from the student's pooled features to the mentors'
     amtml.py             AMTML-KD, from the four above      method "amtml"
+    kd_scale.py          a row's mentor terms scaled together
+    heatmap_inputs.py    which heatmaps and joints a loss accepts
+    heatmap_confidence.py  how sure a heatmap is of its joint
+    heatmap_rows.py      joints as what is decided about
+    heatmap_terms.py     squared error and spatial KL, and how joints add up
+    heatmap_loss.py      ClassroomKD on heatmaps        pose, method "classroom"
+    heatmap_ce.py        labels only                    pose, method "ce"
+    heatmap_average.py   every mentor, equal weights    pose, method "average"
+    heatmap_kd.py        one mentor                     pose, method "kd"
     build.py             a loss by its method's name
 
 All are called alike: `loss(student_logits_BC, labels_B, mentor_logits_BMC) -> LossOutput`, with
-the keyword tensors that `loss.needs` asks for.
+the keyword tensors that `loss.needs` asks for. Those for pose take heatmaps in the same places:
+`loss(student_heatmaps_BJHW, joints_BJ3, mentor_heatmaps_BMJHW)`.
 """
 
 from kdcache.classroom.amtml import Amtml, AmtmlLoss
 from kdcache.classroom.average import AverageLoss
-from kdcache.classroom.build import METHODS, build_loss, build_method, has_filter
+from kdcache.classroom.build import (
+    METHODS,
+    POSE_METHODS,
+    build_loss,
+    build_method,
+    has_filter,
+    methods_of,
+)
 from kdcache.classroom.ca_mkd import CAMKDLoss
 from kdcache.classroom.classroom_loss import ClassroomLoss
 from kdcache.classroom.cross_entropy import CrossEntropyLoss
 from kdcache.classroom.dist import DISTLoss
 from kdcache.classroom.dkd import DKDLoss
 from kdcache.classroom.ebkd import EBKDLoss
+from kdcache.classroom.heatmap_average import HeatmapAverageLoss
+from kdcache.classroom.heatmap_ce import HeatmapLabelLoss
+from kdcache.classroom.heatmap_kd import HeatmapKDLoss
+from kdcache.classroom.heatmap_loss import HeatmapClassroomLoss
 from kdcache.classroom.kd import KDLoss
 from kdcache.classroom.logit_mse import LogitMSELoss
 from kdcache.classroom.needs import Needs
-from kdcache.classroom.output import ChangesByEpoch, HasOwnRates, LossOutput, MentorLoss
+from kdcache.classroom.output import (
+    ChangesByEpoch,
+    HasOwnRates,
+    JointDecisions,
+    LossOutput,
+    MentorLoss,
+)
 from kdcache.classroom.shapes import LossShapes
 from kdcache.classroom.soft import SoftLoss
 
 __all__ = [
     "LossOutput",
+    "JointDecisions",
     "MentorLoss",
     "Needs",
     "LossShapes",
@@ -69,8 +97,14 @@ __all__ = [
     "LogitMSELoss",
     "Amtml",
     "AmtmlLoss",
+    "HeatmapClassroomLoss",
+    "HeatmapLabelLoss",
+    "HeatmapAverageLoss",
+    "HeatmapKDLoss",
     "METHODS",
+    "POSE_METHODS",
     "build_loss",
     "build_method",
     "has_filter",
+    "methods_of",
 ]

@@ -2,6 +2,7 @@
 
     loss = build_loss("classroom", tau=4.0, gate="off")
     loss.tau, build_loss("kd", temperature=2.0)
+    build_loss("classroom", task="pose", granularity="sample")
 
 Python code calls the class itself; here wrong names and values become errors for the user. A
 method's class is a frozen dataclass of its switches, and most are the loss themselves. One that
@@ -19,6 +20,10 @@ from kdcache.classroom.cross_entropy import CrossEntropyLoss
 from kdcache.classroom.dist import DISTLoss
 from kdcache.classroom.dkd import DKDLoss
 from kdcache.classroom.ebkd import EBKDLoss
+from kdcache.classroom.heatmap_average import HeatmapAverageLoss
+from kdcache.classroom.heatmap_ce import HeatmapLabelLoss
+from kdcache.classroom.heatmap_kd import HeatmapKDLoss
+from kdcache.classroom.heatmap_loss import HeatmapClassroomLoss
 from kdcache.classroom.kd import KDLoss
 from kdcache.classroom.logit_mse import LogitMSELoss
 from kdcache.classroom.output import MentorLoss
@@ -41,33 +46,64 @@ METHODS: dict[str, type[Any]] = {
 }
 
 
-def build_method(method: str, /, **switches: object) -> Any:
+POSE_METHODS: dict[str, type[Any]] = {
+    "classroom": HeatmapClassroomLoss,
+    "ce": HeatmapLabelLoss,
+    "average": HeatmapAverageLoss,
+    "kd": HeatmapKDLoss,
+}
+
+TASKS = {"classification": METHODS, "pose": POSE_METHODS}
+
+
+def methods_of(task: str) -> dict[str, type[Any]]:
+    """The methods of a task, "classification" (logits) or "pose" (heatmaps), by name."""
+    if task not in TASKS:
+        raise unknown_name("task", task, TASKS)
+    return TASKS[task]
+
+
+def build_method(method: str, /, *, task: str = "classification", **switches: object) -> Any:
     """The class of `method` with these switches: the loss itself, or what makes one that learns.
 
-    Either has `needs`. UsageError for an unknown method, a switch it lacks, a bad value.
+    `task`: what it is called with, logits ("classification") or heatmaps ("pose"). Either has
+    `needs`. UsageError for an unknown method, one that is not there for the task, a switch it
+    lacks, a bad value.
     """
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
-    known = [field.name for field in dataclasses.fields(METHODS[method])]
+    methods = methods_of(task)
+    if method in METHODS and method not in methods:
+        raise UsageError(
+            f"method {method!r} takes logits, and a {task} network gives heatmaps; "
+            f"methods that take heatmaps: {', '.join(methods)}"
+        )
+    if method not in methods:
+        raise unknown_name("method", method, methods)
+    known = [field.name for field in dataclasses.fields(methods[method])]
     for name in switches:
         if not known:
             raise UsageError(f"method {method!r} has no switches, got {name}={switches[name]!r}")
         if name not in known:
             raise unknown_name(f"switch of method {method!r}:", name, known)
     try:
-        return METHODS[method](**switches)
+        return methods[method](**switches)
     except ValueError as error:
         raise UsageError(f"method {method!r}: {error}") from error
 
 
 def build_loss(
-    method: str, /, *, shapes: LossShapes | None = None, seed: int = 0, **switches: object
+    method: str,
+    /,
+    *,
+    task: str = "classification",
+    shapes: LossShapes | None = None,
+    seed: int = 0,
+    **switches: object,
 ) -> MentorLoss:
     """The loss of `method`. UsageError as `build_method`, and for shapes that do not fit it.
 
     A method that learns needs `shapes`, and begins from `seed`.
     """
-    loss = build_method(method, **switches)
+    loss = build_method(method, task=task, **switches)
     if not hasattr(loss, "for_shapes"):
         return loss  # type: ignore[no-any-return]  # tests hold each to the protocol
     try:
@@ -78,6 +114,6 @@ def build_loss(
         raise UsageError(f"method {method!r}: {error}") from error
 
 
-def has_filter(method: str, /, **switches: object) -> bool:
+def has_filter(method: str, /, *, task: str = "classification", **switches: object) -> bool:
     """Whether the method has a knowledge filter that decides; without, all mentors always teach."""
-    return bool(getattr(build_method(method, **switches), "filters", False))
+    return bool(getattr(build_method(method, task=task, **switches), "filters", False))

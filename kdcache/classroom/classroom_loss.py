@@ -41,8 +41,9 @@ from torch import Tensor
 from kdcache.classroom.confidence import Confidences, compare_confidences, label_loss
 from kdcache.classroom.divergence import tempered_kl
 from kdcache.classroom.inputs import given_active, mentor_inputs, student_inputs
-from kdcache.classroom.knowledge_filter import active_mentors
-from kdcache.classroom.mentoring import gap_temperature, performance_gap
+from kdcache.classroom.kd_scale import check_kd_scale, scaled_weight
+from kdcache.classroom.knowledge_filter import active_mentors, check_gate
+from kdcache.classroom.mentoring import check_temperature, chosen_temperature, performance_gap
 from kdcache.classroom.needs import Needs
 from kdcache.classroom.output import LossOutput
 from kdcache.classroom.rank_weighting import (
@@ -120,39 +121,18 @@ class ClassroomLoss:
         check_choice("weighting", self.weighting, ("confidence", "rank"))
         check_number("rank_scale", self.rank_scale, above=True)
         object.__setattr__(self, "teachers", checked_positions("teachers", self.teachers))
-        check_choice("gate", self.gate, ("hard", "soft", "off"))
-        check_number("gate_margin", self.gate_margin, minimum=-1.0, maximum=1.0)
         check_choice("mentor_weight", self.mentor_weight, ("confidence", "one"))
+        check_gate(self.gate, self.gate_margin, self.mentor_weight)
         check_choice("task_weight", self.task_weight, ("confidence", "one"))
-        check_choice("temperature", self.temperature, ("gap", "fixed"))
-        check_number("fixed_temperature", self.fixed_temperature, above=True)
+        check_temperature(self.temperature, self.fixed_temperature, self.t_max)
         if self.gap is not None:
             check_choice("gap", self.gap, ("ratio", "difference", "absolute"))
-        if self.t_max is not None:
-            check_number("t_max", self.t_max, minimum=1.0)
-        if self.kd_scale not in ("sum", "per-active-weight"):
-            check_number("kd_scale", self.kd_scale, or_else=("sum", "per-active-weight"))
+        check_kd_scale(self.kd_scale)
         check_bool("standardise", self.standardise)
         self._check_together()
 
     def _check_together(self) -> None:
         """Switches that contradict one another, or need another one."""
-        if self.gate == "soft" and self.mentor_weight != "confidence":
-            raise ValueError(
-                'gate="soft" needs mentor_weight="confidence", since only the weights decide; '
-                f'got mentor_weight={self.mentor_weight!r} (gate="off" takes any)'
-            )
-        if self.gate != "hard" and self.gate_margin != 0:
-            raise ValueError(
-                f'gate_margin needs gate="hard", got gate_margin={self.gate_margin!r} '
-                f"with gate={self.gate!r}"
-            )
-        if self.temperature != "fixed" and self.fixed_temperature != 1:
-            raise ValueError(
-                'fixed_temperature needs temperature="fixed", got '
-                f"fixed_temperature={self.fixed_temperature!r} "
-                f"with temperature={self.temperature!r}"
-            )
         if self.weighting != "rank" and (self.rank_scale != 10 or self.teachers):
             given = "teachers" if self.teachers else "rank_scale"
             raise ValueError(
@@ -222,7 +202,13 @@ class ClassroomLoss:
         if active_BM is not None:
             active_RM = given_active("classroom", active_BM, mentor_logits_BMC)
         gap_RM = performance_gap(confidences, gap=self._gap)
-        temperature_RM = self._temperature(gap_RM)
+        temperature_RM = chosen_temperature(
+            gap_RM,
+            temperature=self.temperature,
+            tau=self.tau,
+            fixed_temperature=self.fixed_temperature,
+            t_max=self.t_max,
+        )
         log_weight_RM, weight_RM = self._weight(confidences)
 
         # arXiv 2409.20237, the student's loss: mean_i [ a_s CE + sum_m w_m T_m^2 KL_m ].
@@ -236,7 +222,7 @@ class ClassroomLoss:
                 standardise(student_BMC),
             )
         kl_BM = tempered_kl(mentor_logits_BMC, student_BMC, temperature_RM)
-        factor_RM = self._factor(log_weight_RM, weight_RM, active_RM)
+        factor_RM = scaled_weight(log_weight_RM, weight_RM, active_RM, kd_scale=self.kd_scale)
         return sum_of_terms(
             seen,
             task_B,
@@ -246,13 +232,6 @@ class ClassroomLoss:
             gap_BM=gap_RM,
             temperature_BM=temperature_RM,
         )
-
-    def _temperature(self, gap_RM: Tensor) -> Tensor:
-        if self.temperature == "fixed":
-            temperature_RM = torch.full_like(gap_RM, self.fixed_temperature)
-        else:
-            temperature_RM = gap_temperature(gap_RM, tau=self.tau)
-        return temperature_RM if self.t_max is None else temperature_RM.clamp(max=self.t_max)
 
     @property
     def _gap(self) -> str:
@@ -277,21 +256,3 @@ class ClassroomLoss:
         # arXiv 2409.20237, the weights: w_m = M * a_m / (a_s + sum_m a_m).
         log_RM = confidences.log_share_RM
         return log_RM, log_RM.exp() * log_RM.shape[1]
-
-    def _factor(self, log_weight_RM: Tensor, weight_RM: Tensor, active_RM: Tensor) -> Tensor:
-        """What each mentor's term is multiplied by, after the knowledge filter and `kd_scale`."""
-        if self.kd_scale == "per-active-weight":
-            return _normalised(log_weight_RM.expand_as(active_RM), active_RM)
-        factor_RM = weight_RM.where(active_RM, torch.zeros_like(weight_RM))
-        return factor_RM if self.kd_scale == "sum" else factor_RM * self.kd_scale
-
-
-def _normalised(log_weight_RM: Tensor, active_RM: Tensor) -> Tensor:
-    """exp(log_weight) over its sum, among active mentors; rows whose sum is 0 stay 0.
-
-    From logs, since mentors far below a student that is right all weigh 0 in float32.
-    """
-    kept_RM = log_weight_RM.masked_fill(~active_RM, -torch.inf)
-    some_R1 = kept_RM.amax(dim=1, keepdim=True) > -torch.inf
-    # softmax of a row of -inf is NaN; nothing here has a gradient, so the fill is final.
-    return torch.softmax(kept_RM, dim=1).masked_fill(~some_R1, 0.0)

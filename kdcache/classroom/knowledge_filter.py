@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from kdcache.classroom.confidence import Confidences
+from kdcache.classroom.switches import check_choice, check_number
 
 
 def active_mentors(confidences: Confidences, *, gate: str, margin: float) -> Tensor:
@@ -28,3 +29,18 @@ def active_mentors(confidences: Confidences, *, gate: str, margin: float) -> Ten
         # arXiv 2409.20237, Knowledge Filtering: w_m >= w_s.
         return confidences.mentor_loss_RM <= confidences.student_loss_R1
     return confidences.mentor_RM - confidences.student_R1 >= margin
+
+
+def check_gate(gate: str, gate_margin: float, mentor_weight: str) -> None:
+    """The gate's switches, beside that of the weights."""
+    check_choice("gate", gate, ("hard", "soft", "off"))
+    check_number("gate_margin", gate_margin, minimum=-1.0, maximum=1.0)
+    if gate == "soft" and mentor_weight != "confidence":
+        raise ValueError(
+            'gate="soft" needs mentor_weight="confidence", since only the weights decide; '
+            f'got mentor_weight={mentor_weight!r} (gate="off" takes any)'
+        )
+    if gate != "hard" and gate_margin != 0:
+        raise ValueError(
+            f'gate_margin needs gate="hard", got gate_margin={gate_margin!r} with gate={gate!r}'
+        )

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from kdcache.classroom.confidence import Confidences
+from kdcache.classroom.switches import check_choice, check_number
 
 
 def performance_gap(confidences: Confidences, *, gap: str) -> Tensor:
@@ -40,3 +41,32 @@ def performance_gap(confidences: Confidences, *, gap: str) -> Tensor:
 def gap_temperature(gap_RM: Tensor, *, tau: float) -> Tensor:
     """(R, M), 1 to 1 + tau."""
     return 1 + tau * gap_RM  # arXiv 2409.20237, Mentoring: T_m = 1 + tau * gap_m
+
+
+def chosen_temperature(
+    gap_RM: Tensor,
+    *,
+    temperature: str,
+    tau: float,
+    fixed_temperature: float,
+    t_max: float | None,
+) -> Tensor:
+    """(R, M): by the gap or the same for all, at most `t_max`."""
+    if temperature == "fixed":
+        temperature_RM = torch.full_like(gap_RM, fixed_temperature)
+    else:
+        temperature_RM = gap_temperature(gap_RM, tau=tau)
+    return temperature_RM if t_max is None else temperature_RM.clamp(max=t_max)
+
+
+def check_temperature(temperature: str, fixed_temperature: float, t_max: float | None) -> None:
+    """The temperature's switches, but for `tau`."""
+    check_choice("temperature", temperature, ("gap", "fixed"))
+    check_number("fixed_temperature", fixed_temperature, above=True)
+    if t_max is not None:
+        check_number("t_max", t_max, minimum=1.0)
+    if temperature != "fixed" and fixed_temperature != 1:
+        raise ValueError(
+            'fixed_temperature needs temperature="fixed", got '
+            f"fixed_temperature={fixed_temperature!r} with temperature={temperature!r}"
+        )

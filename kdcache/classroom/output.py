@@ -6,7 +6,8 @@ The scalars carry the gradient. The (B, M) tensors are detached; they say, per s
 what the knowledge filter and the mentoring decided, and cost nothing unless read. Reading a value
 (`.item()`) waits for the device: sum over an epoch first.
 
-Shapes: B batch, M mentors, C classes, K = 1 + M terms (the labels' first, then each mentor's).
+Shapes: B batch, M mentors, C classes, K = 1 + M terms (the labels' first, then each mentor's); of
+heatmaps J joints.
 
     out = loss(student_logits_BC, labels_B, mentor_logits_BMC)
     out.total.backward()
@@ -21,6 +22,39 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from kdcache.classroom.needs import Needs
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class JointDecisions:
+    """What a classroom on heatmaps decided, joint by joint; all detached.
+
+    Invisible joints have confidence, weight, gap and term 0, temperature 1, and no active mentor. A
+    loss that decides sample by sample has the same decision for all of a sample's visible joints.
+    """
+
+    visible_BJ: Tensor
+    """(B, J) bool: labelled, and inside the view."""
+
+    student_BJ: Tensor
+    """(B, J): the student's confidence, of the joint itself."""
+
+    mentor_BMJ: Tensor
+    """(B, M, J): each mentor's."""
+
+    active_BMJ: Tensor
+    """(B, M, J) bool: mentor kept by the knowledge filter."""
+
+    weight_BMJ: Tensor
+    """(B, M, J): the mentor's weight, before the knowledge filter and `kd_scale`."""
+
+    gap_BMJ: Tensor
+    """(B, M, J)."""
+
+    temperature_BMJ: Tensor
+    """(B, M, J)."""
+
+    term_BMJ: Tensor
+    """(B, M, J): what it adds to the sample's loss, with every factor; summed over J, `term_BM`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,7 +74,9 @@ class LossOutput:
     """(), the mentors' part, with every weight and scale; zero if no mentor is active."""
 
     active_BM: Tensor
-    """(B, M) bool: mentor kept by the knowledge filter for this sample."""
+    """(B, M) bool: mentor kept by the knowledge filter for this sample. A loss that decides joint
+    by joint: of its dtype, the share of the sample's visible joints that the mentor taught; weight,
+    gap and temperature are then means over the joints taught (0, 0 and 1 where there are none)."""
 
     weight_BM: Tensor
     """(B, M): the mentor's weight, **before** the knowledge filter and `kd_scale`. A weight that
@@ -60,7 +96,11 @@ class LossOutput:
     """(B, 1 + M, C): the student's logits as the task term (slot 0) and each mentor's term (slot
     1 + m) saw them, in the dtype the loss computed in. After `total.backward()` its `grad[:, k]`
     is the gradient of that term alone at the logits (of its mean over the batch, so with the 1/B
-    in it). Without a gradient where the student's logits have none."""
+    in it). Without a gradient where the student's logits have none. Heatmaps are one long row of
+    J * H * W."""
+
+    joints: JointDecisions | None = None
+    """What a loss on heatmaps decided about each joint."""
 
 
 class MentorLoss(Protocol):

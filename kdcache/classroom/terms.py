@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdcache.classroom.output import LossOutput
+from kdcache.classroom.output import JointDecisions, LossOutput
 
 
 class Seen(NamedTuple):
@@ -53,6 +53,7 @@ def sum_of_terms(
     temperature_BM: Tensor,
     active_BM: Tensor | None = None,
     gap_BM: Tensor | None = None,
+    joints: JointDecisions | None = None,
 ) -> LossOutput:
     """The output of a loss that is `mean_i [ task_i + sum_m term_im ]`.
 
@@ -75,4 +76,5 @@ def sum_of_terms(
         temperature_BM=temperature_BM.expand_as(detached_BM),
         term_BM=detached_BM,
         seen_BKC=seen.seen_BKC,
+        joints=joints,
     )
