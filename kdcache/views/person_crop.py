@@ -179,7 +179,10 @@ def _swapped(
 def cut(
     photo_HW3: NDArray[np.uint8], affine_23: NDArray[np.float64], height: int, width: int
 ) -> Image.Image:
-    """The view of one photograph, RGB: bilinear, black where the photograph ends."""
+    """The view of one photograph, RGB: bilinear, black where the photograph ends.
+
+    Pillow cuts fractions of a level off, so that views are half a level darker than the photograph.
+    """
     back_23 = inverse_affine(affine_23[None])[0]
     corners_24 = np.array([[0, width - 1, 0, width - 1], [0, 0, height - 1, height - 1]])
     corners_24 = back_23[:, :2] @ corners_24 + back_23[:, 2:]
