@@ -34,6 +34,8 @@ class Purpose(IntEnum):
     BLOCK_ORDER = 7
     CALIBRATION = 8
     TAKEN_ROWS = 9
+    VIEW_DETAIL = 10
+    PROOF_PIXELS = 11
 
 
 def words(seed: int, purpose: Purpose, major: ArrayLike, minor: int = 0) -> NDArray[np.uint32]:

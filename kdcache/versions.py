@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-LIBRARIES = ("kdcache", "torch", "torchvision", "numpy", "zarr", "numcodecs")
+LIBRARIES = ("kdcache", "torch", "torchvision", "numpy", "pillow", "zarr", "numcodecs")
 
 
 def library_versions() -> dict[str, str]:

@@ -93,6 +93,8 @@ def test_purposes_are_part_of_the_format() -> None:
         "BLOCK_ORDER": 7,
         "CALIBRATION": 8,
         "TAKEN_ROWS": 9,
+        "VIEW_DETAIL": 10,
+        "PROOF_PIXELS": 11,
     }
 
 

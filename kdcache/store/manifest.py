@@ -1,5 +1,6 @@
 """What a store says about itself: which views it is for, and who its mentors are."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from kdcache.store.sealed import BLANK, SEAL, read_sealed
 from kdcache.store.zarr_metadata import group_metadata
 
 MOST_PROOFS = 1000  # each is replayed before a training's first step; a writer makes 16
+MOST_PARAMETERS = 64  # of a sampled view of a tolerant recipe; pose-affine has 9
+MOST_PIXEL_VALUES = 1024  # of such a view; a writer takes 256 pixels of 3 channels
+LARGEST_PARAMETER = 1e12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +25,7 @@ class Manifest:
     """The root group's `attributes.kdcache`. Written once; everything in it is about the views.
 
     `dataset`: the dataset identity; `recipe` and `view_seed`: how views are made; `block`: samples
-    a chunk; `replay_proof`: checksums of sampled views; `written_by`: library versions.
+    a chunk; `replay_proof`: sampled views, by checksum or in part; `written_by`: library versions.
     """
 
     format: int
@@ -198,19 +202,39 @@ def _check_types(manifest: Manifest) -> None:
         raise TypeError("written_by must map libraries to versions")
     if not 1 <= len(manifest.replay_proof) <= MOST_PROOFS:
         raise ValueError(f"replay_proof must have 1 to {MOST_PROOFS} entries")
+    # 0 too is what a recipe's `exact` equals, so it counts as false here as well.
+    is_content = _is_sample if manifest.recipe.get("exact") in (False,) else _is_checksum
     for sampled in manifest.replay_proof:
-        if not _is_sampled_view(sampled):
+        if not (_is_sampled_view(sampled) and is_content(sampled)):
             raise TypeError(f"replay_proof holds {str(sampled)[:80]}")
 
 
 def _is_sampled_view(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and value.keys() == {"view", "index", "sha256"}
-        and all(type(value[key]) is int and value[key] >= 0 for key in ("view", "index"))
+        and all(type(value.get(key)) is int and value[key] >= 0 for key in ("view", "index"))
         and value["view"] < MOST_VIEWS
         and value["index"] < 2**62
-        and isinstance(value["sha256"], str)
+    )
+
+
+def _is_checksum(sampled: dict[str, Any]) -> bool:
+    """What the proof of an exact recipe says of a view."""
+    return sampled.keys() == {"view", "index", "sha256"} and isinstance(sampled["sha256"], str)
+
+
+def _is_sample(sampled: dict[str, Any]) -> bool:
+    """What the proof of a tolerant recipe says of a view."""
+    if sampled.keys() != {"view", "index", "parameters", "pixels"}:
+        return False
+    parameters, pixels = sampled["parameters"], sampled["pixels"]
+    return (
+        isinstance(parameters, list)
+        and 1 <= len(parameters) <= MOST_PARAMETERS
+        and all(type(x) in (int, float) and abs(x) <= LARGEST_PARAMETER for x in parameters)
+        and isinstance(pixels, str)
+        and len(pixels) <= 2 * MOST_PIXEL_VALUES
+        and re.fullmatch(r"(?:[0-9a-f]{2})+", pixels) is not None
     )
 
 

@@ -5,10 +5,15 @@ from typing import Any
 
 from kdcache.errors import StoreError, unknown_name
 from kdcache.views.crop_flip import CropFlip, CropParameters
+from kdcache.views.pose_affine import PoseAffine, PoseParameters
+from kdcache.views.pose_crop import PoseCrop
 from kdcache.views.recipe import Recipe, require_seed
 from kdcache.views.unaugmented import Unaugmented
 
-RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (CropFlip, Unaugmented)}
+RECIPES: dict[str, type[Recipe]] = {
+    recipe.name: recipe for recipe in (CropFlip, Unaugmented, PoseAffine, PoseCrop)
+}
+PersonRecipe = PoseAffine | PoseCrop  # those with `affine`, `joints` and `map_back`
 
 
 def make_recipe(name: str, *, seed: int = 0, **parameters: Any) -> Recipe:
@@ -54,6 +59,10 @@ __all__ = [
     "RECIPES",
     "CropFlip",
     "CropParameters",
+    "PersonRecipe",
+    "PoseAffine",
+    "PoseCrop",
+    "PoseParameters",
     "Recipe",
     "Unaugmented",
     "make_recipe",

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdcache.canonical import json_sha256
+from kdcache.datasets.people import PersonPhotos
 from kdcache.errors import UsageError
 
 Pixels = TypeVar("Pixels", NDArray[np.uint8], torch.Tensor)
@@ -25,6 +26,8 @@ class Recipe(ABC):
     """An augmentation family with its parameters; pixels are a function of (seed, view, index).
 
     `exact` recipes use integer arithmetic only: the same bytes on any device and torch version.
+    Others are tolerant: equal `proof_parameters` everywhere, and pixels but for a level here and
+    there (replay_proof.py says how many).
     `version` is raised when the pixels of a recipe change; it is part of the fingerprint.
     """
 
@@ -40,14 +43,24 @@ class Recipe(ABC):
         require_seed(self.seed)
 
     @abstractmethod
-    def __call__(self, images_BCHW: Pixels, index_B: NDArray[np.int64], view: int) -> Pixels:
-        """The pixels of one view.
+    def __call__(self, images: Any, index_B: NDArray[np.int64], view: int) -> Any:
+        """The pixels of one view, uint8 (B, C, H, W), before any normalisation.
 
-        `images_BCHW`: uint8 numpy array or tensor (B, C, H, W) as stored, on any device, the images
-        of the samples `index_B` (int64, (B,), the dataset's permanent integers). Returns uint8 of
-        the same kind, on the same device, before any normalisation. Raises ValueError for another
-        dtype or shape and for a view the recipe does not have.
+        `images`: what the dataset's `images` gives of the samples `index_B` (int64, (B,), the
+        dataset's permanent integers). Mostly a uint8 numpy array or tensor (B, C, H, W) as stored,
+        on any device, and pixels of the same kind, on the same device; recipes of poses take
+        PersonPhotos and give an array. Raises UsageError for other images and for a view the recipe
+        does not have.
         """
+
+    def proof_parameters(
+        self, images: Any, index_B: NDArray[np.int64], view: int
+    ) -> NDArray[np.float64]:
+        """float64 (B, P), P up to 64: the numbers that decide these views' pixels.
+
+        Only of recipes that are not `exact`: the replay proof holds them. Arguments as the call's.
+        """
+        raise NotImplementedError(f"recipe {self.name!r} is exact: its proof is of all pixels")
 
     def on_device(
         self, images_BCHW: torch.Tensor, index_B: NDArray[np.int64], view: int
@@ -68,7 +81,18 @@ class Recipe(ABC):
         """Hex SHA-256 of the description and the seed."""
         return json_sha256({"recipe": self.describe(), "seed": self.seed})
 
-    def _check(self, images_BCHW: Pixels, index_B: NDArray[np.int64], view: int) -> None:
+    def require_view(self, view: int) -> None:
+        """Raises UsageError for a view that the recipe does not have."""
+        if view < 0 or (self.num_views is not None and view >= self.num_views):
+            available = "0 and up" if self.num_views is None else f"0 to {self.num_views - 1}"
+            raise UsageError(f"recipe {self.name!r} has the views {available}, got {view}")
+
+    def _check(self, images_BCHW: Any, index_B: NDArray[np.int64], view: int) -> None:
+        if isinstance(images_BCHW, PersonPhotos):
+            raise UsageError(
+                f"recipe {self.name!r} is for images of one size, got whole photographs of people; "
+                "take pose-affine or pose-crop"
+            )
         if images_BCHW.ndim != 4 or str(images_BCHW.dtype) not in ("uint8", "torch.uint8"):
             raise UsageError(
                 f"images must be uint8 of shape (B, C, H, W), got {images_BCHW.dtype} of shape "
@@ -76,6 +100,4 @@ class Recipe(ABC):
             )
         if len(index_B) != len(images_BCHW):
             raise UsageError(f"got {len(images_BCHW)} images but {len(index_B)} indices")
-        if view < 0 or (self.num_views is not None and view >= self.num_views):
-            available = "0 and up" if self.num_views is None else f"0 to {self.num_views - 1}"
-            raise UsageError(f"recipe {self.name!r} has the views {available}, got {view}")
+        self.require_view(view)

@@ -106,6 +106,7 @@ def test_a_manifest_round_trips_through_its_store(small: SmallStore) -> None:
         "torch",
         "torchvision",
         "numpy",
+        "pillow",
         "zarr",
         "numcodecs",
     }

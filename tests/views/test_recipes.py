@@ -277,7 +277,8 @@ def test_the_description_of_none_round_trips() -> None:
 )
 def test_a_description_this_version_cannot_replay_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(
-        StoreError, match=r"cannot replay \(it knows crop-flip version 1, none version 1\)"
+        StoreError,
+        match=r"cannot replay \(it knows crop-flip version 1, none version 1, pose-affine",
     ):
         described_recipe({**CropFlip().describe(), **change}, 0)
 
@@ -296,7 +297,7 @@ def test_a_description_that_lacks_a_parameter_is_refused() -> None:
 
 
 def test_recipes_are_made_by_name_and_take_only_their_parameters() -> None:
-    assert set(RECIPES) == {"crop-flip", "none"}
+    assert set(RECIPES) == {"crop-flip", "none", "pose-affine", "pose-crop"}
     made = make_recipe("crop-flip", seed=4, size=8, padding=1, flip=False)
     assert made == CropFlip(size=8, padding=1, flip=False, seed=4)
     assert make_recipe("none", seed=4, size=8, padding=1) == Unaugmented(seed=4)
@@ -316,7 +317,7 @@ def test_images_that_are_not_uint8_are_refused(recipe: Recipe, dtype: str) -> No
     images = np.zeros((2, 3, 4, 4), dtype=dtype)
     for given_images in (images, torch.from_numpy(images)):
         with pytest.raises(ValueError, match=rf"must be uint8 .* got (torch\.)?{dtype}"):
-            recipe(given_images, np.arange(2), 0)  # type: ignore[type-var]
+            recipe(given_images, np.arange(2), 0)
 
 
 @pytest.mark.parametrize("recipe", [CropFlip(size=4), Unaugmented()])
