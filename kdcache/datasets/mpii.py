@@ -97,7 +97,8 @@ class _Person:
         file.finite(centre, "center", which)
         file.finite(scale[None], "scale", which)
         self.placed = bool(centre[0] != -1 and scale > 0)
-        middle = centre + [0, 15 * scale] - 1
+        middle = centre - 1
+        middle[1] += 15 * scale
         self.box = np.asarray([*(middle - 100 * scale), 200 * scale, 200 * scale])
         self.head = float("nan")
         if "headbox" in entry:

@@ -12,7 +12,7 @@ Below the data folder, in this order; the first annotation file that is there co
 `test` is COCO's val2017 and MPII's valid, which is where published numbers are from.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,13 +40,15 @@ class OpenedPeople:
 
     `read_photos`: index_B -> `PersonPhotos`; `file_sha256`: index_B -> hex SHA-256 of each one's
     image file, for identities. `report`: lines that say what was left out and what to know.
-    `ignored`: for COCO's evaluator.
+    `left_out`: reason -> ids of all annotations that are no sample. `ignored`: for COCO's
+    evaluator.
     """
 
     name: str
     split: str
     people: People
     ignored: Ignored | None
+    left_out: Mapping[str, tuple[int, ...]]
     read_photos: Callable[[NDArray[np.int64]], PersonPhotos]
     file_sha256: Callable[[NDArray[np.int64]], list[str]]
     preprocessing: Preprocessing
@@ -64,7 +66,8 @@ def open_people(name: str, split: str, data_dir: Path) -> OpenedPeople:
         raise UsageError(f"split must be train or test, got {split!r}")
     if name == "coco-keypoints":
         annotations, images = _chosen(name, _coco_layouts(split, data_dir))
-        reading, notes = read_coco_people(annotations, images), ()
+        reading = read_coco_people(annotations, images)
+        notes: tuple[str, ...] = ()
     elif name == "mpii":
         layouts, only = _mpii_layouts(split, data_dir)
         annotations, images = _chosen(name, layouts)
@@ -83,6 +86,7 @@ def _opened(
         split=split,
         people=reading.people,
         ignored=reading.ignored,
+        left_out=reading.left_out,
         read_photos=reader,
         file_sha256=reader.file_sha256,
         preprocessing=PREPROCESSING,

@@ -121,9 +121,9 @@ def _decoded(data: bytes, path: Path, whose: str) -> NDArray[np.uint8]:
                 raise ValueError(
                     f"it claims {width:,} x {height:,} pixels, at most {MOST_PIXELS:,} are decoded"
                 )
-            if image.mode == "P":  # its transparency would warn on the way to RGB
-                image = image.convert("RGBA")
-            return np.array(image.convert("RGB"))
+            # A palette's transparency would warn on the way to RGB.
+            direct = image.convert("RGBA") if image.mode == "P" else image
+            return np.array(direct.convert("RGB"))
     except UnidentifiedImageError:
         raise _unreadable(path, whose, "it is neither a JPEG nor a PNG image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
