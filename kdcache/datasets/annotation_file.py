@@ -75,7 +75,7 @@ class AnnotationFile:
         """The JSON value, NaN and infinity included; values of the keys `without` are let go."""
         try:
             data = read_bytes(self.path, most_bytes=MOST_BYTES)
-            return parse_json(data, without=without, finite=False)
+            return parse_json(data, without=without, any_number=True)
         except (ValueError, OSError) as error:
             raise self.wrong("", getattr(error, "strerror", None) or str(error)) from None
 
@@ -124,9 +124,9 @@ class AnnotationFile:
 
     def finite(self, values: NDArray[np.float64], key: str, which: str) -> None:
         """Refuses NaN, infinity, and what lies further out than any photograph reaches."""
-        bad = ~(np.abs(values) <= MOST_PIXEL)
-        if bad.any():
-            raise self.wrong(which, f"{key} has {values[bad][0]}, no coordinate of a photograph")
+        fine = np.abs(values) <= MOST_PIXEL
+        if not fine.all():
+            raise self.wrong(which, f"{key} has {values[~fine][0]}, no coordinate of a photograph")
 
     def image_name(self, entry: dict[str, Any], key: str, which: str) -> str:
         """A file's name inside the folder of images: relative, never outside it."""

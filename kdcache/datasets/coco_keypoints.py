@@ -32,6 +32,7 @@ NO_AREA = "no area"
 OTHER = "not a person"
 
 _WANTED = "wanted: the person keypoints, person_keypoints_train2017.json or _val2017.json"
+_VISIBILITIES = frozenset((0.0, 1.0, 2.0))
 # Never used, and most of the file.
 _UNUSED = frozenset(
     {"segmentation", "coco_url", "flickr_url", "date_captured", "license", "licenses", "info"}
@@ -124,8 +125,8 @@ class _Person:
             raise file.wrong(which, f"it has no keypoints; {_WANTED}")
         values = file.numbers(entry, "keypoints", which, (3 * COCO_17.num_joints,))
         self.joints_J3 = values.reshape(-1, 3)
-        if not np.isin(self.joints_J3[:, 2], (0, 1, 2)).all():
-            wrong = self.joints_J3[~np.isin(self.joints_J3[:, 2], (0, 1, 2)), 2][0]
+        if not _VISIBILITIES.issuperset(found := values[2::3].tolist()):
+            wrong = next(value for value in found if value not in _VISIBILITIES)
             raise file.wrong(which, f"keypoints has visibility {wrong}, expected 0, 1 or 2")
         labelled = self.joints_J3[:, 2] > 0
         file.finite(self.joints_J3[labelled, :2], "keypoints", which)
@@ -145,9 +146,11 @@ class _Person:
 
 def _clipped(box: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
     """Left, top, width, height inside the image (SimpleBaseline, lib/dataset/coco.py)."""
-    left_top = np.maximum(box[:2], 0)
-    right_bottom = np.minimum(left_top + np.maximum(box[2:] - 1, 0), np.asarray(size) - 1)
-    return np.concatenate([left_top, right_bottom - left_top])
+    x, y, width, height = box.tolist()
+    left, top = max(x, 0.0), max(y, 0.0)
+    right = min(left + max(width - 1, 0.0), size[0] - 1)
+    bottom = min(top + max(height - 1, 0.0), size[1] - 1)
+    return np.asarray([left, top, right - left, bottom - top])
 
 
 def _person_category(file: AnnotationFile, document: Any) -> int:
