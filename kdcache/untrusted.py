@@ -15,6 +15,7 @@ import json
 import math
 import os
 import stat
+from collections.abc import Container
 from typing import Any
 
 MOST_NESTED = 100  # lists and objects inside one another
@@ -87,10 +88,16 @@ def read_json(path: str | os.PathLike[str], *, most_bytes: int, follow_links: bo
     return parse_json(read_bytes(path, most_bytes=most_bytes, follow_links=follow_links))
 
 
-def parse_json(data: bytes) -> Any:
-    """JSON text as `read_json` takes it. Raises ValueError as that does."""
+def parse_json(data: bytes, *, without: Container[str] = (), any_number: bool = False) -> Any:
+    """JSON text as `read_json` takes it. Raises ValueError as that does.
+
+    `without`: keys whose values are let go as soon as they are read, in every object.
+    `any_number`: NaN, infinity and integers of up to 4,300 digits are taken, which is twice as
+    fast for a file of numbers; what holds them is then the caller's to name.
+    """
+    decoder = _DECODER if not (without or any_number) else _decoder(without, any_number)
     try:
-        value = _DECODER.decode(data.removeprefix(codecs.BOM_UTF8).decode())
+        value = decoder.decode(data.removeprefix(codecs.BOM_UTF8).decode())
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8 text (byte {error.start:,})") from None
     except RecursionError:
@@ -187,10 +194,17 @@ def _constant(text: str) -> Any:
     raise ValueError(f"it has {text}, which is not JSON")
 
 
-# One decoder for all: making one costs as much as decoding a small file.
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object,
-    parse_int=_integer,
-    parse_float=finite_float,
-    parse_constant=_constant,
-)
+def _decoder(without: Container[str] = (), any_number: bool = False) -> json.JSONDecoder:
+    def kept(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {key: value for key, value in _object(pairs).items() if key not in without}
+
+    return json.JSONDecoder(
+        object_pairs_hook=kept if without else _object,
+        parse_int=int if any_number else _integer,
+        parse_float=float if any_number else finite_float,
+        parse_constant=float if any_number else _constant,
+    )
+
+
+# One decoder for nearly all: making one costs as much as decoding a small file.
+_DECODER = _decoder()
