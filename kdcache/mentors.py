@@ -19,16 +19,18 @@ from numpy.typing import NDArray
 from kdcache.checkpoints import file_sha256, load_weights
 from kdcache.datasets import ImageDataset, Preprocessing
 from kdcache.devices import PRECISIONS, precision_context, send
-from kdcache.encode import LOGITS, TargetKind
+from kdcache.encode import TargetKind, primary_of
 from kdcache.errors import UsageError, unknown_name
+from kdcache.heatmaps import mirror_back
 from kdcache.mentor_library import (
     by_one_name,
     find_checkpoint,
     mentor_name,
     sidecar_preprocessing,
 )
-from kdcache.models import build_network, checked_forward, long_name
+from kdcache.models import OUTPUTS, build_network, checked_forward, long_name, require_output
 from kdcache.models.pooled_features import FeatureTap
+from kdcache.tasks import CLASSIFICATION, POSE
 
 SMALLEST_RUN = 64
 LARGEST_RUN = 8192
@@ -40,12 +42,15 @@ MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.cont
 class RunShape:
     """How forward passes are made; recorded, since it decides the last bits.
 
-    `batch`: every pass has exactly this many rows, the last one padded.
+    `batch`: every pass has exactly this many rows, the last one padded. `flip_test`: heatmaps are
+    the mean of the view's and of its mirror image's, flipped back (SimpleBaseline, arXiv
+    1804.06208, section 3).
     """
 
     precision: str = "fp32"
     batch: int = 256
     memory_format: str = "channels_last"
+    flip_test: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS or self.memory_format not in MEMORY_FORMATS:
@@ -60,7 +65,8 @@ class RunShape:
             )
 
     def describe(self) -> dict[str, Any]:
-        return asdict(self)
+        """As JSON; what is off is not mentioned, as before it was there."""
+        return {key: value for key, value in asdict(self).items() if value is not False}
 
     @classmethod
     def from_description(cls, described: Mapping[str, Any]) -> "RunShape":
@@ -73,7 +79,11 @@ class RunShape:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mentor:
-    """A frozen network that teaches, and what identifies it."""
+    """A frozen network that teaches, and what identifies it.
+
+    `task`: what it was trained for. `mirrored`: of a pose network, which joint is which in a mirror
+    (`Skeleton.mirrored`).
+    """
 
     name: str
     architecture: str
@@ -81,6 +91,8 @@ class Mentor:
     num_classes: int
     preprocessing: Preprocessing
     checkpoint_sha256: str
+    task: str = CLASSIFICATION
+    mirrored: tuple[int, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """Everything but the run shape that decides what this mentor says."""
@@ -102,6 +114,12 @@ def load_mentor(
     preprocessing from the sidecar JSON beside them, else the dataset's. Raises UsageError for an
     unknown name, CheckpointError for a missing or foreign checkpoint.
     """
+    require_output(
+        f"mentor {name!r}",
+        name,
+        OUTPUTS[dataset.task],
+        remedy="Choose a mentor made for this dataset with --mentors",
+    )
     path = Path(checkpoint) if checkpoint is not None else find_checkpoint(name, dataset.name)
     network = build_network(name, dataset.num_classes)
     load_weights(network, path)
@@ -114,6 +132,8 @@ def load_mentor(
         preprocessing=sidecar_preprocessing(path, len(dataset.preprocessing.mean))
         or dataset.preprocessing,
         checkpoint_sha256=file_sha256(path),
+        task=dataset.task,
+        mirrored=dataset.person_labels.people.skeleton.mirrored if dataset.task == POSE else (),
     )
 
 
@@ -145,6 +165,10 @@ class MentorPool:
         self.mentors = tuple(mentors)
         if len(set(self.names)) != len(self.names):
             raise UsageError(f"a mentor is named twice: {', '.join(self.names)}")
+        if len(tasks := {mentor.task for mentor in mentors}) > 1:
+            raise UsageError(f"these mentors are for {' and '.join(sorted(tasks))}; choose one")
+        if run_shape.flip_test and tasks == {CLASSIFICATION}:
+            raise UsageError("flip_test averages heatmaps, and these mentors give logits")
         self.device = device
         self.run_shape = run_shape
         self._memory_format = MEMORY_FORMATS[run_shape.memory_format]
@@ -159,13 +183,20 @@ class MentorPool:
     def run(
         self, pixels_BCHW: NDArray[np.uint8], names: Sequence[str] | None = None
     ) -> torch.Tensor:
-        """Log-probabilities of these pixels: float32 (B, M, C) on the device.
+        """The primary targets of these pixels, float32 on the device: log-probabilities (B, M, C),
+        or heatmaps (B, M, J, H, W).
 
         `pixels_BCHW`: uint8, any B; it is cut into passes of the recorded batch, the last padded
         with zeros. `names`: which mentors, in which order; None: all.
         """
         chosen = self.names if names is None else names
-        return torch.stack(self.targets(pixels_BCHW, [(name, LOGITS) for name in chosen]), dim=1)
+        wanted = [(name, self.primary) for name in chosen]
+        return torch.stack(self.targets(pixels_BCHW, wanted), dim=1)
+
+    @property
+    def primary(self) -> TargetKind:
+        """The kind of targets that each of them gives."""
+        return primary_of(self.mentors[0].task)
 
     @torch.inference_mode()
     def targets(
@@ -209,6 +240,8 @@ class MentorPool:
                     inputs[mentor.preprocessing] = mentor.preprocessing(pixels)
                 images = inputs[mentor.preprocessing]
                 output = _forward(mentor, images, tapped=any(kind.from_features for kind in kinds))
+                if self.run_shape.flip_test:
+                    output = _with_mirror_image(mentor, images, output[0]), None
             for kind in kinds:
                 targets[mentor.name, kind] = kind.from_forward(*output)[:rows]
         return [targets[key] for key in wanted]
@@ -235,9 +268,18 @@ def _forward(
             mentor.network,
             images_BCHW,
             mentor.num_classes,
+            output=OUTPUTS[mentor.task],
             remedy="Choose a mentor made for this dataset with --mentors",
         )
     return output, None if tap is None else _about(what, lambda: tap.features_BF)
+
+
+def _with_mirror_image(
+    mentor: Mentor, images_BCHW: torch.Tensor, heatmaps_BJHW: torch.Tensor
+) -> torch.Tensor:
+    """The mean with what the mentor says of the mirror images, flipped back."""
+    mirrored, _ = _forward(mentor, images_BCHW.flip(-1), tapped=False)
+    return (heatmaps_BJHW + mirror_back(mirrored, mentor.mirrored)) / 2
 
 
 def _about(what: str, call: Callable[[], _Result]) -> _Result:

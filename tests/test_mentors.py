@@ -203,7 +203,8 @@ def test_images_are_not_changed(published: MentorPool, cifar_test: ImageDataset)
 
 
 def pixels_of(dataset: ImageDataset, count: int) -> NDArray[np.uint8]:
-    return dataset.images(dataset.index_N[:count])
+    pixels: NDArray[np.uint8] = dataset.images(dataset.index_N[:count])
+    return pixels
 
 
 def test_a_run_is_the_networks_log_softmax_of_the_preprocessed_pixels(

@@ -10,6 +10,7 @@ import torch
 
 import kdcache
 from kdcache.datasets import ImageDataset, open_dataset
+from kdcache.datasets.labels import ClassLabels
 from kdcache.errors import (
     DamagedTargets,
     MissingTargets,
@@ -163,8 +164,9 @@ def test_a_view_that_lost_a_commit_record_is_not_passed_over_in_silence(store: T
 def test_another_dataset_is_refused_with_both_sides(store: TargetStore) -> None:
     stream = TargetStream(store)
     other = open_dataset("digits", samples=100)
-    other._labels = other._labels.copy()
-    other._labels[store.index_N[3]] = 9 - other._labels[store.index_N[3]]
+    labels_N = other.labels(np.arange(1438))
+    labels_N[store.index_N[3]] = 9 - labels_N[store.index_N[3]]
+    other._labels = ClassLabels(labels_N, 10)
     with pytest.raises(StoreMismatch, match=r"labels_sha256\s+\w{64}\s+\w{64}"):
         stream.require_dataset(other)
 

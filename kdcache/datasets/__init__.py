@@ -8,11 +8,13 @@ from kdcache.datasets.cifar import NUM_CLASSES, from_torchvision, open_cifar
 from kdcache.datasets.digits import open_digits
 from kdcache.datasets.image_dataset import ImageDataset
 from kdcache.datasets.map_style import open_factory, wrap_map_style
+from kdcache.datasets.open_people import POSE_NAMES
+from kdcache.datasets.people_dataset import open_people_dataset
 from kdcache.datasets.preprocessing import Preprocessing
 from kdcache.errors import UsageError, unknown_name
 
 DEFAULT_DATASET = "cifar100"
-NAMES = ("cifar10", "cifar100", "digits")
+NAMES = ("cifar10", "cifar100", "digits", *POSE_NAMES)
 SPLITS = ("train", "test")
 
 
@@ -24,9 +26,10 @@ def open_dataset(
     samples: int | None = None,
     download: bool = True,
 ) -> ImageDataset:
-    """The dataset `name` (cifar10, cifar100, digits or module:factory), `split` train or test.
+    """The dataset `name`, `split` train or test.
 
-    `data_dir` defaults to `$KDCACHE_DATA`; `samples` keeps the balanced part of that size;
+    `name`: cifar10, cifar100, digits, coco-keypoints, mpii or module:factory. `data_dir` defaults
+    to `$KDCACHE_DATA`; `samples` keeps the balanced part of that size (of people the first ones);
     `download`: whether missing files may be fetched.
     Raises UsageError for an unknown name or split, DatasetError when its files are not usable.
     """
@@ -36,6 +39,8 @@ def open_dataset(
         dataset = open_factory(name, split)
     elif name == "digits":
         dataset = open_digits(split)
+    elif name in POSE_NAMES:
+        dataset = open_people_dataset(name, split, homes.data_dir(data_dir))
     elif name in NAMES:
         dataset = open_cifar(name, split, homes.data_dir(data_dir), download=download)
     else:

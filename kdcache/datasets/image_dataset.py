@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from kdcache import philox
 from kdcache.canonical import array_sha256
 from kdcache.datasets.labels import ClassLabels, Labels, PersonLabels
-from kdcache.datasets.people import People
 from kdcache.datasets.preprocessing import Preprocessing
 from kdcache.errors import UsageError
 
@@ -72,11 +71,11 @@ class ImageDataset:
         return self._labels.num_classes
 
     @property
-    def people(self) -> People:
-        """The people of the whole original dataset; of a pose dataset only."""
+    def person_labels(self) -> PersonLabels:
+        """The people of the whole original dataset. Raises UsageError where it has classes."""
         if not isinstance(self._labels, PersonLabels):
             raise UsageError(f"{self.name} ({self.split}) has classes, no people")
-        return self._labels.people
+        return self._labels
 
     @property
     def is_whole(self) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcache.canonical import array_sha256, json_sha256
+from kdcache.datasets.annotation_file import Ignored
 from kdcache.datasets.people import People
 from kdcache.datasets.samples import balanced_samples
 from kdcache.errors import UsageError
@@ -77,12 +78,15 @@ class PeopleRecipe(Protocol):
 
 
 class PersonLabels(Labels):
-    """Joints of one person a sample, which lie elsewhere in every view."""
+    """Joints of one person a sample, which lie elsewhere in every view.
+
+    `ignored`: annotations that are no samples, for COCO's evaluator.
+    """
 
     task = POSE
 
-    def __init__(self, people: People) -> None:
-        self.people = people
+    def __init__(self, people: People, ignored: Ignored | None = None) -> None:
+        self.people, self.ignored = people, ignored
         self.num_classes = people.skeleton.num_joints
 
     def __len__(self) -> int:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Output = Literal["classes", "heatmaps"]  # (B, C); (B, J, H/4, W/4)
 HEATMAP_STRIDE = 4
+OUTPUTS: dict[str, Output] = {CLASSIFICATION: "classes", POSE: "heatmaps"}  # by task
 _GIVES = {"classes": "one number a class", "heatmaps": "one map a joint"}
 
 

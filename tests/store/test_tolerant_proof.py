@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kdcache.datasets import ImageDataset, Preprocessing
 from kdcache.datasets.image_dataset import array_dataset
+from kdcache.datasets.labels import PersonLabels
 from kdcache.datasets.people import PersonPhotos
 from kdcache.errors import ReplayMismatch, StoreError, UsageError
 from kdcache.philox import Purpose, words
@@ -192,8 +193,8 @@ def photo_dataset(photos: PersonPhotos) -> ImageDataset:
         name="people",
         split="train",
         fetch=fetch,
-        labels_N=np.zeros(len(photos), dtype=np.int64),
-        num_classes=17,
+        labels=PersonLabels(photos.people),
+        describe=lambda index_K: {"pixels_sha256": str(len(index_K))},
         preprocessing=Preprocessing(mean=(0.5,) * 3, std=(0.25,) * 3),
         view_parameters={},
     )
