@@ -14,7 +14,7 @@ ROOT = Path(kdcache.__file__).parent
 
 # Each part may import those on the lines above it, never those on its own line or below.
 LAYERS = (
-    ("errors", "versions"),
+    ("errors", "versions", "heatmaps"),
     ("canonical", "philox", "homes", "durable", "untrusted"),
     ("config", "devices", "epoch_order", "factories", "memory", "remote"),
     ("datasets", "views", "models", "encode", "classroom", "checkpoints"),
