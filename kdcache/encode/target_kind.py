@@ -15,7 +15,7 @@ MEASURED_ROWS = 1024  # of a chunk, at most, where measuring a row costs more th
 
 
 class TargetKind(ABC):
-    """One kind of what a mentor gives for a view (logits, features, logsumexp). Stateless.
+    """One kind of what a mentor gives for a view (logits, heatmaps, features, ..). Stateless.
 
     `values`: what its numbers are called in messages. `encoders`: names of those it may be stored
     by. `option`: of `kdcache precompute`, which adds this kind; None: always there.
@@ -43,7 +43,7 @@ class TargetKind(ABC):
 
     @abstractmethod
     def encoder_beside(self, logits: Encoder) -> str:
-        """The name of the encoder, where the same mentor's logits have that one."""
+        """The name of the encoder, where the same mentor's logits, or heatmaps, have that one."""
 
     @abstractmethod
     def from_forward(
@@ -102,6 +102,6 @@ def has_source(sums: Mapping[str, float]) -> bool:
     return any(key.removeprefix("max_").startswith(SOURCE) for key in sums)
 
 
-def measured_rows(count: int) -> NDArray[np.int64]:
-    """The rows of a chunk of `count` that its error sums are over, evenly spaced."""
-    return np.unique(np.linspace(0, count - 1, MEASURED_ROWS).astype(np.int64))
+def measured_rows(count: int, most: int = MEASURED_ROWS) -> NDArray[np.int64]:
+    """The rows of a chunk of `count` its error sums are over: evenly spaced, at most `most`."""
+    return np.unique(np.linspace(0, count - 1, most).astype(np.int64))
