@@ -47,8 +47,9 @@ def unlike(
     allowed += stored.kind.source_error(record.error_sums)
     if (off <= allowed).all():
         return None
-    worst = int((off - allowed).argmax())
-    at = "".join(f", {dimension} {worst}" for dimension in stored.kind.dimension_names)
+    worst = np.unravel_index(int((off - allowed).argmax()), off.shape)
+    names = stored.kind.dimension_names  # none, of a row that is one number
+    at = "".join(f", {name} {place}" for name, place in zip(names, worst, strict=False))
     return (
         f"sample {index}{at}: the store has {decoded[worst]:.4f}, the mentor says "
         f"{again[worst]:.4f}"

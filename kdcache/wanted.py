@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcache.datasets import ImageDataset
-from kdcache.encode import ENCODERS, KINDS, Encoder, TargetKind, find_encoder
+from kdcache.encode import FITTED, KINDS, Encoder, TargetKind, find_encoder
 from kdcache.errors import DamagedTargets, MissingTargets, StoreMismatch
 from kdcache.mentors import MentorPool
 from kdcache.store import (
@@ -143,7 +143,7 @@ def _despite_damage(store: TargetStore, wanted: Wanted) -> StoredMentor:
     mentor, kind = wanted.mentor, wanted.kind
     array = mentor_array(store.root, mentor, kind)
     views, row_shape = 0, wanted.row_shape(store.manifest)
-    others = (ENCODERS[name] for name in kind.encoders if name in ENCODERS)
+    others = (find_encoder(name) for name in kind.encoders if name not in FITTED)
     encoders = [wanted.encoder, *(encoder for encoder in others if encoder != wanted.encoder)]
     if (spare := read_spare_encoder(array, store.manifest, kind)) is not None:
         encoders.append(spare)

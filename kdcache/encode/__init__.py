@@ -12,6 +12,9 @@ from kdcache.encode.features import Features
 from kdcache.encode.fitting import UnreachableFidelity, fit_coarse, fit_residual
 from kdcache.encode.float16 import Float16
 from kdcache.encode.float32 import Float32
+from kdcache.encode.heatmap8 import Heatmap8
+from kdcache.encode.heatmaps import Heatmaps
+from kdcache.encode.keypoints import Keypoints
 from kdcache.encode.logits import Logits
 from kdcache.encode.logsumexp import LogSumExp, raw_logits
 from kdcache.encode.residual import Coarse, Residual
@@ -20,6 +23,7 @@ from kdcache.encode.target_kind import TargetKind, as_source, has_source
 from kdcache.errors import unknown_name
 from kdcache.tasks import CLASSIFICATION, POSE
 
+# Of targets of any shape, number by number.
 ENCODERS: dict[str, Encoder] = {
     encoder.name: encoder
     for encoder in (
@@ -29,6 +33,8 @@ ENCODERS: dict[str, Encoder] = {
         Sqrt8(name="sqrt8-zstd", compression="zstd"),
     )
 }
+# Of heatmaps alone: their error is of a map, and the rows of other kinds are none.
+MAP_ENCODERS: dict[str, Encoder] = {encoder.name: encoder for encoder in (Heatmap8(),)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +54,20 @@ FITTED: dict[str, Fitted] = {
     "residual": Fitted(fit=fit_residual, fidelity=1e-4, read=Residual.from_description),
     "coarse": Fitted(fit=fit_coarse, fidelity=1e-3, read=Coarse.from_description),
 }
-KINDS: dict[str, TargetKind] = {kind.name: kind for kind in (Logits(), Features(), LogSumExp())}
+KINDS: dict[str, TargetKind] = {
+    kind.name: kind for kind in (Logits(), Features(), LogSumExp(), Heatmaps(), Keypoints())
+}
 LOGITS, FEATURES, LOGSUMEXP = KINDS["logits"], KINDS["features"], KINDS["logsumexp"]
+HEATMAPS, KEYPOINTS = KINDS["heatmaps"], KINDS["keypoints"]
 PRIMARY = frozenset(kind.name for kind in KINDS.values() if kind.primary)
 
 
 def find_encoder(name: str) -> Encoder:
     """The encoder of that name, which is the same for every mentor. Raises UsageError."""
-    if name not in ENCODERS:
-        raise unknown_name("encoder", name, ENCODERS)
-    return ENCODERS[name]
+    known = {**ENCODERS, **MAP_ENCODERS}
+    if name not in known:
+        raise unknown_name("encoder", name, known)
+    return known[name]
 
 
 def encoder_from_description(described: Mapping[str, Any], num_classes: int) -> Encoder:
@@ -66,7 +76,7 @@ def encoder_from_description(described: Mapping[str, Any], num_classes: int) -> 
     Raises ValueError for one that no version up to this one writes.
     """
     name = described["name"]
-    encoder = ENCODERS.get(name)
+    encoder = ENCODERS.get(name) or MAP_ENCODERS.get(name)
     if encoder is None:
         if name not in FITTED:
             raise ValueError(f"no encoder is called {str(name)[:40]!r}")
@@ -83,7 +93,7 @@ def primary_kind(dataset_identity: Mapping[str, Any]) -> TargetKind:
 
 def primary_of(task: str) -> TargetKind:
     """The kind of targets that mentors of a task have."""
-    return KINDS["heatmaps"] if task == POSE else LOGITS
+    return HEATMAPS if task == POSE else LOGITS
 
 
 def find_kind(name: str) -> TargetKind:
@@ -97,16 +107,22 @@ __all__ = [
     "ENCODERS",
     "FEATURES",
     "FITTED",
+    "HEATMAPS",
+    "KEYPOINTS",
     "KINDS",
     "PRIMARY",
     "LOGITS",
     "LOGSUMEXP",
+    "MAP_ENCODERS",
     "Coarse",
     "Encoder",
     "Features",
     "Fitted",
     "Float16",
     "Float32",
+    "Heatmap8",
+    "Heatmaps",
+    "Keypoints",
     "LogSumExp",
     "Logits",
     "Residual",

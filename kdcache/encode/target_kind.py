@@ -15,13 +15,13 @@ MEASURED_ROWS = 1024  # of a chunk, at most, where measuring a row costs more th
 
 
 class TargetKind(ABC):
-    """One kind of what a mentor gives for a view (logits, features, logsumexp). Stateless.
+    """One kind of what a mentor gives for a view (logits, heatmaps, features, ..). Stateless.
 
     `values`: what its numbers are called in messages. `encoders`: names of those it may be stored
     by. `option`: of `kdcache precompute`, which adds this kind; None: always there.
     `primary`: what a mentor's output is taught by; a mentor has exactly one such kind, and is one
     from when it has it. `most_block`: samples a chunk of stores of which it is the primary kind, at
-    most. `largest`: of its error sums, which is the largest change of any number,
+    most; `default_encoder`: of these, where none is asked for. `largest`: of its error sums, which is the largest change of any number,
     without `max_`.
     `from_features`: made of the network's pooled features, and as wide as the network has them;
     else of its output.
@@ -34,6 +34,7 @@ class TargetKind(ABC):
     option: ClassVar[str | None] = None
     primary: ClassVar[bool] = False
     most_block: ClassVar[int] = 8192
+    default_encoder: ClassVar[str] = "float16"
     largest: ClassVar[str] = "absolute"
     from_features: ClassVar[bool] = False
 
@@ -41,8 +42,8 @@ class TargetKind(ABC):
     def row_shape(self, described: Mapping[str, Any], width: int | None = None) -> tuple[int, ...]:
         """Shape of one (view, sample) row.
 
-        `described`: what the rows are of, a dataset's identity beside its views' "recipe"
-        (`Manifest.described`).
+        `described`: what the rows are of, a dataset's identity, and for views of a height and
+        width "heatmap_shape" (`Manifest.described`).
         `width`: of rows that are as wide as the network has them; ValueError for one it cannot be.
         """
 
@@ -111,6 +112,6 @@ def has_source(sums: Mapping[str, float]) -> bool:
     return any(key.removeprefix("max_").startswith(SOURCE) for key in sums)
 
 
-def measured_rows(count: int) -> NDArray[np.int64]:
-    """The rows of a chunk of `count` that its error sums are over, evenly spaced."""
-    return np.unique(np.linspace(0, count - 1, MEASURED_ROWS).astype(np.int64))
+def measured_rows(count: int, most: int = MEASURED_ROWS) -> NDArray[np.int64]:
+    """The rows of a chunk of `count` its error sums are over: evenly spaced, at most `most`."""
+    return np.unique(np.linspace(0, count - 1, most).astype(np.int64))

@@ -11,6 +11,7 @@ from kdcache.models.names import (
 from kdcache.models.pose_names import POSE_NAMES
 from kdcache.models.suitability import (
     HEATMAP_STRIDE,
+    OUTPUTS,
     Output,
     checked_forward,
     output_of,
@@ -23,6 +24,7 @@ __all__ = [
     "output_of",
     "require_output",
     "Output",
+    "OUTPUTS",
     "HEATMAP_STRIDE",
     "long_name",
     "short_name",

@@ -9,6 +9,7 @@ from typing import Any
 from kdcache.canonical import json_sha256
 from kdcache.encode import Encoder, TargetKind, primary_kind
 from kdcache.errors import StoreError, StoreMismatch, UsageError, both_sides, differences
+from kdcache.heatmaps import STRIDE
 from kdcache.store.layout import FORMAT, METADATA, MOST_VIEWS, block_size, member_name
 from kdcache.store.plain import require_plain
 from kdcache.store.sealed import BLANK, SEAL, read_sealed
@@ -39,8 +40,12 @@ class Manifest:
 
     @property
     def described(self) -> dict[str, Any]:
-        """What the views are of, for kinds of targets: the dataset's identity, and "recipe"."""
-        return {**self.dataset, "recipe": self.recipe}
+        """What rows are of, for kinds of targets: the dataset's identity, and "heatmap_shape"
+        where the recipe has a height and a width."""
+        sides = [self.recipe.get(side) for side in ("height", "width")]
+        if not all(type(side) is int for side in sides):
+            return self.dataset
+        return {**self.dataset, "heatmap_shape": [int(side) // STRIDE for side in sides if side]}
 
     @property
     def primary(self) -> TargetKind:

@@ -166,5 +166,5 @@ def test_rows_are_right_where_the_largest_is_the_label() -> None:
 
 def test_a_row_has_one_value_a_class() -> None:
     assert LOGITS.row_shape({"num_classes": 100}) == (100,)
-    assert list(KINDS) == ["logits", "features", "logsumexp"]
+    assert list(KINDS) == ["logits", "features", "logsumexp", "heatmaps", "keypoints"]
     assert KINDS["logits"] is LOGITS
