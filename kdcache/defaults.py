@@ -1,16 +1,17 @@
 """What a precompute is left to decide: as given, else as the store has it, else a default."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kdcache import homes
 from kdcache.calibration import AUTO
 from kdcache.datasets import ImageDataset
-from kdcache.encode import FITTED, Encoder
+from kdcache.encode import FITTED, LOGITS, Encoder, TargetKind
 from kdcache.encode.logits import stated_divergences
 from kdcache.errors import StoreMismatch, UsageError
-from kdcache.mentors import RunShape
+from kdcache.mentors import RunShape, default_run_shape
 from kdcache.store import (
     ArrayLocation,
     Manifest,
@@ -25,7 +26,8 @@ from kdcache.store import (
     require_equal,
     stated_encoder,
 )
-from kdcache.views import Recipe, make_recipe, recipe_from_description
+from kdcache.tasks import CLASSIFICATION, POSE
+from kdcache.views import Recipe, make_recipe, recipe_from_description, with_options
 
 DEFAULT_VIEWS = 40
 
@@ -45,6 +47,7 @@ def choose_views(
     store: str | Path | None,
     recipe: Recipe | str | None,
     view_seed: int | None,
+    recipe_options: Mapping[str, Any] | None = None,
 ) -> ChosenViews:
     """As given, else as the store has them, else as `choose_recipe` says.
 
@@ -52,7 +55,7 @@ def choose_views(
     exists may be of other views: `require_same_views`.
     """
     existing = existing_store(local_path(store)) if store is not None else None
-    chosen = choose_recipe(recipe, view_seed, existing, dataset)
+    chosen = choose_recipe(recipe, view_seed, existing, dataset, recipe_options or {})
     if existing is None:
         manifest = new_manifest(dataset, chosen)
         root = local_path(store) if store is not None else default_store(manifest)
@@ -81,24 +84,53 @@ def choose_recipe(
     view_seed: int | None,
     existing: TargetStore | None,
     dataset: ImageDataset,
+    options: Mapping[str, Any],
 ) -> Recipe:
-    """As given; a name takes the dataset's parameters; else the store's, else its default."""
+    """As given; a name takes the dataset's parameters; else the store's, else its default.
+
+    `options`: parameters in place of the dataset's. Raises UsageError for one it does not have.
+    """
     if isinstance(given, Recipe):
+        if options:
+            raise UsageError("recipe_options are for a recipe's name, this is a recipe of its own")
         if view_seed not in (None, given.seed):
             raise UsageError(f"the recipe has the seed {given.seed}, view_seed says {view_seed}")
         return given
     if view_seed is None:
         view_seed = existing.manifest.view_seed if existing else 0
     if given is None and existing is not None:
-        return recipe_from_description(existing.manifest.recipe, view_seed)
-    name = given or dataset.default_recipe
-    return make_recipe(name, seed=view_seed, **dataset.view_parameters)
+        stored = recipe_from_description(existing.manifest.recipe, view_seed)
+        return with_options(stored, options) if options else stored
+    recipe = make_recipe(given or dataset.default_recipe, seed=view_seed, **dataset.view_parameters)
+    return with_options(recipe, options)
 
 
-def choose_encoder(name: str | None, existing: TargetStore | None, mentors: Sequence[str]) -> str:
-    """As named; else as these mentors are stored; else as all the store's are; else float16."""
+def choose_encoder(
+    name: str | None, existing: TargetStore | None, mentors: Sequence[str], kind: TargetKind
+) -> str:
+    """As named; else as these mentors are stored; else as all the store's are; else the kind's."""
     used = {mentor.encoder.name for mentor in _stored(existing, mentors)}
-    return name or (used.pop() if len(used) == 1 else "float16")
+    return name or (used.pop() if len(used) == 1 else kind.default_encoder)
+
+
+def require_suits(encoder: str, fidelity: float | None, kind: TargetKind) -> None:
+    """Raises UsageError for an encoder, or a fidelity, that this kind of targets does not have."""
+    if kind is LOGITS:
+        return
+    if fidelity is not None:
+        raise UsageError(f"--fidelity is of log-probabilities; {kind.name} have none. Leave it out")
+    if encoder not in kind.encoders:
+        raise UsageError(
+            f"{kind.name} are not encoded by {encoder!r}; choose --encoder "
+            f"{', '.join(kind.encoders)}"
+        )
+
+
+def require_kinds_of(task: str, *, features: bool, keep_logsumexp: bool) -> None:
+    """Raises UsageError for kinds of targets that the mentors of a task do not give."""
+    if task == POSE and (features or keep_logsumexp):
+        option = "--features" if features else "--keep-logsumexp"
+        raise UsageError(f"{option} is of classifiers; pose networks give heatmaps. Leave it out")
 
 
 def stored_encoders(
@@ -150,9 +182,12 @@ def choose_run_shape(
     batch_size: int | None,
     existing: TargetStore | None,
     mentors: Sequence[str],
+    *,
+    task: str = CLASSIFICATION,
+    flip_test: bool | None = None,
 ) -> RunShape:
     """As given; else as these mentors are stored; else as all the store's mentors are."""
-    base = RunShape()
+    base = default_run_shape(task)
     shapes = [mentor.manifest.run_shape for mentor in _stored(existing, mentors)]
     if shapes and all(shape == shapes[0] for shape in shapes):
         base = RunShape.from_description(shapes[0])
@@ -160,6 +195,7 @@ def choose_run_shape(
         precision=base.precision if precision is None else precision,
         batch=base.batch if batch_size is None else batch_size,
         memory_format=base.memory_format,
+        flip_test=base.flip_test if flip_test is None else flip_test,
     )
 
 

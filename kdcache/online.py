@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdcache.datasets import ImageDataset
-from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP, TargetKind, raw_logits
+from kdcache.encode import FEATURES, LOGSUMEXP, TargetKind, raw_logits
 from kdcache.mentors import Mentor, MentorPool
 from kdcache.sources import BlocksOf, Targets, ViewCycle
 from kdcache.store import TargetStore, require_equal
@@ -69,13 +69,13 @@ class OnlineTargets:
 
     @contextmanager
     def view(self, number: int) -> Iterator["LiveView"]:
-        given = {LOGITS: True, LOGSUMEXP: self.raw_logits, FEATURES: self.features}
+        given = {self._pool.primary: True, LOGSUMEXP: self.raw_logits, FEATURES: self.features}
         kinds = [kind for kind in given if given[kind]]
         yield LiveView(self._dataset, self._pool, self.recipe, number, kinds)
 
 
 class LiveView:
-    """One view's targets of some kinds, computed when asked for."""
+    """One view's targets of some kinds, the primary one first, computed when asked for."""
 
     def __init__(
         self,
@@ -83,16 +83,16 @@ class LiveView:
         pool: MentorPool,
         recipe: Recipe,
         number: int,
-        kinds: Sequence[TargetKind] = (LOGITS,),
+        kinds: Sequence[TargetKind] = (),
     ) -> None:
         self._dataset, self._pool, self._recipe, self._number = dataset, pool, recipe, number
-        self._kinds = kinds
+        self._kinds = kinds or (pool.primary,)
 
     def __getitem__(self, index_B: NDArray[np.int64]) -> torch.Tensor:
-        """float32 (B, M, C) on the mentors' device: the logits of `gather_targets`."""
-        logits_BMC = self.gather_targets(index_B).logits
-        assert logits_BMC is not None
-        return logits_BMC
+        """float32 (B, M, ..) on the mentors' device: the primary ones of `gather_targets`."""
+        primary_BM = self.gather_targets(index_B).primary
+        assert primary_BM is not None
+        return primary_BM
 
     def gather_targets(self, index_B: NDArray[np.int64]) -> Targets:
         """One forward pass of each mentor gives all."""
@@ -102,10 +102,11 @@ class LiveView:
         rows = {kind: [next(found) for _ in names] for kind in self._kinds}
         # Stacked, added, cloned: tensors outside inference mode, which losses may save for their
         # backward pass.
-        logits_BMC = torch.stack(rows[LOGITS], dim=1)
+        primary = self._kinds[0]
+        targets_BM = torch.stack(rows[primary], dim=1)
         if LOGSUMEXP in rows:
-            logits_BMC = raw_logits(logits_BMC, torch.stack(rows[LOGSUMEXP], dim=1))
+            targets_BM = raw_logits(targets_BM, torch.stack(rows[LOGSUMEXP], dim=1))
         features = (
             tuple(rows_BF.clone() for rows_BF in rows[FEATURES]) if FEATURES in rows else None
         )
-        return Targets(logits=logits_BMC, features=features)
+        return Targets.of_primary(primary.name, targets_BM, features)

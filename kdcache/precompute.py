@@ -30,10 +30,12 @@ from kdcache.defaults import (
     existing_store,
     num_views,
     require_kept_fidelity,
+    require_kinds_of,
+    require_suits,
     stored_encoders,
 )
 from kdcache.devices import OnTheWay, resolve_device
-from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP, Encoder, find_encoder
+from kdcache.encode import FEATURES, HEATMAPS, KEYPOINTS, LOGSUMEXP, Encoder, find_encoder
 from kdcache.errors import UsageError
 from kdcache.filling import Progress, fill_store, never
 from kdcache.mentors import Mentor, MentorPool, load_mentors
@@ -77,12 +79,16 @@ class PrecomputeJob:
 
     `dataset`: ours or any map-style one. `mentors`: loaded mentors. `store`: its path; None: under
     `$KDCACHE_HOME/stores`, named after the views. `recipe`: a recipe, or the name of one, with the
-    parameters that suit the dataset. What is not given is an existing store's, else crop-flip,
-    view seed 0, 40 views (or what the recipe has), float16, fp32, 256 rows a forward pass.
+    parameters that suit the dataset, but for those in `recipe_options`. What is not given is an
+    existing store's, else the dataset's recipe (crop-flip, of people pose-affine), view seed 0, 40
+    views (or what the recipe has), float16 (heatmaps: heatmap8), fp32, 256 rows a forward pass (64
+    of heatmaps), no flip test.
 
     Log-probabilities are always kept; `features` keeps the pooled features too, `keep_logsumexp`
-    each row's logsumexp. A kind that the store has of one of these mentors is kept in step,
-    whether it is asked for or not: healed, and computed for the views that are added.
+    each row's logsumexp. Of pose networks heatmaps and keypoints are kept; `flip_test`: each is the
+    mean of what they say of the view and of its mirror image. A kind that the store has of one of
+    these mentors is kept in step, whether it is asked for or not: healed, and computed for the
+    views that are added.
 
     `encoder`: a name, or "auto": for each mentor the smallest whose mean KL divergence stays within
     `fidelity` at the temperatures 1, 4 and 12 on a calibration part of its targets; `calibrations`
@@ -111,13 +117,16 @@ class PrecomputeJob:
         batch_size: int | None = None,
         features: bool = False,
         keep_logsumexp: bool = False,
+        flip_test: bool | None = None,
+        recipe_options: Mapping[str, Any] | None = None,
         encoders: Mapping[str, Encoder] | None = None,
     ) -> None:
         if not mentors:
             raise UsageError("name at least one mentor")
         require_fidelity(encoder, fidelity)
         self.dataset: ImageDataset = as_image_dataset(dataset)
-        chosen = choose_views(self.dataset, store, recipe, view_seed)
+        require_kinds_of(self.dataset.task, features=features, keep_logsumexp=keep_logsumexp)
+        chosen = choose_views(self.dataset, store, recipe, view_seed, recipe_options or {})
         existing, manifest = chosen.existing, chosen.manifest
         self.recipe, self.root = chosen.recipe, chosen.root
         if existing is not None:
@@ -126,12 +135,22 @@ class PrecomputeJob:
             mentors,
             device=resolve_device(str(device)),
             run_shape=choose_run_shape(
-                precision, batch_size, existing, [mentor.name for mentor in mentors]
+                precision,
+                batch_size,
+                existing,
+                [mentor.name for mentor in mentors],
+                task=self.dataset.task,
+                flip_test=flip_test,
             ),
         )
         self.calibrations: dict[str, Calibration] = {}
         chosen_encoders = self._choose_encoders(encoder, fidelity, existing, encoders or {})
-        asked = {LOGITS: True, FEATURES: features, LOGSUMEXP: keep_logsumexp}
+        asked = {
+            manifest.primary: True,
+            KEYPOINTS: manifest.primary is HEATMAPS,
+            FEATURES: features,
+            LOGSUMEXP: keep_logsumexp,
+        }
         index_1 = self.dataset.index_N[:1]
         wanted = wanted_targets(
             self.pool,
@@ -171,7 +190,9 @@ class PrecomputeJob:
     ) -> dict[str, Encoder]:
         """By mentor: as the store has it, else as given, else as asked, calibrated where that takes
         targets."""
-        name = choose_encoder(asked, existing, self.pool.names)
+        kind = self.pool.primary
+        name = choose_encoder(asked, existing, self.pool.names, kind)
+        require_suits(name, fidelity, kind)
         require_fidelity(name, fidelity)
         encoders = stored_encoders(asked, existing, self.pool.names)
         if fidelity is not None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kdcache.device_rows import rows_on
 from kdcache.devices import send
-from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP, raw_logits
+from kdcache.encode import FEATURES, LOGSUMEXP, raw_logits
 from kdcache.sources import Targets
 from kdcache.store import BlockLoader, CheckedFiles, StoredMentor, TargetStore
 
@@ -27,7 +27,7 @@ checked_files = CheckedFiles()  # of this process, for all its streams
 class ResidentBlocks:
     """Blocks of some mentors' encoded rows, one a slot, gathered by the rows of all slots.
 
-    `kinds`: names of the kinds of targets; logits are among them. Filling a slot and gathering from
+    `kinds`: names of the kinds of targets, the primary one first. Filling a slot and gathering from
     others may go on at the same time, in one thread each.
     """
 
@@ -36,12 +36,14 @@ class ResidentBlocks:
         store: TargetStore,
         mentors: Sequence[str],
         device: torch.device,
-        kinds: Sequence[str] = (LOGITS.name,),
+        kinds: Sequence[str] = (),
         *,
         num_slots: int,
     ) -> None:
+        kinds = kinds or (store.manifest.primary.name,)
         stored = {kind: [store.mentor(name, kind) for name in mentors] for kind in kinds}
-        self._logits = _Columns(store, stored[LOGITS.name], device, num_slots)
+        self._kind = kinds[0]
+        self._primary = _Columns(store, stored[self._kind], device, num_slots)
         self._logsumexp = self._features = None
         if LOGSUMEXP.name in stored:
             self._logsumexp = _Columns(store, stored[LOGSUMEXP.name], device, num_slots)
@@ -60,23 +62,23 @@ class ResidentBlocks:
         """Memory for the encoded rows."""
         return sum(columns.num_bytes for columns in self._all())
 
-    def gather_logits(self, rows_B: torch.Tensor) -> torch.Tensor:
-        """float32 (B, M, C) on the device."""
-        logits_BMC = self._logits.gather(rows_B)
+    def gather_primary(self, rows_B: torch.Tensor) -> torch.Tensor:
+        """float32 (B, M, C) logits, or (B, M, J, H, W) heatmaps, on the device."""
+        targets_BM = self._primary.gather(rows_B)
         if self._logsumexp is None:
-            return logits_BMC
-        return raw_logits(logits_BMC, self._logsumexp.gather(rows_B))
+            return targets_BM
+        return raw_logits(targets_BM, self._logsumexp.gather(rows_B))
 
     def gather(self, rows_B: torch.Tensor) -> Targets:
         """All targets there are of these rows of the slots (int64)."""
         features = None
         if self._features is not None:
             features = tuple(column.gather(rows_B).squeeze(1) for column in self._features)
-        return Targets(logits=self.gather_logits(rows_B), features=features)
+        return Targets.of_primary(self._kind, self.gather_primary(rows_B), features)
 
     def _all(self) -> list["_Columns"]:
         extra = [] if self._logsumexp is None else [self._logsumexp]
-        return [self._logits, *extra, *(self._features or ())]
+        return [self._primary, *extra, *(self._features or ())]
 
 
 class ResidentView:
@@ -87,7 +89,7 @@ class ResidentView:
         store: TargetStore,
         mentors: Sequence[str],
         device: torch.device,
-        kinds: Sequence[str] = (LOGITS.name,),
+        kinds: Sequence[str] = (),
     ) -> None:
         self._store, self._num_blocks = store, store.manifest.num_blocks
         self._blocks = ResidentBlocks(store, mentors, device, kinds, num_slots=self._num_blocks)
@@ -104,8 +106,8 @@ class ResidentView:
         return self._blocks.num_bytes
 
     def __getitem__(self, index_B: NDArray[np.int64]) -> torch.Tensor:
-        """float32 (B, M, C) on the device: the logits of `gather_targets`."""
-        return self._blocks.gather_logits(self._positions(index_B))
+        """float32 (B, M, ..) on the device: the primary ones of `gather_targets`."""
+        return self._blocks.gather_primary(self._positions(index_B))
 
     def gather_targets(self, index_B: NDArray[np.int64]) -> Targets:
         """Raises MissingTargets for unknown samples."""

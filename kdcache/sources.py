@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kdcache.encode import HEATMAPS, LOGITS
 from kdcache.epoch_order import Blocks
 from kdcache.views import Recipe
 
@@ -24,18 +25,59 @@ class Targets:
     """What M mentors said about B samples: float32 on the training device, in the source's order.
 
     `logits`: (B, M, C) log-probabilities, or raw logits where the source gives those; None without
-    mentors. `features`: M tensors (B, F), each mentor's as wide as its own; None where not asked.
+    mentors, and for poses. `features`: M tensors (B, F), each mentor's as wide as its own; None
+    where not asked. `heatmaps`: (B, M, J, H, W) of pose networks.
     """
 
-    logits: torch.Tensor | None
+    logits: torch.Tensor | None = None
     features: tuple[torch.Tensor, ...] | None = None
+    heatmaps: torch.Tensor | None = None
+
+    @property
+    def primary(self) -> torch.Tensor | None:
+        """What losses take first: logits, or heatmaps."""
+        return self.logits if self.heatmaps is None else self.heatmaps
+
+    @classmethod
+    def of_primary(
+        cls, kind: str, targets_BM: torch.Tensor, features: tuple[torch.Tensor, ...] | None = None
+    ) -> "Targets":
+        """`kind`: what these targets (B, M, ..) are, "logits" or "heatmaps"."""
+        if kind == HEATMAPS.name:
+            return cls(heatmaps=targets_BM)
+        return cls(logits=targets_BM, features=features)
+
+    def part(self, rows: slice) -> "Targets":
+        """Of some of the samples."""
+        return self._each(lambda tensors: tensors[0][rows], [self])
+
+    @classmethod
+    def joined(cls, parts: Sequence["Targets"]) -> "Targets":
+        """Of the samples of all parts, in their order."""
+        return parts[0] if len(parts) == 1 else cls._each(lambda each: torch.cat(list(each)), parts)
+
+    @classmethod
+    def _each(
+        cls, combine: Callable[[Sequence[torch.Tensor]], torch.Tensor], parts: Sequence["Targets"]
+    ) -> "Targets":
+        def of(tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+            there = [tensor for tensor in tensors if tensor is not None]
+            return combine(there) if there else None
+
+        features = [part.features for part in parts if part.features is not None]
+        return cls(
+            logits=of([part.logits for part in parts]),
+            heatmaps=of([part.heatmaps for part in parts]),
+            features=tuple(map(combine, zip(*features, strict=True))) if features else None,
+        )
 
 
 class ViewTargets(Protocol):
     """One view's targets, by sample."""
 
     def __getitem__(self, index_B: NDArray[np.int64]) -> torch.Tensor | None:
-        """float32 (B, M, C) on the training device, mentors in the source's order."""
+        """float32 (B, M, C), or heatmaps (B, M, J, H, W), on the training device, mentors in the
+        source's order."""
         ...
 
 
@@ -52,7 +94,10 @@ def gather(targets: ViewTargets, index_B: NDArray[np.int64]) -> Targets:
     """All that one view's targets give for these samples."""
     if isinstance(targets, GatheringViewTargets):
         return targets.gather_targets(index_B)
-    return Targets(logits=targets[index_B])
+    found = targets[index_B]
+    if found is None:
+        return Targets()
+    return Targets.of_primary(LOGITS.name if found.ndim == 3 else HEATMAPS.name, found)
 
 
 class TargetSource(Protocol):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kdcache.datasets import ImageDataset
 from kdcache.devices import resolve_device
-from kdcache.encode import FEATURES, LOGITS, LOGSUMEXP
+from kdcache.encode import FEATURES, LOGSUMEXP
 from kdcache.epoch_order import Blocks, require_window
 from kdcache.errors import KdcacheError, MissingTargets, UsageError
 from kdcache.memory import available_memory, gigabytes
@@ -70,9 +70,10 @@ class TargetStream:
         window: int | None = None,
     ) -> None:
         require_window(window)
-        given = {LOGITS.name: True, LOGSUMEXP.name: raw_logits, FEATURES.name: features}
-        self.kinds = tuple(kind for kind in given if given[kind])
         self.store = store if isinstance(store, TargetStore) else open_store(store)
+        primary = self.store.manifest.primary.name
+        given = {primary: True, LOGSUMEXP.name: raw_logits, FEATURES.name: features}
+        self.kinds = tuple(kind for kind in given if given[kind])
         self.mentors = tuple(self.store.mentors if mentors is None else mentors)
         if len(set(self.mentors)) != len(self.mentors):
             raise UsageError(f"a mentor is named twice: {', '.join(self.mentors)}")

@@ -64,8 +64,8 @@ class WindowedView:
         self._request()
 
     def __getitem__(self, index_B: NDArray[np.int64]) -> torch.Tensor:
-        """float32 (B, M, C) on the device: the logits of `gather_targets`."""
-        parts = self._take(index_B, self._memory.gather_logits)
+        """float32 (B, M, ..) on the device: the primary ones of `gather_targets`."""
+        parts = self._take(index_B, self._memory.gather_primary)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def gather_targets(self, index_B: NDArray[np.int64]) -> Targets:
@@ -73,15 +73,7 @@ class WindowedView:
 
         Raises UsageError for other rows, MissingTargets and DamagedTargets for broken blocks.
         """
-        parts = self._take(index_B, self._memory.gather)
-        if len(parts) == 1:
-            return parts[0]
-        features = None
-        if parts[0].features is not None:
-            columns = zip(*(part.features or () for part in parts), strict=True)
-            features = tuple(torch.cat(column) for column in columns)
-        logits = [part.logits for part in parts if part.logits is not None]
-        return Targets(logits=torch.cat(logits), features=features)
+        return Targets.joined(self._take(index_B, self._memory.gather))
 
     def close(self) -> None:
         """Nothing fills the slots after this, and nothing can be gathered."""

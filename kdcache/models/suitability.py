@@ -9,6 +9,7 @@ from kdcache.errors import UsageError
 from kdcache.factories import runs_code
 from kdcache.models.names import SHORT_NAMES, long_name
 from kdcache.models.pose_names import POSE_NAMES, POSE_SHORT_NAMES
+from kdcache.tasks import CLASSIFICATION, POSE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -14,7 +14,7 @@ from kdcache.defaults import num_views
 from kdcache.errors import KdcacheError, UsageError
 from kdcache.factories import require_named
 from kdcache.mentor_library import require_all_used
-from kdcache.mentors import MentorPool, RunShape, load_mentors
+from kdcache.mentors import MentorPool, RunShape, default_run_shape, load_mentors
 from kdcache.models import short_name
 from kdcache.online import OnlineTargets, require_stored_mentor
 from kdcache.sources import LabelsOnly, TargetSource
@@ -184,7 +184,8 @@ def _live_mentors(
     require_all_used(config.checkpoints, names)
     mentors = load_mentors(names, dataset, config.checkpoints)
     if store is None:
-        return MentorPool(mentors, device=device, run_shape=RunShape())
+        shape = default_run_shape(dataset.task)
+        return MentorPool(mentors, device=device, run_shape=shape)
     shapes = []
     for mentor in mentors:
         require_stored_mentor(store, mentor)

@@ -1,6 +1,7 @@
 """Replayable views: (seed, view, index) -> pixels, one recipe a file."""
 
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 from kdcache.errors import StoreError, unknown_name
@@ -26,6 +27,15 @@ def make_recipe(name: str, *, seed: int = 0, **parameters: Any) -> Recipe:
         raise unknown_name("recipe", name, RECIPES)
     known = {field.name for field in fields(RECIPES[name])}
     return RECIPES[name](seed=seed, **{k: v for k, v in parameters.items() if k in known})
+
+
+def with_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    """The recipe with some of its parameters replaced. Raises UsageError for one it lacks."""
+    known = [field.name for field in fields(recipe) if field.name != "seed"]
+    for name in options:
+        if name not in known:
+            raise unknown_name(f"parameter of recipe {recipe.name!r}:", name, known)
+    return replace(recipe, **options)
 
 
 def recipe_from_description(description: dict[str, Any], seed: int) -> Recipe:
@@ -67,4 +77,5 @@ __all__ = [
     "Unaugmented",
     "make_recipe",
     "recipe_from_description",
+    "with_options",
 ]
