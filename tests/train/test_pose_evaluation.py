@@ -137,8 +137,8 @@ def reference_ap(oks_N: list[float], scores_N: list[float]) -> tuple[float, floa
             right += oks_N[i] >= threshold
             points.append((right / len(oks_N), right / rank))
         total = 0.0
-        for recall in range(101):
-            total += max((p for r, p in points if r >= recall / 100 - 1e-9), default=0.0)
+        for recall in np.linspace(0, 1, 101).tolist():  # its 0.7 is above 7/10, as officially
+            total += max((p for r, p in points if r >= recall), default=0.0)
         aps.append(total / 101)
         ars.append(right / len(oks_N))
     return 100 * sum(aps) / 10, 100 * sum(ars) / 10
