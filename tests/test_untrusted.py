@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdcache.untrusted import MOST_NESTED, open_file, read_bytes, read_json
+from kdcache.untrusted import MOST_NESTED, open_file, parse_json, read_bytes, read_json
 
 MIB = 2**20
 
@@ -195,6 +195,23 @@ def test_the_edges_are_read(tmp_path: Path) -> None:
         value = read_json(write(tmp_path / "a.json", text), most_bytes=MIB)
         assert value == json.loads(text)
     assert math.copysign(1, value) == -1
+
+
+def test_any_number_is_taken_when_asked_for() -> None:
+    found = parse_json(b'{"a": [NaN, -Infinity, 1e999, 1.5, 3]}', any_number=True)["a"]
+    assert math.isnan(found[0])
+    assert found[1:] == [-math.inf, math.inf, 1.5, 3]
+    assert parse_json(b"9" * 30, any_number=True) == int("9" * 30)
+    for text in (b"9" * 5_000, b'{"a": 1, "a": 2}', b"[" * 200 + b"]" * 200):
+        with pytest.raises(ValueError):
+            parse_json(text, any_number=True)
+
+
+def test_named_keys_are_let_go_everywhere() -> None:
+    text = b'{"a": 1, "b": {"a": [2], "c": [{"a": {"a": 3}}]}}'
+    assert parse_json(text, without={"a"}) == {"b": {"c": [{}]}}
+    with pytest.raises(ValueError, match="the key 'a' twice"):
+        parse_json(b'{"a": 1, "a": 2}', without={"a"})
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")

@@ -2,8 +2,9 @@
 
 One sample per person, in the file's order. Left out, as the official rules and the published
 loader of SimpleBaseline and HRNet (Xiao et al., arXiv 1804.06208) do, each counted with its ids:
-crowds; people without a labelled joint; those whose box, clipped to the image, has no width or
-height (theirs keeps such a box and crops a point), or whose area is not above 0. Crowds and people
+crowds; people without a labelled joint; those whose box lies outside the image or, clipped to it,
+has no width or height (that loader keeps both, and crops a point or another place), or whose area
+is not above 0. Crowds and people
 without a labelled joint stay in `Reading.ignored`, for the evaluator. A joint outside its image
 stays labelled, as officially; a note counts them.
 
@@ -72,7 +73,7 @@ def read_coco_people(annotations: Path, images: Path) -> Reading:
             ignored.append((found.image, found.stated_box, found.area, found.crowd))
     if not kept:
         raise file.wrong("", "nobody in it has labelled joints and a box")
-    file.require_images(images, {p.name: p.annotation for p in reversed(kept)})
+    file.require_images(images, ((p.name, p.annotation) for p in kept))
     people = People(
         skeleton=COCO_17,
         joints_NJ3=np.stack([p.joints_J3 for p in kept]),
@@ -99,7 +100,10 @@ def read_coco_people(annotations: Path, images: Path) -> Reading:
 
 
 class _Person:
-    """One annotation, checked. `box`: clipped; `stated_box`: as in the file."""
+    """One annotation, checked. `box`: clipped; `stated_box`: as in the file.
+
+    `beside`: it ends before the image begins, which clipping moves into the image.
+    """
 
     def __init__(
         self,
@@ -121,6 +125,7 @@ class _Person:
         if not np.isfinite(self.area):
             raise file.wrong(which, f"area is {self.area}")
         self.box = _clipped(self.stated_box, self.size)
+        self.beside = bool((self.stated_box[:2] + self.stated_box[2:] <= 0).any())
         if "keypoints" not in entry:
             raise file.wrong(which, f"it has no keypoints; {_WANTED}")
         values = file.numbers(entry, "keypoints", which, (3 * COCO_17.num_joints,))
@@ -139,7 +144,7 @@ class _Person:
             return CROWD
         if not self.labelled:
             return NO_JOINT
-        if not (self.box[2:] > 0).all():
+        if self.beside or not (self.box[2:] > 0).all():
             return NO_BOX
         return None if self.area > 0 else NO_AREA
 

@@ -61,7 +61,7 @@ def read_mpii_people(annotations: Path, images: Path) -> Reading:
             left_out.setdefault(reason, []).append(position)
     if not kept:
         raise file.wrong("", "nobody in it has labelled joints, a centre and a scale")
-    file.require_images(images, {p.name: p.position for p in reversed(kept)})
+    file.require_images(images, ((p.name, p.position) for p in kept))
     return Reading(
         people=People(
             skeleton=MPII_16,

@@ -146,10 +146,11 @@ def _head_sizes(people: People) -> tuple[NDArray[np.float64], str]:
         "the head box": int(boxed_N.sum()),
         "upper neck to head top": int(measured_N.sum()),
     }
-    used = [f"{source} ({count:,} people)" for source, count in sources.items() if count]
+    everyone = len(people)
+    used = [f"{source} ({n:,} of {everyone:,} people)" for source, n in sources.items() if n]
     said = "head size from " + " and ".join(used)
-    left_out = len(people) - sum(sources.values())
-    return head_N, f"{said}; {left_out:,} people without are left out" if left_out else said
+    left_out = everyone - sum(sources.values())
+    return head_N, said + (f"; without one, left out: {left_out:,}" if left_out else "")
 
 
 def _truth(people: People, ignored: Ignored | None) -> list[dict[str, Any]]:
