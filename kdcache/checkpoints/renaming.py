@@ -83,7 +83,7 @@ def _by_spelling(keys: Iterable[str]) -> dict[str, str]:
     keys = list(keys)
     by_spelling: dict[str, str] = {}
     start = common_prefix(keys)
-    spellings = _SPELLINGS
+    spellings: tuple[tuple[re.Pattern[str], str], ...] = _SPELLINGS
     if any(_POSE_OUTPUT.match(key, start) for key in keys):
         spellings += _POSE_SPELLINGS
     for key in keys:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdcache.errors import UsageError
 from kdcache.models import (
     CLASSIFIER_NAMES,
-    POSE_NAMES,
+    POSE_NETWORKS,
     build_network,
     checked_forward,
     long_name,
@@ -178,7 +178,7 @@ def test_a_few_steps_on_one_batch_lower_the_loss_and_every_parameter_learns(name
 
 
 def test_names() -> None:
-    assert {long_name(name) for name in SHORT} == {long_name(name) for name in POSE_NAMES}
+    assert {long_name(name) for name in SHORT} == {long_name(name) for name in POSE_NETWORKS}
     assert [short_name(long_name(name)) for name in SHORT] == list(SHORT)
     assert long_name("sb50") == "simplebaseline-resnet50"
     assert long_name("mbpose") == "lightpose-mobilenetv2"
@@ -187,7 +187,7 @@ def test_names() -> None:
 
 
 def test_what_a_name_gives() -> None:
-    assert {output_of(name) for name in POSE_NAMES} == {"heatmaps"}
+    assert {output_of(name) for name in POSE_NETWORKS} == {"heatmaps"}
     assert {output_of(name) for name in CLASSIFIER_NAMES} == {"classes"}
     assert output_of("wrn-22-4") == output_of("torchvision:resnet18") == "classes"
     assert output_of("my_networks:build") is None
