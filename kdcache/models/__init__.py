@@ -8,7 +8,7 @@ from kdcache.models.names import (
     long_name,
     short_name,
 )
-from kdcache.models.pose_names import POSE_NAMES
+from kdcache.models.pose_names import POSE_NETWORKS
 from kdcache.models.suitability import (
     HEATMAP_STRIDE,
     OUTPUTS,
@@ -30,6 +30,6 @@ __all__ = [
     "short_name",
     "KNOWN_NAMES",
     "CLASSIFIER_NAMES",
-    "POSE_NAMES",
+    "POSE_NETWORKS",
     "SHORT_NAMES",
 ]

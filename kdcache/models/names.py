@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from kdcache.errors import UsageError, unknown_name
 from kdcache.factories import call_factory
-from kdcache.models.pose_names import POSE_NAMES, POSE_SHORT_NAMES, build_pose_network
+from kdcache.models.pose_names import POSE_NETWORKS, POSE_SHORT_NAMES, build_pose_network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +35,7 @@ CLASSIFIER_NAMES = (
     *_SHORT_CLASSIFIERS.values(),
     *NAMES_WITHOUT_SHORT_FORM,
 )
-KNOWN_NAMES = (*CLASSIFIER_NAMES, *POSE_NAMES)
+KNOWN_NAMES = (*CLASSIFIER_NAMES, *POSE_NETWORKS)
 _LONG_TO_SHORT = {long: short for short, long in SHORT_NAMES.items()}
 _WIDE_RESNET = re.compile(r"wrn-([1-9]\d{0,3})-([1-9]\d{0,2})")
 _MODULE_AND_FACTORY = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
@@ -120,7 +120,7 @@ def _build(name: str, num_classes: int) -> "nn.Module":
         )
     if source:
         return _from_factory(name, num_classes)
-    if name in POSE_NAMES:
+    if name in POSE_NETWORKS:
         return build_pose_network(name, num_classes)
     if wide := _WIDE_RESNET.fullmatch(name):
         from kdcache.models.wide_resnet import WideResNet, WideResNetConfig

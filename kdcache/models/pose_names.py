@@ -15,7 +15,7 @@ POSE_SHORT_NAMES = {
     "hrnet32": "hrnet-w32",
     "hrnet48": "hrnet-w48",
 }
-POSE_NAMES = (*POSE_SHORT_NAMES, *POSE_SHORT_NAMES.values())
+POSE_NETWORKS = (*POSE_SHORT_NAMES, *POSE_SHORT_NAMES.values())
 
 
 def build_pose_network(name: str, num_joints: int) -> "nn.Module":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from kdcache.errors import UsageError
 from kdcache.factories import runs_code
 from kdcache.models.names import SHORT_NAMES, long_name
-from kdcache.models.pose_names import POSE_NAMES, POSE_SHORT_NAMES
+from kdcache.models.pose_names import POSE_NETWORKS, POSE_SHORT_NAMES
 from kdcache.tasks import CLASSIFICATION, POSE
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def output_of(name: str) -> Output | None:
     name = long_name(name)
     if runs_code(name):
         return None
-    return "heatmaps" if name in POSE_NAMES else "classes"
+    return "heatmaps" if name in POSE_NETWORKS else "classes"
 
 
 def require_output(what: str, name: str, output: Output, *, remedy: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdcache.errors import UsageError
 from kdcache.models import (
     CLASSIFIER_NAMES,
-    POSE_NAMES,
+    POSE_NETWORKS,
     build_network,
     checked_forward,
     long_name,
@@ -128,6 +128,27 @@ def test_both_memory_formats(name: str) -> None:
     assert (heatmaps_BJHW - channels_last_BJHW).abs().max() < 1e-4 * scale
 
 
+@pytest.mark.parametrize("name", TRAINED_HERE)
+def test_neighbours_do_not_change_a_rows_bits(name: str) -> None:
+    """In passes of one shape, as mentors run: else cached would not equal online."""
+    network = build_network(name, 17, seed=0).eval()
+    network.to(memory_format=torch.channels_last)
+    generator = torch.Generator().manual_seed(0)
+    pixels_BCHW = torch.randn(64, 3, 64, 32, generator=generator)
+    order = torch.randperm(64, generator=generator)
+
+    def rows(pixels_BCHW: Tensor) -> Tensor:
+        with torch.inference_mode():
+            heatmaps_BJHW: Tensor = network(pixels_BCHW.to(memory_format=torch.channels_last))
+            return heatmaps_BJHW
+
+    heatmaps_BJHW = rows(pixels_BCHW)
+    assert torch.equal(rows(pixels_BCHW[order]), heatmaps_BJHW[order])
+    padded = torch.zeros_like(pixels_BCHW)
+    padded[:5] = pixels_BCHW[:5]
+    assert torch.equal(rows(padded)[:5], heatmaps_BJHW[:5])
+
+
 @pytest.mark.parametrize("name", ["sb18", "sb50", "lp18", "mbpose", "hrnet32"])
 def test_initial_weights_are_a_function_of_the_seed(name: str) -> None:
     def weights(seed: int) -> Tensor:
@@ -178,7 +199,7 @@ def test_a_few_steps_on_one_batch_lower_the_loss_and_every_parameter_learns(name
 
 
 def test_names() -> None:
-    assert {long_name(name) for name in SHORT} == {long_name(name) for name in POSE_NAMES}
+    assert {long_name(name) for name in SHORT} == {long_name(name) for name in POSE_NETWORKS}
     assert [short_name(long_name(name)) for name in SHORT] == list(SHORT)
     assert long_name("sb50") == "simplebaseline-resnet50"
     assert long_name("mbpose") == "lightpose-mobilenetv2"
@@ -187,7 +208,7 @@ def test_names() -> None:
 
 
 def test_what_a_name_gives() -> None:
-    assert {output_of(name) for name in POSE_NAMES} == {"heatmaps"}
+    assert {output_of(name) for name in POSE_NETWORKS} == {"heatmaps"}
     assert {output_of(name) for name in CLASSIFIER_NAMES} == {"classes"}
     assert output_of("wrn-22-4") == output_of("torchvision:resnet18") == "classes"
     assert output_of("my_networks:build") is None
