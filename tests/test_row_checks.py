@@ -10,9 +10,9 @@ import torch
 
 import kdcache
 from kdcache.datasets import ImageDataset
-from kdcache.encode import LOGITS
+from kdcache.encode import HEATMAPS, LOGITS, find_encoder
 from kdcache.mentors import Mentor, MentorPool, RunShape
-from kdcache.row_checks import RowChecks
+from kdcache.row_checks import RowChecks, unlike
 from kdcache.store import ChunkKey, TargetStore, read_payload_of
 
 VIEWS = 3
@@ -213,3 +213,21 @@ def test_rows_are_run_in_full_passes(
         for key in chunks[stored.manifest.name, LOGITS.name]:
             assert checks.refuse(stored, key, read_payload_of(store, stored, key).payload) is None
     assert not checks.run(should_stop=lambda: True)
+
+
+def test_a_row_of_maps_is_compared_and_its_wrong_pixel_named(
+    tmp_path: Path, digits: ImageDataset, digits_mentors: list[Mentor]
+) -> None:
+    store = precomputed(tmp_path / "s", digits, digits_mentors, "float32")
+    encoder = find_encoder("heatmap8")
+    stored = replace(store.mentor("r8"), kind=HEATMAPS, encoder=encoder)
+    record = next(iter(stored.commits.values()))
+    again = np.random.default_rng(0).uniform(0, 0.02, (3, 8, 6)).astype(np.float32)
+    again[:, 4, 2] = 1.0
+    decoded = encoder.round_trip(encoder.encode(again[None]), np.zeros(1, dtype=np.int64))[0]
+    assert not np.array_equal(decoded, again)
+    assert unlike(stored, record, 7, decoded, again) is None
+    decoded[2, 5, 1] += 0.05
+    reason = unlike(stored, record, 7, decoded, again)
+    assert reason is not None
+    assert reason.startswith("sample 7, joint 2, y 5, x 1: the store has 0.0")

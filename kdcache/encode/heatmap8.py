@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from kdcache.encode.encoder import Encoder
 
 SHARE = 0.01  # of a map's largest magnitude, below which a value becomes zero
-FLOOR = 0.005  # and in any case below this
-FINEST = 1 / 512  # of steps
+FLOOR = 0.01  # and in any case below this
+FINEST = 1 / 256  # of steps
 LARGEST = 2.0**100  # magnitude
 HIGHEST = 255  # level
 PARAMETERS = 5  # bytes: of the step, and the level of zero
@@ -33,7 +33,7 @@ class Heatmap8(Encoder):
     left and right neighbours, and of the upper and lower, the higher one stays the higher one, and
     so the quarter-pixel keypoint survives. Zero is exact.
 
-    |decoded - x| <= max(0.016 * largest |x| of the map, 0.005): two steps of a map that goes as far
+    |decoded - x| <= max(0.016 * largest |x| of the map, 0.01): two steps of a map that goes as far
     below zero as above, for neighbours that were moved apart; without negative values at most 0.01,
     what becomes zero; half a step for all else.
 

@@ -54,7 +54,7 @@ def plain_decode(row: bytes, joints: int, height: int, width: int) -> list[float
 
 def plain_bound(heatmap: FloatArray) -> float:
     largest = max(abs(float(value)) for value in heatmap.ravel())
-    return max(0.016 * largest, 0.005)
+    return max(0.016 * largest, 0.01)
 
 
 def require_kept(targets: FloatArray) -> None:
@@ -134,12 +134,12 @@ def test_gaussians_are_half_a_step_off_above_the_floor_and_at_most_the_floor_bel
     decoded = coded(maps)
     peak = maps.max(axis=(2, 3), keepdims=True)
     off = np.abs(decoded - maps) / peak
-    kept = np.abs(maps) >= 0.011 * peak
+    kept = np.abs(maps) >= np.maximum(0.01 * peak, 0.01) * 1.001
     nudged = off > 0.501 / 254  # kept for their order's sake
-    assert (off[~kept] <= 0.01).all()
+    assert (np.abs(decoded - maps)[~kept] <= 0.01 * 1.002).all()
     assert (nudged & kept).sum() <= 4 * 8 * 17
     assert (off[kept] <= 2 / 254).all()
-    assert (decoded[np.abs(maps) < 0.005] == 0).mean() > 0.999
+    assert (decoded[np.abs(maps) < 0.01] == 0).mean() > 0.999
     assert np.allclose(decoded.max(axis=(2, 3), keepdims=True), peak, rtol=1e-6)
 
 
@@ -176,7 +176,7 @@ def test_golden_bytes() -> None:
     ]
     stored = Heatmap8().encode(np.array([[heatmap, np.zeros((3, 5))]], dtype=np.float32))
     assert stored.tobytes().hex(" ", 5) == (
-        "2b2b012b2b 2b7eff7f2b 2b2bfe2b29 824cc43b2b 0101010101 0101010101 0101010101 0000003b01"
+        "2b2b012b2b 2b7eff7f2b 2b2bfe2b29 824cc43b2b 0101010101 0101010101 0101010101 0000803b01"
     )
 
 
@@ -238,7 +238,7 @@ def test_its_description_is_pinned_and_read_back() -> None:
             "bytes (a step that is not a number): no target"
         ),
         "relative_error": 0.0,
-        "absolute_error": 0.005,
+        "absolute_error": 0.01,
         "root_error": 0.0,
         "peak_error": 0.016,
     }
