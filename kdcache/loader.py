@@ -24,7 +24,7 @@ from kdcache.devices import resolve_device, send
 from kdcache.encode import primary_of
 from kdcache.epoch_order import Blocks, epoch_order, require_window
 from kdcache.errors import UsageError
-from kdcache.pixels import ViewPixels, view_pixels
+from kdcache.pixels import ViewPixels, replayed_ahead, view_pixels
 from kdcache.sources import Targets, TargetSource, ViewTargets, WindowedSource, gather
 from kdcache.store import TargetStore, block_size
 from kdcache.stream import TargetStream
@@ -37,10 +37,13 @@ class Batch:
     """B samples of one view, on the training device (`index` on the CPU).
 
     `images`: float32 (B, C, H, W) normalised for the student, or uint8 with `normalize=None`.
-    `labels`: int64 (B,). `index`: int64 (B,), the dataset's permanent integers. `logits`: float32
+    `labels`: int64 (B,); of people float32 (B, J, 3), their joints' x and y in pixels of the view
+    and a weight, 0 for one that is not labelled or lies outside. `index`: int64 (B,), the dataset's
+    permanent integers. `logits`: float32
     (B, M, classes) log-probabilities in the order of the mentors (raw logits where the loader was
     asked for them), None when training on labels only. `features`: M tensors float32 (B, F_m),
-    the mentors' pooled features; None where the loader was not asked.
+    the mentors' pooled features; None where the loader was not asked. `heatmaps`: float32
+    (B, M, J, H, W) of pose networks, in place of logits.
     """
 
     images: torch.Tensor
@@ -48,6 +51,7 @@ class Batch:
     index: torch.Tensor
     logits: torch.Tensor | None
     features: tuple[torch.Tensor, ...] | None = None
+    heatmaps: torch.Tensor | None = None
 
 
 class ReplayLoader:
@@ -173,19 +177,29 @@ class ReplayLoader:
         epoch, first = self._epoch, self._resume_at
         self._done, self._resume_at = first, 0
         order = self.epoch_order(epoch)[: len(self) * self.batch_size]
-        at_once = max(self.source.rows_per_request, ROWS_AT_ONCE)
+        order = order[first * self.batch_size :]
+        at_once = max(self.source.rows_per_request, ROWS_AT_ONCE if self.dataset.in_memory else 1)
         group = self.batch_size * ceil(at_once / self.batch_size)
         view = self.source.view_of_epoch(epoch)
-        with self._targets(view, order[first * self.batch_size :]) as targets:
-            for start in range(first * self.batch_size, len(order), group):
-                index_G = order[start : start + group]
-                pixels_G = self._pixels(index_G, view)
+        groups = [order[start : start + group] for start in range(0, len(order), group)]
+        with (
+            self._targets(view, order) as targets,
+            replayed_ahead(self._replay, view, groups, ahead=self.dataset.reads_ahead) as replayed,
+        ):
+            for index_G, (pixels_G, labels_G) in zip(groups, replayed, strict=True):
                 targets_G = gather(targets, index_G)
                 for offset in range(0, len(index_G), self.batch_size):
                     rows = slice(offset, offset + self.batch_size)
                     self._done += 1
-                    yield self._batch(pixels_G[rows], index_G[rows], targets_G, rows)
+                    yield self._batch(
+                        pixels_G[rows], labels_G[rows], index_G[rows], targets_G.part(rows)
+                    )
         self._epoch, self._done = epoch + 1, 0
+
+    def _replay(self, index_G: NDArray[np.int64], view: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A view of some samples, and their labels in it, on the device."""
+        labels = self.dataset.labels_in_view(self.source.recipe, index_G, view)
+        return self._pixels(index_G, view), send(torch.from_numpy(labels), self.device)
 
     def _targets(
         self, view: int, order_K: NDArray[np.int64]
@@ -203,17 +217,17 @@ class ReplayLoader:
     def _batch(
         self,
         images: torch.Tensor,
+        labels: torch.Tensor,
         index_B: NDArray[np.int64],
-        targets_G: Targets,
-        rows: slice,
+        targets: Targets,
     ) -> Batch:
-        logits_GMC, features = targets_G.logits, targets_G.features
         return Batch(
             images=images if self.normalize is None else self.normalize(images),
-            labels=send(torch.from_numpy(self.dataset.labels(index_B)), self.device),
+            labels=labels,
             index=torch.from_numpy(index_B),
-            logits=None if logits_GMC is None else logits_GMC[rows],
-            features=None if features is None else tuple(each[rows] for each in features),
+            logits=targets.logits,
+            features=targets.features,
+            heatmaps=targets.heatmaps,
         )
 
 

@@ -8,7 +8,11 @@ other dataset or recipe is replayed on the host, as precompute does; the bytes a
     pixels_BCHW = pixels(index_B, view)               # uint8, on the device
 """
 
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,6 +27,7 @@ from kdcache.views import Recipe
 SHARE = 0.25  # of the device's free memory that resident images may take
 _AT_ONCE = 8192  # images copied to the device together
 # One copy a dataset and device, whoever uses it: a sweep's students share theirs.
+_Replayed = TypeVar("_Replayed")
 _COPIES: WeakKeyDictionary[ImageDataset, dict[torch.device, torch.Tensor]] = WeakKeyDictionary()
 
 
@@ -54,6 +59,40 @@ def view_pixels(
         )
     chosen = ResidentPixels if resident else HostPixels
     return chosen(dataset, recipe, device)
+
+
+@contextmanager
+def replayed_ahead(
+    replay: Callable[[NDArray[np.int64], int], _Replayed],
+    view: int,
+    groups: Sequence[NDArray[np.int64]],
+    *,
+    ahead: int,
+) -> Iterator[Iterator[_Replayed]]:
+    """What `replay` gives of each group of samples, in order; up to `ahead` groups are under way.
+
+    For photographs, whose decoding takes as long as a step of a small student and leaves the
+    interpreter free. 0: each when it is asked for.
+    """
+    if not ahead:
+        yield (replay(index_G, view) for index_G in groups)
+        return
+    with ThreadPoolExecutor(ahead, thread_name_prefix="kdcache-views") as pool:
+        waiting: deque[Future[_Replayed]] = deque()
+
+        def in_order() -> Iterator[_Replayed]:
+            for index_G in groups:
+                waiting.append(pool.submit(replay, index_G, view))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+        try:
+            yield in_order()
+        finally:
+            for one in waiting:
+                one.cancel()
 
 
 class HostPixels:

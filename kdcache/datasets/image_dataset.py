@@ -25,7 +25,8 @@ class ImageDataset:
     `labels`: those of the *whole* original dataset. `index_N`: the chosen samples, ascending; None:
     all. `view_parameters`: what suits these images in a recipe (size, padding, flip).
     `default_recipe`, `plain_recipe`: names of the recipe for training, and of the one that leaves
-    images as they are. `in_memory`: whether fetching costs no more than copying. `describe`: of
+    images as they are. `in_memory`: whether fetching costs no more than copying. `reads_ahead`: how
+    many threads may fetch at once, ahead of whoever needs the images; 0: none. `describe`: of
     some samples' images what is part of the identity; None: their shape, and their pixels' hash.
     `report`: lines that say what was left out when it was opened. Frozen after construction.
     """
@@ -41,12 +42,13 @@ class ImageDataset:
         view_parameters: Mapping[str, Any],
         index_N: NDArray[np.int64] | None = None,
         in_memory: bool = False,
+        reads_ahead: int = 0,
         default_recipe: str = "crop-flip",
         plain_recipe: str = "none",
         describe: DescribeImages | None = None,
         report: tuple[str, ...] = (),
     ) -> None:
-        self.in_memory = in_memory
+        self.in_memory, self.reads_ahead = in_memory, reads_ahead
         self.name = name
         self.split = split
         self.preprocessing = preprocessing

@@ -16,6 +16,7 @@ VIEW_PARAMETERS: dict[str, dict[str, Any]] = {
     "coco-keypoints": {"height": 256, "width": 192, "scale": 0.35, "rotation": 45.0},
     "mpii": {"height": 256, "width": 256, "scale": 0.25, "rotation": 30.0},
 }
+READERS = 2  # threads that decode photographs while a student trains
 
 
 def open_people_dataset(name: str, split: str, data_dir: Path) -> ImageDataset:
@@ -31,6 +32,7 @@ def open_people_dataset(name: str, split: str, data_dir: Path) -> ImageDataset:
         fetch=opened.read_photos,
         labels=PersonLabels(opened.people, opened.ignored),
         preprocessing=opened.preprocessing,
+        reads_ahead=READERS,
         view_parameters=VIEW_PARAMETERS[name],
         default_recipe="pose-affine",
         plain_recipe="pose-crop",

@@ -32,9 +32,10 @@ CARD = "README.md"  # what the store is, for people; nothing depends on it
 MEMBERS = frozenset({METADATA, *LISTS, "mentors"})
 
 
-def block_size(num_samples: int, most: int = TARGET_BLOCK) -> int:
-    """Samples a chunk: equal blocks of at most `most`, so that little padding is stored."""
-    return ceil(num_samples / ceil(num_samples / most))
+def block_size(num_samples: int, most: int | None = None) -> int:
+    """Samples a chunk: equal blocks of at most `most` (None: 8,192), so that little padding is
+    stored."""
+    return ceil(num_samples / ceil(num_samples / (most or TARGET_BLOCK)))
 
 
 def member_name(mentor: str) -> str:

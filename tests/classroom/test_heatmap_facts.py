@@ -100,7 +100,7 @@ def test_how_much_harder_the_kl_pulls(temperature: float, term: float, ratio: fl
         {"divergence": "kl", "temperature": "fixed", "fixed_temperature": temperature},
     ):
         student = torch.zeros_like(labels).requires_grad_()
-        loss = HeatmapClassroomLoss(**switches)  # type: ignore[arg-type]
+        loss = HeatmapClassroomLoss(**switches)
         out = loss(student, joints, labels.unsqueeze(1))
         (gradient,) = torch.autograd.grad(out.mentor, student)
         pulls.append(gradient.norm().item())
