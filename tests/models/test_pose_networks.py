@@ -58,7 +58,8 @@ def counted(name: str, joints: int, *, head: bool = False) -> tuple[int, int]:
 
 
 # Sun et al. 2019, table 1 (https://arxiv.org/abs/1902.09212): parameters of both, GFLOPs of HRNet
-# in 2^30. Theirs of SimpleBaseline count each transposed convolution four times: 8.9 of ResNet-50.
+# in 2^30. Theirs of SimpleBaseline (8.9, 12.4, 15.7) are near what counting each transposed
+# convolution at all of its output would give (9.0, 12.4, 15.8), four times what it takes.
 @pytest.mark.parametrize(
     ("name", "parameters_M", "giga"),
     [
