@@ -19,7 +19,9 @@ What differs from the classroom on logits, and why:
   never begin to learn it (tests/classroom/test_heatmap_facts.py runs such a student).
 - A mentor of confidence 0 does not see the joint: the hard gate shuts it off and its weight is 0,
   against a student of confidence 0, too, where a tie would be active and teach blank maps.
-- The gap to a student of confidence 0 is 1 and T_m = 1 + tau, as soft as it gets.
+- The gap to a student of confidence 0 is 1 and T_m = 1 + tau, as soft as it gets. Any mentor with a
+  confidence above 0 is then active, a poor one too, and the mentors' weights sum to M, as the
+  formulas have it; `gate_margin` asks for a confidence of its own (tests in the same file).
 - A temperature needs a softmax. `divergence="mse"` (default, what published heatmap distillation
   uses) has none: `temperature`, `tau`, `fixed_temperature`, `gap` and `t_max` are then recorded and
   change nothing of the loss; `divergence="kl"` softens both sides by `T_m`.
@@ -179,7 +181,7 @@ class HeatmapClassroomLoss:
         loss_RK = (
             to_rows(loss_BKJ)
             if self.granularity == "joint"
-            else (mean_over_joints(loss_BKJ, given.visible_BJ))
+            else mean_over_joints(loss_BKJ, given.visible_BJ)
         )
         # A student that sees nothing is below all who see anything, and not 0 / 0 beside others.
         student_loss_R1 = loss_RK[:, :1].clamp(max=torch.finfo(loss_RK.dtype).max)

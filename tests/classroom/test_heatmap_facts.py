@@ -295,3 +295,16 @@ def test_mentors_that_see_nothing_teach_nothing() -> None:
     tie = HeatmapClassroomLoss()(LABELS_1JHW, JOINTS_1J3, LABELS_1JHW.unsqueeze(1))
     assert (tie.active_BM == 1).all()
     assert (tie.gap_BM == 0).all()
+
+
+def test_against_a_blank_student_any_mentor_that_sees_is_active_unless_a_margin_asks_for_more() -> (
+    None
+):
+    blank, swapped = torch.zeros_like(LABELS_1JHW), LABELS_1JHW.flip(1)
+    given = (blank, JOINTS_1J3, swapped.unsqueeze(1))
+    out = HeatmapClassroomLoss()(*given)
+    assert (out.active_BM == 1).all()
+    assert (out.gap_BM == 1).all()
+    assert out.temperature_BM.tolist() == [[2.5]]
+    torch.testing.assert_close(out.weight_BM, torch.ones_like(out.weight_BM))
+    assert not HeatmapClassroomLoss(gate_margin=0.2)(*given).active_BM.any()

@@ -250,6 +250,20 @@ def test_odd_maps_give_no_nan(name: str, of_student: str, of_mentors: str) -> No
     assert_finite(loss, given._replace(mentors_BMJHW=mentors))
 
 
+@pytest.mark.parametrize("name", ["peak", "oks"])
+def test_a_map_without_a_peak_above_zero_sees_nothing_whatever_min_peak_is(name: str) -> None:
+    sigmas = SIGMAS if name == "oks" else None
+    loss = HeatmapClassroomLoss(confidence=name, sigmas=sigmas, min_peak=0.0)  # type: ignore[arg-type]
+    given = make_maps()
+    given.joints_BJ3[..., :2] = 4.0  # where a blank map's maximum is found is near
+    mentors = torch.stack([torch.zeros_like(given.student_BJHW), -given.student_BJHW.abs()], 1)
+    joints = loss(torch.full_like(given.student_BJHW, 0.001), given.joints_BJ3, mentors).joints
+    assert joints is not None
+    assert not joints.mentor_BMJ.any()
+    assert not joints.active_BMJ.any()
+    assert (joints.student_BJ[joints.visible_BJ] > 0).all()  # seen: min_peak asks for nothing
+
+
 @every_case
 def test_a_visible_joint_far_outside_of_the_view(name: str) -> None:
     loss, given = fitting(name, make_maps(dtype=torch.float32))

@@ -1,7 +1,7 @@
 """`compile`: another way to compute the same run; everything around it stays as it is."""
 
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,13 @@ import torch
 
 import kdcache
 from kdcache import TrainConfig
-from kdcache.classroom import ClassroomLoss, LossOutput
+from kdcache.classroom import ClassroomLoss, HeatmapClassroomLoss, LossOutput
 from kdcache.errors import Stopped, UsageError
 from kdcache.store import TargetStore
 from kdcache.train.compiling import compiled
 from kdcache.train.run_folder import RunFolder
 from tests.classroom.cases import make_batch
+from tests.classroom.heatmap_cases import make_maps
 from tests.train.comparing import same_run, timeless, weights
 from tests.train.conftest import Run
 from tests.train.test_resuming import stop_at
@@ -74,6 +75,28 @@ def test_a_compiled_loss_is_the_loss(loss: ClassroomLoss) -> None:
         outputs(compiled(loss, torch.device("cpu"))), outputs(loss), strict=True
     ):
         torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-12)
+
+
+@needs_compiler
+def test_a_compiled_loss_on_heatmaps_is_the_loss() -> None:
+    given = make_maps(2, B=4)
+    loss = HeatmapClassroomLoss(divergence="kl", kd_scale="per-active-weight")
+
+    def outputs(of: Any) -> list[torch.Tensor]:
+        student = given.student_BJHW.clone().requires_grad_()
+        out: LossOutput = of(student, given.joints_BJ3, given.mentors_BMJHW)
+        torch.autograd.backward(out.total)
+        assert student.grad is not None
+        assert out.seen_BKC.grad is not None
+        assert out.joints is not None
+        described = [getattr(out.joints, field.name) for field in fields(out.joints)]
+        losses = [out.total.detach(), out.task.detach(), out.mentor.detach()]
+        means = [out.active_BM, out.weight_BM, out.gap_BM, out.temperature_BM, out.term_BM]
+        return [*losses, student.grad, out.seen_BKC.grad, *means, *described]
+
+    ours = outputs(compiled(loss, torch.device("cpu")))
+    for one, plain in zip(ours, outputs(loss), strict=True):
+        torch.testing.assert_close(one, plain, rtol=1e-9, atol=1e-12)
 
 
 @needs_compiler
