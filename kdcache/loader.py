@@ -53,6 +53,11 @@ class Batch:
     features: tuple[torch.Tensor, ...] | None = None
     heatmaps: torch.Tensor | None = None
 
+    @property
+    def primary(self) -> torch.Tensor | None:
+        """What losses take as the mentors': logits, or heatmaps."""
+        return self.logits if self.heatmaps is None else self.heatmaps
+
 
 class ReplayLoader:
     """Every sample once an epoch, in the order of Philox(seed, epoch), with its targets.

@@ -69,6 +69,7 @@ def as_image_dataset(dataset: Any) -> ImageDataset:
 __all__ = [
     "DEFAULT_DATASET",
     "NAMES",
+    "POSE_NAMES",
     "SPLITS",
     "ImageDataset",
     "Preprocessing",

@@ -21,8 +21,8 @@ class TargetKind(ABC):
     by. `option`: of `kdcache precompute`, which adds this kind; None: always there.
     `primary`: what a mentor's output is taught by; a mentor has exactly one such kind, and is one
     from when it has it. `most_block`: samples a chunk of stores of which it is the primary kind, at
-    most, where the usual ones would be too large; `default_encoder`: of these, where none is asked for. `largest`: of its error sums, which
-    is the largest change of any number, without `max_`.
+    most, where the usual ones would be too large; `default_encoder`: of these, where none is asked
+    for. `largest`: of its error sums, which is the largest change of any number, without `max_`.
     `from_features`: made of the network's pooled features, and as wide as the network has them;
     else of its output.
     """

@@ -1,8 +1,10 @@
 """Accuracy of a network on a dataset's images, unaugmented."""
 
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -10,9 +12,79 @@ from kdcache.datasets import SPLITS, ImageDataset, Preprocessing, open_dataset
 from kdcache.devices import precision_context, resolve_device, send
 from kdcache.errors import UsageError
 from kdcache.factories import require_named
+from kdcache.heatmaps import QUARTER
+from kdcache.tasks import CLASSIFICATION
+from kdcache.train.pose_accuracy import evaluate_pose, metric_names
+from kdcache.train.train_config import TrainConfig
 from kdcache.train.trained import find_trained
+from kdcache.views import Recipe
 
 BATCH = 256
+
+
+class Evaluator(Protocol):
+    """Numbers that say how good a network is on a test split."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of these numbers, the one that counts first."""
+        ...
+
+    def __call__(
+        self, network: torch.nn.Module, device: torch.device, precision: str
+    ) -> Mapping[str, float | None]:
+        """The numbers by name; None for one that is not finite, or of nobody."""
+        ...
+
+
+def make_evaluator(test: ImageDataset, config: TrainConfig, recipe: Recipe) -> Evaluator:
+    """Of the dataset's task; people are cut out as large as the recipe's views."""
+    if test.task == CLASSIFICATION:
+        return TopOfClasses(test)
+    sides = recipe.describe()
+    return JointsOfPeople(test, sides["height"], sides["width"], config.decoder, config.flip_test)
+
+
+class TopOfClasses:
+    """Top-1, top-5 and loss on unaugmented images."""
+
+    names = ("top1", "top5", "loss")
+
+    def __init__(self, test: ImageDataset) -> None:
+        self._test = test
+
+    def __call__(
+        self, network: torch.nn.Module, device: torch.device, precision: str
+    ) -> Mapping[str, float | None]:
+        test = self._test
+        found = asdict(evaluate_network(network, test, test.preprocessing, device, precision))
+        return {**found, "loss": found["loss"] if math.isfinite(found["loss"]) else None}
+
+
+class JointsOfPeople:
+    """The official evaluators' numbers, on the annotated boxes."""
+
+    def __init__(
+        self, test: ImageDataset, height: int, width: int, decoder: str, flip_test: bool
+    ) -> None:
+        self.names = metric_names(test)
+        self._test, self._height, self._width = test, height, width
+        self._decoder, self._flip_test = decoder, flip_test
+
+    def __call__(
+        self, network: torch.nn.Module, device: torch.device, precision: str
+    ) -> Mapping[str, float | None]:
+        return evaluate_pose(
+            network,
+            self._test,
+            self._test.preprocessing,
+            device,
+            precision,
+            height=self._height,
+            width=self._width,
+            decoder=self._decoder,
+            flip_test=self._flip_test,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +140,15 @@ def evaluate_checkpoint(
     split: str = "test",
     device: str = "auto",
     precision: str = "fp32",
+    decoder: str = QUARTER,
+    flip_test: bool = False,
 ) -> dict[str, Any]:
     """Accuracy of a student (a run folder or one of its files) or a mentor's checkpoint.
 
     What is not given comes from the file (`trained`), the dataset at last from its folder's name. A
     `module:factory` runs code, so it is only taken from the caller, never from a file. Returns
-    network, dataset, split, and `Accuracy`'s fields. Raises CheckpointError or UsageError.
+    network, dataset, split, and `Accuracy`'s fields; of a pose network height and width of its
+    views, `pose_metrics`, samples. Raises CheckpointError or UsageError.
     """
     if split not in SPLITS:
         raise UsageError(f"split must be {' or '.join(SPLITS)}, got {split!r}")
@@ -92,6 +167,24 @@ def evaluate_checkpoint(
     trained = file.load(images, network)
     target = resolve_device(device)
     trained.network.to(target)
-    accuracy = evaluate_network(trained.network, images, trained.preprocessing, target, precision)
     described = {"network": trained.architecture, "dataset": dataset_name, "split": split}
-    return {**described, **asdict(accuracy)}
+    if images.task == CLASSIFICATION:
+        accuracy = evaluate_network(
+            trained.network, images, trained.preprocessing, target, precision
+        )
+        return {**described, **asdict(accuracy)}
+    sides = {
+        side: int(file.stated.get(side, images.view_parameters[side]))
+        for side in ("height", "width")
+    }
+    found = evaluate_pose(
+        trained.network,
+        images,
+        trained.preprocessing,
+        target,
+        precision,
+        decoder=decoder,
+        flip_test=flip_test,
+        **sides,
+    )
+    return {**described, **sides, **found, "samples": len(images)}

@@ -1,25 +1,28 @@
 """The one training loop: batches with targets in, records out; resumable at any step."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from kdcache import philox
 from kdcache.classroom import ChangesByEpoch, HasOwnRates, LossOutput, MentorLoss
-from kdcache.datasets import ImageDataset
 from kdcache.devices import precision_context, repeatable_convolutions
 from kdcache.errors import RunFailed, Stopped
 from kdcache.loader import Batch, ReplayLoader
 from kdcache.models.pooled_features import FeatureTap
 from kdcache.train.checkpoint_file import unusable
 from kdcache.train.compiling import begin_step, compiled
-from kdcache.train.evaluation import evaluate_network
+from kdcache.train.evaluation import Evaluator
 from kdcache.train.finite import FiniteWatch
+from kdcache.train.optimizer import (
+    expected_moments,
+    kept_moments,
+    make_optimizer,
+    restore_moments,
+)
 from kdcache.train.run_folder import RunFolder
 from kdcache.train.run_state import bad_records, misfits
 from kdcache.train.schedule import learning_rate
@@ -45,12 +48,12 @@ class TrainingLoop:
         network: torch.nn.Module,
         loader: ReplayLoader,
         loss: MentorLoss,
-        test: ImageDataset,
+        evaluator: Evaluator,
         folder: RunFolder,
         identity: str,
     ) -> None:
-        self.config, self.loader, self.loss, self.test, self.folder = (
-            config, loader, loss, test, folder,
+        self.config, self.loader, self.loss, self.evaluator, self.folder = (
+            config, loader, loss, evaluator, folder,
         )  # fmt: skip
         self._identity = identity
         self.device = loader.device
@@ -75,9 +78,7 @@ class TrainingLoop:
             self._forward = compiled(self.network, self.device)
             if not isinstance(loss, ChangesByEpoch):  # it would be compiled anew each time
                 self._call_loss = compiled(loss, self.device)
-        self._optimizer = torch.optim.SGD(
-            groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-        )
+        self._optimizer = make_optimizer(groups, config)
         self._trained = [weight for group in groups for weight in group["params"]]
         self._scaler = torch.amp.GradScaler(
             self.device.type, enabled=config.precision == "fp16" and self.device.type == "cuda"
@@ -104,11 +105,8 @@ class TrainingLoop:
         _load(self.network, state["network"])
         if self._learning_loss is not None:
             _load(self._learning_loss, state["loss"])
-        # Momentum alone: rates and decay are the config's, whatever a file says.
-        for weight, momentum in zip(self._trained, state["momentum"], strict=True):
-            if momentum is not None:
-                own = torch.empty_like(weight, requires_grad=False).copy_(momentum)
-                self._optimizer.state[weight]["momentum_buffer"] = own
+        # Moments alone: rates and decay are the config's, whatever a file says.
+        restore_moments(self._optimizer, self._trained, state)
         self._scaler.load_state_dict(state["scaler"])
         self.loader.load_state_dict(state["loader"])
         self._epoch, self._seconds = state["epoch"], state["seconds"]
@@ -158,23 +156,12 @@ class TrainingLoop:
             "view": self.loader.source.view_of_epoch(epoch),
             "lr": rate,
             **self._tally.record(),
-            "test_top1": None,
-            "test_top5": None,
-            "test_loss": None,
+            **{f"test_{name}": None for name in self.evaluator.names},
             "seconds": time.perf_counter() - started,
         }
         if (epoch + 1) % self.config.eval_every == 0 or epoch + 1 == self.config.epochs:
-            accuracy = evaluate_network(
-                self.network,
-                self.test,
-                self.test.preprocessing,
-                self.device,
-                self.config.precision,
-            )
-            found = asdict(accuracy)
-            if not math.isfinite(found["loss"]):  # JSON has no such number
-                found["loss"] = None
-            record.update({f"test_{key}": found[key] for key in ("top1", "top5", "loss")})
+            found = self.evaluator(self.network, self.device, self.config.precision)
+            record.update({f"test_{name}": found[name] for name in self.evaluator.names})
         self._epoch, self._seconds = epoch + 1, 0.0
         self._tally.clear()
         return record
@@ -190,9 +177,9 @@ class TrainingLoop:
                     precision_context(self.device, self.config.precision),
                     self._tap or nullcontext(),
                 ):
-                    logits_BC = self._forward(images)
-                out = self._call_loss(logits_BC, batch.labels, batch.logits, **self._given(batch))
-            self._watch.see(self.loader.state_dict()["done"], logits_BC, out.total)
+                    output = self._forward(images)
+                out = self._call_loss(output, batch.labels, batch.primary, **self._given(batch))
+            self._watch.see(self.loader.state_dict()["done"], output, out.total)
             self._scaler.scale(out.total).backward()  # type: ignore[no-untyped-call]
         self._tally.add(out, batch.labels, self._loss_scale())
         self._scaler.step(self._optimizer)
@@ -263,17 +250,12 @@ class TrainingLoop:
             "loader": self.loader.state_dict(),
             "network": self.network.state_dict(),
             "loss": {} if self._learning_loss is None else self._learning_loss.state_dict(),
-            "momentum": [
-                self._optimizer.state[weight].get("momentum_buffer")
-                if weight in self._optimizer.state
-                else None
-                for weight in self._trained
-            ],
+            **kept_moments(self._optimizer, self._trained),
             "scaler": self._scaler.state_dict(),
         }
 
     def _require_fit(self, state: object) -> None:
-        expected = {**self._state(), "momentum": [weight.detach() for weight in self._trained]}
+        expected = {**self._state(), **expected_moments(self._optimizer, self._trained)}
         expected.pop("records")
         if not isinstance(state, dict):
             raise unusable(self.folder.checkpoint, f"it holds a {type(state).__name__}")

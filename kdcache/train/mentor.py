@@ -10,9 +10,11 @@ from kdcache.checkpoints import read_metadata, read_state_dict, save_weights
 from kdcache.datasets import DEFAULT_DATASET, ImageDataset, open_dataset
 from kdcache.mentor_library import library_stem, sidecar_path
 from kdcache.models import long_name
+from kdcache.train.headline import HEADLINES
 from kdcache.train.loop import Progress
 from kdcache.train.run_folder import RunFolder
 from kdcache.train.student import train_student
+from kdcache.train.task_defaults import with_defaults
 from kdcache.train.train_config import TrainConfig
 from kdcache.versions import library_versions
 
@@ -33,7 +35,7 @@ def train_mentor(
     """
     options["dataset"] = options.get("dataset") or DEFAULT_DATASET
     options["out"] = options.get("out") or str(default_run_folder(name, options))
-    config = TrainConfig(student=name, method="ce", **options)
+    config = TrainConfig(**with_defaults({**options, "student": name, "method": "ce"}))
     yield from train_student(config, should_stop=should_stop, notify=notify, progress=progress)
     publish_mentor(config, open_dataset(options["dataset"], data_dir=config.data_dir))
 
@@ -51,6 +53,10 @@ def library_checkpoint(name: str, dataset: str | None) -> Path:
     return homes.mentor_library(dataset or DEFAULT_DATASET) / f"{library_stem(name)}.safetensors"
 
 
+def _headline(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: record[key] for key in HEADLINES if key in record}
+
+
 def publish_mentor(config: TrainConfig, dataset: ImageDataset) -> None:
     """Puts a finished run's weights and sidecar into the mentor library."""
     folder = RunFolder(Path(config.run_folder))
@@ -60,7 +66,7 @@ def publish_mentor(config: TrainConfig, dataset: ImageDataset) -> None:
         "dataset": dataset.name,
         "num_classes": dataset.num_classes,
         "preprocessing": dataset.preprocessing.describe(),
-        "test_top1": folder.records()[-1]["test_top1"],
+        **_headline(folder.records()[-1]),
         "epochs": config.epochs,
         "seed": config.seed,
         "samples": config.samples or len(dataset),

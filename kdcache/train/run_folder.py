@@ -32,7 +32,13 @@ from kdcache.train.train_config import TrainConfig
 _FREE = ("out", "data_dir", "device", "checkpoints", "store", "checkpoint_every")
 
 # Options that came later, with the value that every run before them had.
-_LATER: dict[str, Any] = {"compile": False}
+_LATER: dict[str, Any] = {
+    "compile": False,
+    "optimizer": "sgd",
+    "recipe_options": {},
+    "decoder": "quarter",
+    "flip_test": False,
+}
 
 
 def run_identity(config: TrainConfig, trained_on: dict[str, str]) -> str:

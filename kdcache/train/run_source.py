@@ -22,7 +22,7 @@ from kdcache.store import TargetStore, is_store, open_store, require_equal
 from kdcache.train.beginnings import Description, describe_pool, describe_store
 from kdcache.train.shared import Shared
 from kdcache.train.train_config import TrainConfig
-from kdcache.views import Recipe, make_recipe
+from kdcache.views import Recipe, make_recipe, with_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +133,7 @@ def _without_store(
     recipe: Recipe = make_recipe(
         config.recipe or train.default_recipe, seed=config.view_seed or 0, **train.view_parameters
     )
+    recipe = with_options(recipe, config.recipe_options)
     chosen = train.select(config.samples)
     config = replace(config, recipe=recipe.name, view_seed=recipe.seed, samples=len(chosen))
     views = config.views
@@ -208,6 +209,9 @@ def _require_agreement(config: TrainConfig, store: TargetStore) -> None:
         "view_seed": manifest.view_seed,
     }
     given = {**{key: getattr(config, key, None) for key in stated}, "split": "train"}
+    for name, value in config.recipe_options.items():
+        stated[f"recipe {name}"] = manifest.recipe.get(name)
+        given[f"recipe {name}"] = value
     require_equal(
         "what the store decides",
         (f"store {store.address}", {key: stated[key] for key in stated if given[key] is not None}),

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from kdcache.checkpoints.state_dict import is_plain_tensor
+from kdcache.train.headline import HEADLINES
 
 _PLAIN = (int, float, str, type(None))
 
@@ -49,9 +50,13 @@ def bad_records(records: object, epochs: int) -> Iterator[str]:
         if not (isinstance(record, dict) and record.get("epoch") == epoch and _is_plain(record)):
             yield f"its record {epoch} is not one of epoch {epoch}"
         elif any(type(record.get(name)) is not float for name in ("train_loss", "seconds")) or not (
-            isinstance(record.get("test_top1", ""), (float, type(None)))
+            isinstance(record.get(_headline_key(record), ""), (float, type(None)))
         ):
             yield f"its record {epoch} lacks numbers"
+
+
+def _headline_key(record: dict[str, Any]) -> str:
+    return next((key for key in HEADLINES if key in record), "test_top1")
 
 
 def _is_plain(value: object) -> bool:

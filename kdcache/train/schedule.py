@@ -34,7 +34,23 @@ def amtml(epoch: int, epochs: int) -> float:
     return 0.1 ** sum(epoch * 280 >= at * epochs for at in (80 + 100, 80 + 150))
 
 
-SCHEDULES: dict[str, Schedule] = {"released": released, "cosine": cosine, "amtml": amtml}
+def steps_210(epoch: int, epochs: int) -> float:
+    """HRNet's (arXiv 1902.09212, section 4.1): x0.1 at 170 and 200 of 210, stretched."""
+    return 0.1 ** sum(epoch * 210 >= at * epochs for at in (170, 200))
+
+
+def steps_140(epoch: int, epochs: int) -> float:
+    """SimpleBaseline's (arXiv 1804.06208, section 3): x0.1 at 90 and 120 of 140, stretched."""
+    return 0.1 ** sum(epoch * 140 >= at * epochs for at in (90, 120))
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "released": released,
+    "cosine": cosine,
+    "amtml": amtml,
+    "steps-210": steps_210,
+    "steps-140": steps_140,
+}
 
 
 def learning_rate(schedule: str, base: float, epoch: int, epochs: int) -> float:

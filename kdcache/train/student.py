@@ -1,6 +1,7 @@
 """Training a student: from a config to its data, targets, loss and loop."""
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
@@ -8,23 +9,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from kdcache.checkpoints import save_weights
 from kdcache.classroom import LossShapes, MentorLoss, Needs, build_loss, build_method
-from kdcache.datasets import ImageDataset
 from kdcache.devices import resolve_device
 from kdcache.errors import StoreError, UsageError
 from kdcache.loader import ReplayLoader
-from kdcache.models import build_network, checked_forward, long_name
+from kdcache.models import OUTPUTS, build_network, checked_forward, long_name, require_output
 from kdcache.models.pooled_features import FeatureTap
 from kdcache.store import is_elsewhere, local_path
+from kdcache.tasks import CLASSIFICATION, POSE
 from kdcache.train.beginnings import describe_samples, running_environment, tell_changes
 from kdcache.train.compiling import require_compiler
+from kdcache.train.evaluation import make_evaluator
 from kdcache.train.loop import Progress, TrainingLoop
 from kdcache.train.run_folder import RunFolder, run_identity
 from kdcache.train.run_source import Chosen, choose_source
 from kdcache.train.shared import Shared
+from kdcache.train.task_defaults import task_of, with_defaults
 from kdcache.train.train_config import TrainConfig
 
 
@@ -38,6 +42,8 @@ def train_student(
 ) -> Generator[dict[str, Any], None, None]:
     """Trains one student and yields a record an epoch; options are `TrainConfig`'s fields.
 
+    Without a config, options that are not given are the task's (`task_defaults`).
+
     A run folder with an unfinished run of the same config is gone on with, exactly as if it had
     never stopped; a finished one yields nothing. `notify` hears of that, and of an environment
     that is another one (library versions, device, threads); `progress` of each epoch's steps.
@@ -46,7 +52,8 @@ def train_student(
     ReplayMismatch, CheckpointError, DatasetError. While running: Stopped, RunFailed,
     DamagedTargets.
     """
-    run = StudentRun(replace(config or TrainConfig(), **options), Shared(), notify)
+    given = TrainConfig(**with_defaults(options)) if config is None else replace(config, **options)
+    run = StudentRun(given, Shared(), notify)
     with run.begun():
         yield from run.records(should_stop, progress)
 
@@ -63,7 +70,8 @@ class StudentRun:
         config = folder.adopt(given)
         _require_store_in_place(given, config, folder)
         self._device = device = resolve_device(config.device)
-        needs = build_method(config.method, **config.switches).needs
+        task = task_of(config.dataset, config.store)
+        needs = build_method(config.method, task=task, **config.switches).needs
         if needs.mentor_order and config.mentors is None:
             raise UsageError(
                 f"method {config.method!r} with these switches counts positions in --mentors, and "
@@ -76,7 +84,14 @@ class StudentRun:
                     f"method {config.method!r} takes the student's pooled features out of its "
                     "forward pass, which --compile makes one piece of; leave --compile out"
                 )
-        long_name(config.student)
+        require_output(
+            f"student {config.student!r}",
+            config.student,
+            OUTPUTS[task],
+            remedy="Choose another --student",
+        )
+        if config.per_class and task != CLASSIFICATION:
+            raise UsageError("--per-class tells of classes; people have none. Leave it out")
         self._chosen = chosen = choose_source(config, device, needs, shared)
         self.config, train, source = chosen.config, chosen.train, chosen.source
         config = self.config
@@ -118,7 +133,7 @@ class StudentRun:
                 network=self._network,
                 loader=self._loader,
                 loss=self._loss,
-                test=self._test,
+                evaluator=make_evaluator(self._test, config, chosen.source.recipe),
                 folder=folder,
                 identity=run_identity(config, trained_on),
             )
@@ -146,7 +161,7 @@ class StudentRun:
         nothing_left = self.finished
         yield from loop.run(should_stop, progress)
         as_it_was = folder.student.read_bytes() if folder.student.is_file() else None
-        metadata = _student_metadata(self.config, self._chosen.train)
+        metadata = _student_metadata(self.config, self._chosen)
         save_weights(folder.student, loop.network, metadata)
         if nothing_left:
             self._notify(
@@ -176,7 +191,9 @@ def _suitable_loss(
     Student and loss are tried on two images, so that what cannot work together says so at once.
     """
     train, mentors, widths = chosen.train, chosen.source.mentors, chosen.feature_widths
-    images = torch.zeros(2, *train.images(train.index_N[:1]).shape[1:])
+    index_1, recipe = train.index_N[:1], chosen.source.recipe
+    images = torch.zeros(2, *recipe(train.images(index_1), index_1, 0).shape[1:])
+    labels = np.repeat(train.labels_in_view(recipe, index_1, 0), 2, axis=0)
     given: dict[str, Any] = {}
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         trial = copy.deepcopy(network).train()
@@ -187,6 +204,7 @@ def _suitable_loss(
                 trial,
                 images,
                 train.num_classes,
+                output=OUTPUTS[train.task],
                 remedy="Choose another --student",
             )
         if tap is not None:
@@ -195,6 +213,7 @@ def _suitable_loss(
         given["mentor_features"] = [torch.zeros(2, width) for width in widths or ()]
     loss = build_loss(
         config.method,
+        task=train.task,
         shapes=LossShapes(
             num_mentors=len(mentors),
             num_classes=train.num_classes,
@@ -205,11 +224,14 @@ def _suitable_loss(
         seed=config.seed,
         **config.switches,
     )
-    mentors_BMC = torch.zeros(2, len(mentors), train.num_classes) if mentors else None
+    if getattr(loss, "confidence", None) == "oks" and loss.sigmas is None:  # type: ignore[attr-defined]
+        sigmas = train.person_labels.people.skeleton.sigmas
+        loss = dataclasses.replace(loss, sigmas=sigmas)  # type: ignore[type-var]
+    mentors_BM = torch.zeros(2, len(mentors), *output.shape[1:]) if mentors else None
     trial_loss = copy.deepcopy(loss)  # of one that learns, too: a trial teaches it nothing
     try:
         with torch.random.fork_rng(devices=[]):
-            trial_loss(output.float(), torch.zeros(2, dtype=torch.int64), mentors_BMC, **given)
+            trial_loss(output.float(), torch.from_numpy(labels), mentors_BM, **given)
     except ValueError as error:
         raise UsageError(
             f"method {config.method!r} with the mentors {', '.join(mentors) or '(none)'}: "
@@ -218,8 +240,11 @@ def _suitable_loss(
     return loss
 
 
-def _student_metadata(config: TrainConfig, train: ImageDataset) -> dict[str, str]:
+def _student_metadata(config: TrainConfig, chosen: Chosen) -> dict[str, str]:
+    train = chosen.train
+    sides = chosen.source.recipe.describe() if train.task == POSE else {}
     return {
+        **{side: str(sides[side]) for side in ("height", "width") if side in sides},
         "architecture": long_name(config.student),
         "dataset": train.name,
         "num_classes": str(train.num_classes),

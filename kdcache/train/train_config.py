@@ -7,23 +7,30 @@ from typing import Any
 from kdcache.devices import PRECISIONS
 from kdcache.epoch_order import require_window
 from kdcache.errors import UsageError, unknown_name
+from kdcache.heatmaps import DARK, QUARTER
 from kdcache.train.schedule import SCHEDULES
 
 TARGETS = ("cache", "online")
+OPTIMIZERS = ("sgd", "adam")
+DECODERS = (QUARTER, DARK)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One run. Defaults are the released CIFAR-100 recipe (arXiv 2409.20237).
+    """One run. Defaults are the released CIFAR-100 recipe (arXiv 2409.20237); those of poses are in
+    `task_defaults`.
 
     `dataset`, `mentors`, `recipe`, `view_seed`, `views`, `samples`: None means what the run in the
     folder has, else what the store says; without a store cifar100, crop-flip with seed 0, a new
-    view every epoch, every sample. `views`: the first so many views, or a list of them. `switches`:
-    the method's own options. `checkpoint_every`: steps between checkpoints within an epoch; None:
-    only after each. `compile`: student and loss by torch.compile. `per_class`: records tell of
-    every class, too. `checkpoints`: mentor name -> file, for `targets="online"`. `window`: samples
-    of which targets are in memory at once, which decides their order; None: as the run folder has
-    it, else whole views. `out`: the run folder; None: runs/<student>-<method>-s<seed>.
+    view every epoch, every sample. `recipe_options`: parameters of the recipe in place of the
+    dataset's, such as height and width of people's views. `views`: the first so many views, or a
+    list of them. `switches`: the method's own options. `checkpoint_every`: steps between
+    checkpoints within an epoch; None: only after each. `compile`: student and loss by
+    torch.compile. `per_class`: records tell of every class, too. `checkpoints`: mentor name ->
+    file, for `targets="online"`. `window`: samples of which targets are in memory at once, which
+    decides their order; None: as the run folder has it, else whole views. `momentum`: of Adam the
+    decay of its first moment. `decoder`, `flip_test`: how people's joints are found in evaluations.
+    `out`: the run folder; None: runs/<student>-<method>-s<seed>.
     """
 
     student: str = "r20"
@@ -38,10 +45,12 @@ class TrainConfig:
     checkpoints: dict[str, str] = field(default_factory=dict)
     recipe: str | None = None
     view_seed: int | None = None
+    recipe_options: dict[str, Any] = field(default_factory=dict)
     views: int | tuple[int, ...] | None = None
     window: int | None = None
     epochs: int = 240
     batch_size: int = 64
+    optimizer: str = "sgd"
     lr: float = 0.05
     schedule: str = "released"
     momentum: float = 0.9
@@ -53,13 +62,17 @@ class TrainConfig:
     eval_every: int = 1
     checkpoint_every: int | None = None
     per_class: bool = False
+    decoder: str = QUARTER
+    flip_test: bool = False
     device: str = "auto"
     out: str | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("schedule", self.schedule, SCHEDULES),
+            ("optimizer", self.optimizer, OPTIMIZERS),
             ("precision", self.precision, PRECISIONS),
+            ("decoder", self.decoder, DECODERS),
             ("kind of targets", self.targets, TARGETS),
         ):
             if value not in known:
