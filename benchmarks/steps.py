@@ -13,6 +13,7 @@ from kdcache.loader import ReplayLoader
 from kdcache.models import build_network
 from kdcache.sources import TargetSource
 from kdcache.train import TrainConfig
+from kdcache.train.evaluation import make_evaluator
 from kdcache.train.loop import TrainingLoop
 from kdcache.train.run_folder import RunFolder
 
@@ -31,14 +32,16 @@ def make_loop(
     precision: str = "fp32",
 ) -> TrainingLoop:
     """The loop of `train_student` for this source; nothing is written."""
+    config = TrainConfig(
+        student=material.student, dataset=material.dataset, compile=compile, precision=precision
+    )
+    test = open_dataset(material.dataset, "test", data_dir=material.data_dir)
     return TrainingLoop(
-        TrainConfig(
-            student=material.student, dataset=material.dataset, compile=compile, precision=precision
-        ),
+        config,
         network=build_network(material.student, dataset.num_classes, seed=0).train(),
         loader=ReplayLoader(dataset, source, BATCH, device=device),
         loss=loss,
-        test=open_dataset(material.dataset, "test", data_dir=material.data_dir),
+        evaluator=make_evaluator(test, config, source.recipe),
         folder=RunFolder(folder),
         identity="benchmark",
     )

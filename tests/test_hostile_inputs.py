@@ -180,7 +180,8 @@ def test_metadata_cannot_name_code_to_run(tmp_path: Path, bait: Path, entry: str
         evaluate_checkpoint(tmp_path / "a.safetensors")
     assert not bait.exists()
     with pytest.raises(KdcacheError):  # asked for by name it is imported; it builds nothing
-        evaluate_checkpoint(tmp_path / "a.safetensors", **{option.removeprefix("--"): "bait:build"})
+        given: dict[str, Any] = {option.removeprefix("--"): "bait:build"}
+        evaluate_checkpoint(tmp_path / "a.safetensors", **given)
     assert bait.exists()
 
 

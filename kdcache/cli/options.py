@@ -1,5 +1,6 @@
 """Options that several commands share, in stacks; and `--config`, which gives any in TOML."""
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,10 +98,17 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: str | None) 
         return
     given = {key.replace("-", "_"): entry for key, entry in read_toml(value).items()}
     is_record = given.pop("environment", None) is not None
-    switches, checkpoints = (given.pop(key, {}) for key in ("switches", "checkpoints"))
-    if not (isinstance(switches, dict) and isinstance(checkpoints, dict)):
-        raise UsageError(f"{value}: switches and checkpoints must be tables, as in [switches]")
+    tables = [given.pop(key, {}) for key in ("switches", "checkpoints", "recipe_options")]
+    if not all(isinstance(table, dict) for table in tables):
+        raise UsageError(
+            f"{value}: switches, checkpoints and recipe_options must be tables, as in [switches]"
+        )
+    switches, checkpoints, recipe_options = tables
     given.update(switches)
+    if recipe_options:
+        given["recipe_options"] = [
+            f"{name}={str(entry).lower()}" for name, entry in recipe_options.items()
+        ]
     if checkpoints:
         given["checkpoint"] = [f"{name}={file}" for name, file in checkpoints.items()]
     options = {parameter.name: parameter for parameter in ctx.command.params if parameter.name}
@@ -182,7 +190,8 @@ def _choose_hub(ctx: click.Context, param: click.Parameter, value: str | None) -
 dataset_options = stack(
     click.option(
         "--dataset",
-        help="cifar100, cifar10, digits, or any map-style dataset as module:factory.  "
+        help="cifar100, cifar10, digits, coco-keypoints, mpii, or any map-style dataset as "
+        "module:factory.  "
         "[default: the store's, else cifar100]",
     ),
     click.option(
@@ -194,7 +203,8 @@ dataset_options = stack(
 samples_option = click.option(
     "--samples",
     type=int,
-    help="Train on the first N samples, balanced over classes.  [default: all]",
+    help="Train on the first N samples, balanced over classes; of people the first N.  "
+    "[default: all]",
 )
 
 checkpoint_option = click.option(
@@ -219,24 +229,74 @@ fidelity_option = click.option(
     "[default: 1e-4; coarse 1e-3]",
 )
 
+recipe_option = click.option(
+    "--recipe",
+    help="crop-flip or none; of people pose-affine or pose-crop.  [default: the store's, else "
+    "crop-flip, pose-affine]",
+)
+
+
+def _parse_recipe_options(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...] | dict[str, Any]
+) -> dict[str, Any]:
+    """KEY=VALUE to numbers and booleans; a table of a config file as it is."""
+    if isinstance(value, dict):
+        return value
+    found = {}
+    for entry in value:
+        key, equals, text = entry.partition("=")
+        try:
+            parsed = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = None
+        if not (equals and key) or type(parsed) not in (int, float, bool):
+            raise click.BadParameter(
+                f"expected KEY=VALUE with a number or true, false, such as height=128, got "
+                f"{entry!r}",
+                ctx,
+                param,
+            )
+        found[key.replace("-", "_")] = parsed
+    return found
+
+
+recipe_parameters_option = click.option(
+    "--recipe-option",
+    "recipe_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_parse_recipe_options,
+    help="A parameter of the recipe in place of the dataset's, such as height=128, width=96, "
+    "half_body=0.3 or padding=2; repeatable.",
+)
+
+decoder_option = click.option(
+    "--decoder",
+    help="Of poses: how evaluations find a joint in its map, quarter (a quarter pixel towards the "
+    "higher neighbour) or dark.  [default: quarter]",
+)
+flip_test_option = click.option(
+    "--flip-test/--no-flip-test",
+    default=None,
+    help="Of poses: heatmaps are averaged with those of the mirror image.  [default: no]",
+)
+
 loop_options = stack(
-    click.option(
-        "--epochs", type=int, default=240, show_default=True, help="Passes over the data."
-    ),
-    click.option("--batch-size", type=int, default=64, show_default=True, help="Samples a step."),
-    click.option(
-        "--lr", type=float, default=0.05, show_default=True, help="Highest learning rate."
-    ),
+    click.option("--epochs", type=int, help="Passes over the data.  [default: 240; poses: 210]"),
+    click.option("--batch-size", type=int, help="Samples a step.  [default: 64; poses: 32]"),
+    click.option("--optimizer", help="sgd or adam.  [default: sgd; poses: adam]"),
+    click.option("--lr", type=float, help="Highest learning rate.  [default: 0.05; poses: 0.001]"),
     click.option(
         "--schedule",
-        default="released",
-        show_default=True,
-        help="released (the papers': linear to 1/5, then three drops), cosine, or amtml (two "
-        "drops late in its second phase).",
+        help="released (the papers': linear to 1/5, then three drops), cosine, amtml (two drops "
+        "late in its second phase), steps-210 (HRNet's) or steps-140 (SimpleBaseline's).  "
+        "[default: released; poses: steps-210]",
     ),
-    click.option("--momentum", type=float, default=0.9, show_default=True, help="SGD momentum."),
     click.option(
-        "--weight-decay", type=float, default=5e-4, show_default=True, help="On all parameters."
+        "--momentum", type=float, help="Of SGD, or of Adam's first moment.  [default: 0.9]"
+    ),
+    click.option(
+        "--weight-decay", type=float, help="On all parameters.  [default: 0.0005; poses: 0]"
     ),
     click.option(
         "--seed", type=int, default=0, show_default=True, help="Of initialisation and epoch order."
@@ -269,7 +329,10 @@ loop_options = stack(
         help="Steps between checkpoints within an epoch, for a run that may be killed.  "
         "[default: only after each epoch]",
     ),
-    click.option("--recipe", help="crop-flip or none.  [default: the store's, else crop-flip]"),
+    recipe_option,
+    recipe_parameters_option,
+    decoder_option,
+    flip_test_option,
     click.option("--view-seed", type=int, help="Of the views.  [default: the store's, else 0]"),
     click.option(
         "--views",

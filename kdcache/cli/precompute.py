@@ -15,6 +15,9 @@ from kdcache.cli.options import (
     dataset_options,
     device_option,
     fidelity_option,
+    flip_test_option,
+    recipe_option,
+    recipe_parameters_option,
 )
 from kdcache.cli.printing import print_calibration, tell
 from kdcache.cli.progress import progress_line, readable_bytes, readable_seconds
@@ -36,19 +39,31 @@ if TYPE_CHECKING:
 @dataset_options
 @click.option("--split", default="train", show_default=True, help="train or test.")
 @click.option("--views", type=int, help="Views a sample.  [default: the store's, else 40]")
-@click.option("--recipe", help="crop-flip or none.  [default: the store's, else crop-flip]")
+@recipe_option
+@recipe_parameters_option
 @click.option("--view-seed", type=int, help="Of the views.  [default: the store's, else 0]")
-@click.option("--encoder", help=f"{ENCODERS_HELP}  [default: the store's, else float16]")
+@click.option(
+    "--encoder",
+    help=f"{ENCODERS_HELP}  Of poses heatmap8, float16 or float32.  [default: the store's, else "
+    "float16, heatmap8]",
+)
 @fidelity_option
 @click.option(
     "--store", type=click.Path(), help="The store's folder.  [default: under $KDCACHE_HOME/stores]"
 )
 @click.option("--features", is_flag=True, help="Keep the mentors' pooled features too.")
 @click.option("--keep-logsumexp", is_flag=True, help="Keep each row's logsumexp: raw logits.")
+@flip_test_option
 @checkpoint_option
-@click.option("--samples", type=int, help="The first N samples, balanced.  [default: all]")
 @click.option(
-    "--batch-size", type=int, help="Rows of a forward pass.  [default: the store's, else 256]"
+    "--samples",
+    type=int,
+    help="The first N samples, balanced; of people the first N.  [default: all]",
+)
+@click.option(
+    "--batch-size",
+    type=int,
+    help="Rows of a forward pass.  [default: the store's, else 256; poses: 64]",
 )
 @device_option
 @click.option("--precision", help="fp32, bf16 or fp16.  [default: the store's, else fp32]")
@@ -154,7 +169,8 @@ def _inputs(options: dict[str, Any]) -> tuple[Any, list[str], Any]:
 
 def _job_options(options: dict[str, Any]) -> dict[str, Any]:
     names = ("store", "views", "recipe", "view_seed", "encoder", "fidelity", "device", "precision")
-    return {name: options[name] for name in (*names, "batch_size", "features", "keep_logsumexp")}
+    names = (*names, "batch_size", "features", "keep_logsumexp", "flip_test", "recipe_options")
+    return {name: options[name] for name in names}
 
 
 def _dataset_of(store: str | None) -> str:

@@ -17,7 +17,9 @@ from kdcache.cli.options import (
     checkpoint_option,
     config_option,
     dataset_options,
+    decoder_option,
     device_option,
+    flip_test_option,
     loop_options,
     samples_option,
 )
@@ -32,9 +34,8 @@ if TYPE_CHECKING:
 @click.command("train-student")
 @click.option(
     "--student",
-    default="r20",
-    show_default=True,
-    help="The network to train, such as r20, wrn16, vgg8 or mobilenetv2.",
+    help="The network to train, such as r20, wrn16, vgg8 or mobilenetv2; of poses lp18, mbpose or "
+    "sb18.  [default: r20; poses: lp18]",
 )
 @dataset_options
 @samples_option
@@ -49,7 +50,8 @@ if TYPE_CHECKING:
     "--method",
     default="classroom",
     show_default=True,
-    help="classroom, ce, kd, average, soft, ca-mkd, ebkd, dkd, dist, logit-mse or amtml.",
+    help="classroom, ce, kd, average, soft, ca-mkd, ebkd, dkd, dist, logit-mse or amtml; of poses "
+    "the first four.",
 )
 @click.option(
     "--targets",
@@ -90,14 +92,16 @@ def train_student(**options: Any) -> None:
     """
     with stop_on_signals() as stop:
         from kdcache.mentor_library import parse_checkpoints
-        from kdcache.train import TrainConfig
+        from kdcache.train import TrainConfig, with_defaults
         from kdcache.train import train_sweep as train
 
         resume = options.pop("resume")
         checkpoints = {k: str(v) for k, v in parse_checkpoints(options.pop("checkpoint")).items()}
         switches = take_switches(options)
         seeds = options.pop("seeds")
-        config = TrainConfig(**options, switches=switches, checkpoints=checkpoints)
+        config = TrainConfig(
+            **with_defaults({**options, "switches": switches, "checkpoints": checkpoints})
+        )
         configs = [config] if seeds is None else _one_a_seed(config, seeds)
         if resume:
             _require_begun([each.run_folder for each in configs])
@@ -107,7 +111,8 @@ def train_student(**options: Any) -> None:
         last = [_print_summary(Path(each.run_folder)) for each in configs]
         if len(last) > 1:
             tell(
-                f"last epoch over {len(last)} seeds: test top-1 {statistics.mean(last):.2f}, "
+                f"last epoch over {len(last)} seeds: accuracy "
+                f"{statistics.mean(last):.2f}, "
                 f"standard deviation {statistics.stdev(last):.2f}"
             )
 
@@ -123,13 +128,13 @@ def train_student(**options: Any) -> None:
 def train_mentor(name: str, **options: Any) -> None:
     """Train network NAME on labels; its checkpoint and sidecar go into the mentor library."""
     with stop_on_signals() as stop:
-        from kdcache.train import TrainConfig
+        from kdcache.train import TrainConfig, with_defaults
         from kdcache.train import train_mentor as train
         from kdcache.train.mentor import default_run_folder, library_checkpoint
 
         resume = options.pop("resume")
         options["out"] = options["out"] or str(default_run_folder(name, options))
-        config = TrainConfig(student=name, method="ce", **options)
+        config = TrainConfig(**with_defaults({**options, "student": name, "method": "ce"}))
         if resume:
             _require_begun([config.run_folder])
         with progress_line("steps") as progress:
@@ -147,14 +152,29 @@ def train_mentor(name: str, **options: Any) -> None:
 @click.option("--split", default="test", show_default=True, help="train or test.")
 @device_option
 @click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
+@decoder_option
+@flip_test_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 def evaluate(checkpoint: str, as_json: bool, **options: Any) -> None:
-    """Accuracy of a student (run folder or student.safetensors) or of a mentor's checkpoint."""
+    """Accuracy of a student (run folder or student.safetensors) or of a mentor's checkpoint.
+
+    Of people: AP and AR of coco-keypoints by COCO's own evaluator, PCKh@0.5 of mpii, on the
+    annotated boxes.
+    """
     from kdcache.train import evaluate_checkpoint
 
-    found = evaluate_checkpoint(checkpoint, **options)
+    given = {name: value for name, value in options.items() if value is not None}
+    found = evaluate_checkpoint(checkpoint, **given)
     if as_json:
         click.echo(json.dumps(found, indent=2))
+        return
+    if "top1" not in found:
+        names = [key for key in found if isinstance(found[key], float)]
+        tell(
+            f"{found['network']} on {found['dataset']} ({found['split']}, {found['samples']:,} "
+            f"people, {found['height']} x {found['width']}): "
+            + ", ".join(f"{name.replace('_', ' ')} {found[name]:.2f}" for name in names)
+        )
         return
     tell(
         f"{found['network']} on {found['dataset']} ({found['split']}, {found['samples']:,} "
@@ -191,31 +211,37 @@ def _print_records(
     records: Iterable[tuple["TrainConfig", dict[str, Any]]], *, name_seeds: bool = False
 ) -> None:
     from kdcache.classroom import has_filter
+    from kdcache.train import headline
     from kdcache.train.tally import filter_warnings
+    from kdcache.train.task_defaults import task_of
 
     told: set[str] = set()
     for config, record in records:
-        filters = has_filter(config.method, **config.switches)
+        task = task_of(config.dataset, config.store)
+        filters = has_filter(config.method, task=task, **config.switches)
         seed = f"seed {config.seed}  " if name_seeds else ""
-        top1 = "" if record["test_top1"] is None else f"  test top-1 {record['test_top1']:.2f}"
+        name, value = headline(record)
+        tested = "" if value is None else f"  {name} {value:.2f}"
         tell(
             f"{seed}epoch {record['epoch'] + 1}/{config.epochs}  view {record['view']}  "
             f"lr {record['lr']:.5f}  "
             f"loss {record['train_loss']:.4f} (task {record['task_loss']:.4f}, mentors "
-            f"{record['mentor_loss']:.4f}){top1}  {readable_seconds(record['seconds'])}"
+            f"{record['mentor_loss']:.4f}){tested}  {readable_seconds(record['seconds'])}"
         )
-        for name, sentence in filter_warnings(record).items() if filters else ():
-            if name not in told:
-                told.add(name)
-                tell(f"warning: {name} in epoch {record['epoch'] + 1}: {sentence}", err=True)
+        for what, sentence in filter_warnings(record).items() if filters else ():
+            if what not in told:
+                told.add(what)
+                tell(f"warning: {what} in epoch {record['epoch'] + 1}: {sentence}", err=True)
 
 
 def _print_summary(run_folder: Path) -> float:
     """Tells how a run ended; its last accuracy."""
+    from kdcache.train import headline
     from kdcache.train.run_folder import RunFolder
 
     records = RunFolder(run_folder).records()
-    last = records[-1]["test_top1"]
-    best = max(r["test_top1"] for r in records if r["test_top1"] is not None)
-    tell(f"last epoch: test top-1 {last:.2f}  (best epoch: {best:.2f})  {run_folder}")
+    name, last = headline(records[-1])
+    assert last is not None, "the last epoch is always evaluated"
+    best = max(value for _, value in map(headline, records) if value is not None)
+    tell(f"last epoch: {name} {last:.2f}  (best epoch: {best:.2f})  {run_folder}")
     return float(last)

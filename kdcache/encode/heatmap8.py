@@ -1,9 +1,10 @@
 """`heatmap8`: one byte a heatmap pixel, in levels of each map's own, compressed.
 
-What costs bytes is the floor of noise between joints, which teaches nothing: what lies below 1% of
-a map's peak becomes zero, and so does what lies below `FLOOR`, where Gaussians of peak 1 were
-taught. What a rounded map would lose is where its joint is, as two neighbours come to share a
-level; so levels keep the peak apart, and order its neighbours (docs/log.md).
+What costs bytes is the floor of noise between joints: what lies below 1% of a map's peak becomes
+zero, and so does what lies below 0.01, as networks are taught Gaussians of peak 1 and some maps
+show no joint. What rounding would lose is the joint's place, as neighbours come to share a level;
+so the peak keeps a level to itself, and its neighbours their order: on maps of real photographs 3%
+of the peaks would move otherwise, and none does, for the same bytes (docs/log.md).
 """
 
 from dataclasses import dataclass
@@ -33,9 +34,9 @@ class Heatmap8(Encoder):
     left and right neighbours, and of the upper and lower, the higher one stays the higher one, and
     so the quarter-pixel keypoint survives. Zero is exact.
 
-    |decoded - x| <= max(0.016 * largest |x| of the map, 0.01): two steps of a map that goes as far
-    below zero as above, for neighbours that were moved apart; without negative values at most 0.01,
-    what becomes zero; half a step for all else.
+    |decoded - x| <= max(0.016 * largest |x| of the map, 0.01): what becomes zero, or two steps, the
+    most that a level is moved, of a map that goes as far below zero as above. Other values are
+    half a step off: about 0.002, or 0.2% of the peak where that is more and nothing is negative.
 
     A stored map has a line more, which begins with the step (little-endian float32) and the level
     of zero; W is at least 5.
