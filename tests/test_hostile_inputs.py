@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -179,8 +180,8 @@ def test_metadata_cannot_name_code_to_run(tmp_path: Path, bait: Path, entry: str
     with pytest.raises(UsageError, match=message):
         evaluate_checkpoint(tmp_path / "a.safetensors")
     assert not bait.exists()
+    given: dict[str, Any] = {option.removeprefix("--"): "bait:build"}
     with pytest.raises(KdcacheError):  # asked for by name it is imported; it builds nothing
-        given: dict[str, Any] = {option.removeprefix("--"): "bait:build"}
         evaluate_checkpoint(tmp_path / "a.safetensors", **given)
     assert bait.exists()
 

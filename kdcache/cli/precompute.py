@@ -169,8 +169,8 @@ def _inputs(options: dict[str, Any]) -> tuple[Any, list[str], Any]:
 
 def _job_options(options: dict[str, Any]) -> dict[str, Any]:
     names = ("store", "views", "recipe", "view_seed", "encoder", "fidelity", "device", "precision")
-    names = (*names, "batch_size", "features", "keep_logsumexp", "flip_test", "recipe_options")
-    return {name: options[name] for name in names}
+    kinds = ("features", "keep_logsumexp", "flip_test")
+    return {name: options[name] for name in (*names, *kinds, "batch_size", "recipe_options")}
 
 
 def _dataset_of(store: str | None) -> str:
