@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from kdcache import philox
 from kdcache.datasets import ImageDataset
-from kdcache.encode import ENCODERS, FITTED, LOGITS, Encoder, UnreachableFidelity
+from kdcache.encode import (
+    ENCODERS,
+    FITTED,
+    LOGITS,
+    MAP_ENCODERS,
+    Encoder,
+    UnreachableFidelity,
+)
 from kdcache.encode.logits import stated_divergences
 from kdcache.encode.target_kind import MEASURED_ROWS
 from kdcache.errors import UsageError, unknown_name
@@ -75,7 +82,7 @@ class Calibration:
 
 def require_fidelity(encoder: str | None, fidelity: float | None) -> None:
     """Raises UsageError for an unknown encoder, a fidelity that is none, and 0 of a lossy one."""
-    known = [AUTO, *ENCODERS, *FITTED]
+    known = [AUTO, *ENCODERS, *FITTED, *MAP_ENCODERS]
     if encoder is not None and encoder not in known:
         raise unknown_name("encoder", encoder, known)
     if fidelity is None:

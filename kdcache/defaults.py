@@ -115,14 +115,14 @@ def choose_encoder(
 
 def require_suits(encoder: str, fidelity: float | None, kind: TargetKind) -> None:
     """Raises UsageError for an encoder, or a fidelity, that this kind of targets does not have."""
+    known = kind.encoders
     if kind is LOGITS:
-        return
-    if fidelity is not None:
+        known = (*known, AUTO)
+    elif fidelity is not None:
         raise UsageError(f"--fidelity is of log-probabilities; {kind.name} have none. Leave it out")
-    if encoder not in kind.encoders:
+    if encoder not in known:
         raise UsageError(
-            f"{kind.name} are not encoded by {encoder!r}; choose --encoder "
-            f"{', '.join(kind.encoders)}"
+            f"{kind.name} are not encoded by {encoder!r}; choose --encoder {', '.join(known)}"
         )
 
 

@@ -63,7 +63,7 @@ def inspect(store: str, as_json: bool, against: str | None, **options: Any) -> N
         f"format       {found['format']}\n"
         f"fingerprint  {found['fingerprint']}\n"
         f"dataset      {dataset['name']} ({dataset['split']}), {dataset['num_samples']:,} samples, "
-        f"{dataset['num_classes']} classes\n"
+        f"{dataset['num_classes']} {'joints' if 'joints' in dataset else 'classes'}\n"
         f"recipe       {_described(recipe)}, view seed {found['view_seed']}\n"
         f"views        {found['views']}, {'complete' if found['complete'] else 'not complete'}\n"
         f"bytes        {readable_bytes(found['bytes'])}\n"
@@ -137,6 +137,7 @@ def _print_verification(store: str, found: "Verification") -> None:
 
 def print_mentors(store: "TargetStore") -> None:
     """One line a mentor: accuracy on its cached views, what is there, how it was encoded."""
+    from kdcache.encode import PRIMARY
     from kdcache.inspection import inspect_store
 
     found = inspect_store(store)
@@ -150,7 +151,7 @@ def print_mentors(store: "TargetStore") -> None:
             f"{mentor['checkpoint_sha256'][:12]}"
         )
         for kind, has in mentor["kinds"].items():
-            if kind != "logits":
+            if kind not in PRIMARY:
                 tell(
                     f"  {kind:<18}  {has['complete_views']:>3}/{has['views']:<3}  "
                     f"{readable_bytes(has['bytes']):>9}  {has['encoder']['name']:<8}  "

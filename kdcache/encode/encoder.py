@@ -38,6 +38,7 @@ class Encoder(ABC):
     arithmetic: ClassVar[str]  # how a reader in another language decodes
     zstd_level: ClassVar[int] = 3
     needs_labels: ClassVar[bool] = False  # to decode resident rows
+    uncompressed: ClassVar[str] = "sqrt8"  # an encoder near this one that takes any targets
 
     @property
     @abstractmethod

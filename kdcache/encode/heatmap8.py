@@ -45,6 +45,7 @@ class Heatmap8(Encoder):
     name: str = "heatmap8"
     compression: str | None = "zstd"
     dtype = "uint8"
+    uncompressed = "float16"
     fill = 255.0
     relative_error = 0.0  # of the value itself
     absolute_error = FLOOR

@@ -33,7 +33,7 @@ def chunk_payload(rows: NDArray[np.generic], block: int, encoder: Encoder) -> By
     if not can_hold(len(compressed), chunk.nbytes, encoder):
         raise ValueError(
             f"{chunk.nbytes} bytes of targets became {len(compressed)}: the mentor says the same "
-            "of every sample. Check its checkpoint, or use --encoder sqrt8"
+            f"of every sample. Check its checkpoint, or use --encoder {encoder.uncompressed}"
         )
     return compressed
 

@@ -64,9 +64,9 @@ def proven_dataset(store: "TargetStore", dataset: ImageDataset) -> ImageDataset:
             f"{manifest.num_samples} samples of {manifest.dataset['name']} "
             f"({manifest.dataset['split']}): {error}. {remedy}"
         ) from error
-    content = {"num_classes", "image_shape", "index_sha256", "labels_sha256", "pixels_sha256"}
     here = stored_part.identity()
-    if any(here[key] != manifest.dataset.get(key) for key in content):
+    content = (here.keys() | manifest.dataset.keys()) - {"name", "split"}
+    if any(here.get(key) != manifest.dataset.get(key) for key in content):
         require_equal(
             "the dataset",
             (f"store {store.address}", manifest.dataset),
