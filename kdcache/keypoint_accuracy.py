@@ -18,7 +18,6 @@ from kdcache.errors import KdcacheError, UsageError
 from kdcache.inspection import inspect_store
 from kdcache.models import short_name
 from kdcache.store import TargetStore, dataset_at_hand, proven_dataset
-from kdcache.train.pose_accuracy import pose_metrics
 from kdcache.views import PersonRecipe
 
 AT_ONCE = 8192  # people whose keypoints are read together
@@ -49,6 +48,8 @@ def keypoint_accuracy(
             f"{store.address} is a store of {store.manifest.primary.name}: its mentors' accuracy "
             "is in `kdcache inspect` anyway; keypoints are of stores of people"
         )
+    from kdcache.train.pose_accuracy import pose_metrics  # takes time to load
+
     views = _first_views(store, mentors)
     if not views:
         return {}
