@@ -24,6 +24,7 @@ COLOURS: dict[str, Colour] = {
 _OUTLINE: Colour = (16, 16, 16)
 _FINER = 2  # limbs are drawn so many times as large, and made smaller: smooth edges
 _DIMMED = 0.4  # how bright the photograph is under heatmaps
+_GAMMA = 0.6  # shows what is faint: a map of 0.3 half covers the photograph
 
 
 def zoom_of(height: int) -> int:
@@ -58,11 +59,12 @@ def with_pose(
     skeleton: Skeleton,
     *,
     zoom: int,
+    bold: int = 1,
 ) -> Image.Image:
     """The panel with the shown joints as discs, and limbs between those of which both are shown.
 
     A disc has its side's colour at least 3 panel pixels around the joint, unless another lies on
-    it; joints of a higher number lie above.
+    it; joints of a higher number lie above. `bold`: how many times as thick.
     """
     fine = panel.resize((panel.width * _FINER, panel.height * _FINER), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(fine)
@@ -72,11 +74,14 @@ def with_pose(
     for width, outlined in ((11, True), (6, False)):
         for limb in limbs:
             colour = _OUTLINE if outlined else COLOURS[limb_side(skeleton, limb)]
-            draw.line([places[j] for j in limb], fill=colour, width=width)
+            draw.line([places[j] for j in limb], fill=colour, width=width * bold)
     for joint in range(skeleton.num_joints):
         if shown_J[joint]:
             x, y = places[joint]
-            for radius, colour in ((11, _OUTLINE), (8, COLOURS[side_of(skeleton, joint)])):
+            for radius, colour in (
+                (11 * bold, _OUTLINE),
+                (8 * bold, COLOURS[side_of(skeleton, joint)]),
+            ):
                 draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
     return fine.reduce(_FINER)
 
@@ -85,8 +90,8 @@ def with_heatmaps(
     panel: Image.Image, heatmaps_JHW: NDArray[np.floating], skeleton: Skeleton, *, zoom: int
 ) -> Image.Image:
     """The panel in grey under the maps: at each pixel the highest of the left joints' maps in their
-    colour, and so of the others. As strong as the map is high: 1, a Gaussian's peak, hides the
-    photograph, 0 and below shows it alone."""
+    colour, and so of the others. A map of 1, a Gaussian's peak, hides the photograph; 0 and below
+    shows it alone."""
     grey = np.asarray(panel.convert("L"), dtype=np.float32)[:, :, None] * _DIMMED
     shown = np.repeat(grey, 3, axis=2)
     height, width = shown.shape[:2]
@@ -99,7 +104,7 @@ def with_heatmaps(
             highest_HW = np.clip(heatmaps_JHW[joints].max(axis=0), 0, 1)
             alpha_S.append((down @ highest_HW @ across.T)[:, :, None])
             coloured += alpha_S[-1] * np.array(colour, dtype=np.float32)
-    alpha = np.max(alpha_S, axis=0)
+    alpha = np.max(alpha_S, axis=0) ** _GAMMA
     # Where sides overlap, their colours mix as their maps are high.
     shown = (1 - alpha) * shown + alpha * coloured / np.maximum(sum(alpha_S), 1e-6)
     return Image.fromarray(np.rint(shown).clip(0, 255).astype(np.uint8))

@@ -21,14 +21,14 @@ from PIL import Image
 from kdcache import durable
 from kdcache.datasets import ImageDataset
 from kdcache.datasets.people import People
-from kdcache.devices import precision_context, resolve_device
 from kdcache.encode import HEATMAPS, KEYPOINTS
-from kdcache.errors import CheckpointError, MissingTargets, RunFailed, UsageError
+from kdcache.errors import MissingTargets, RunFailed, UsageError
 from kdcache.heatmaps import decode_keypoints, gaussian_heatmaps
-from kdcache.models import checked_forward, short_name
+from kdcache.models import short_name
 from kdcache.pictures.agreement import SEEN, agreement
 from kdcache.pictures.panels import enlarged, with_heatmaps, with_pose, zoom_of
 from kdcache.pictures.sheets import Column, contact_sheet, picture, png_bytes
+from kdcache.pictures.student import Student
 from kdcache.store import (
     TargetStore,
     dataset_at_hand,
@@ -36,7 +36,7 @@ from kdcache.store import (
     proven_dataset,
     view_ranges,
 )
-from kdcache.train.trained import Trained, find_trained
+from kdcache.train.trained import find_trained
 from kdcache.views import PersonRecipe
 
 DEFAULT_PEOPLE = 10
@@ -101,7 +101,7 @@ def draw_people(
     images = proven_dataset(store, dataset_at_hand(store, dataset, data_dir))
     student = None
     if against is not None:
-        student = _Student(find_trained(against, unfinished=True).load(images, network), device)
+        student = Student(find_trained(against, unfinished=True).load(images, network), device)
     artist = _Artist(store, images, view, names, student)
     target = Path(folder)
     of = "{name} ({split})".format_map(store.manifest.dataset)
@@ -148,37 +148,6 @@ def _complete_view(store: TargetStore, names: Sequence[str], view: int | None) -
     )
 
 
-class _Student:
-    """Heatmaps of a trained network, as evaluated: no dropout, running BatchNorm statistics."""
-
-    def __init__(self, trained: Trained, device: str) -> None:
-        self._device = resolve_device(device)
-        self._trained = trained
-        self._network = trained.network.eval().to(self._device)
-
-    @torch.inference_mode()
-    def __call__(self, pixels_BCHW: NDArray[np.uint8], joints: int) -> torch.Tensor:
-        """float32 (B, J, H, W), on the CPU."""
-        named = f"student {self._trained.architecture!r}"
-        pixels = torch.from_numpy(pixels_BCHW).to(self._device)
-        with precision_context(self._device, "fp32"):
-            found_BJHW = checked_forward(
-                named,
-                self._network,
-                self._trained.preprocessing(pixels),
-                joints,
-                output="heatmaps",
-                remedy="Give a student of this store's dataset",
-            )
-        found_BJHW = found_BJHW.float().cpu()
-        if not found_BJHW.isfinite().all():
-            raise CheckpointError(
-                f"the {named} gives NaN or infinite heatmaps for these views: its training "
-                "diverged, or its preprocessing is another one. Give another checkpoint"
-            )
-        return found_BJHW
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Drawn:
     """A person: `columns` with pose above heatmaps, `overlaid` with both in one panel."""
@@ -200,7 +169,7 @@ class _Artist:
         images: ImageDataset,
         view: int,
         names: tuple[str, ...],
-        student: _Student | None,
+        student: Student | None,
     ) -> None:
         self._store, self._images, self._view, self._names = store, images, view, names
         self._student = student
@@ -272,7 +241,7 @@ class _Artist:
             posed, heated = self._posed(photo, seer), self._heated(photo, seer)
             name = seer.name if seer is truth else f"{seer.name}, sees {found[seer.name].seen}"
             columns.append(Column(name=name, numbers=numbers, panels=(posed, heated)))
-            both = posed if seer is truth else self._posed(heated, seer)
+            both = self._posed(photo if seer is truth else heated, seer, bold=2)
             overlaid.append(Column(name=name, numbers=numbers, panels=(both,)))
         annotation = int(person.annotation_N[0])
         where = f"index {index}, annotation {annotation}, {person.files[0]}"
@@ -291,7 +260,7 @@ class _Artist:
             },
         )
 
-    def _posed(self, panel: Image.Image, seer: _Seer) -> Image.Image:
+    def _posed(self, panel: Image.Image, seer: _Seer, bold: int = 1) -> Image.Image:
         points_J3 = np.asarray(seer.points_J3, dtype=np.float64)
         # A stranger's store may say anything.
         inside_J = (
@@ -299,7 +268,7 @@ class _Artist:
         ).all(1)
         shown_J = inside_J & (points_J3[:, 2] >= SEEN)
         zoom = zoom_of(self._recipe.height)
-        return with_pose(panel, points_J3[:, :2], shown_J, self._skeleton, zoom=zoom)
+        return with_pose(panel, points_J3[:, :2], shown_J, self._skeleton, zoom=zoom, bold=bold)
 
     def _heated(self, panel: Image.Image, seer: _Seer) -> Image.Image:
         maps_JHW = np.nan_to_num(seer.heatmaps_JHW)
