@@ -65,7 +65,7 @@ def panels(path: str, columns: int) -> list[list[NDArray[np.uint8]]]:
     assert pixels.shape[1] == columns * ACROSS + MARGIN
     first = pixels[:, MARGIN : MARGIN + PANEL]
     filled = ~(first == 255).all(2).any(1)  # under heatmaps nothing is white
-    below = next(y for y in range(len(filled)) if filled[y : y + PANEL].sum() == PANEL)
+    below = max(y for y in range(len(filled)) if filled[y : y + PANEL].sum() == PANEL)
     starts = (below - PANEL - 4, below)
     return [
         [pixels[y : y + PANEL, MARGIN + c * ACROSS : MARGIN + c * ACROSS + PANEL] for y in starts]
