@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from kdcache.mentors import Mentor, MentorPool, RunShape, load_mentor
     from kdcache.models import build_network
     from kdcache.online import OnlineTargets
+    from kdcache.pictures import draw_people
     from kdcache.precompute import PrecomputeJob, precompute_targets
     from kdcache.sources import LabelsOnly, TargetSource
     from kdcache.store import TargetStore, open_store
@@ -86,6 +87,7 @@ _HOMES = {
     "kdcache.mentors": ("Mentor", "MentorPool", "RunShape", "load_mentor"),
     "kdcache.models": ("build_network",),
     "kdcache.online": ("OnlineTargets",),
+    "kdcache.pictures": ("draw_people",),
     "kdcache.precompute": ("PrecomputeJob", "precompute_targets"),
     "kdcache.sources": ("LabelsOnly", "TargetSource"),
     "kdcache.store": ("TargetStore", "open_store"),
@@ -136,6 +138,7 @@ __all__ = [
     "classroom",
     "compare_stores",
     "datasets",
+    "draw_people",
     "encode",
     "errors",
     "evaluate_checkpoint",
