@@ -1,4 +1,7 @@
-"""The methods' own options, by METHODS' names; None means the method's default."""
+"""The methods' own options, by METHODS' names; None means the method's default.
+
+Not among them are the joints' constants of `confidence = "oks"`: they are the dataset's.
+"""
 
 from typing import Any
 
@@ -40,8 +43,27 @@ class ColumnList(click.ParamType):  # type: ignore[type-arg]  # generic since cl
 
 # Name of the field -> (type, help). `bool` makes a pair, --name and --no-name.
 SWITCHES: dict[str, tuple[Any, str]] = {
-    "tau": (float, "classroom: how much a full gap adds to the temperature (12)."),
-    "granularity": (str, "classroom: sample or batch confidences (sample)."),
+    "tau": (
+        float,
+        "classroom: how much a full gap adds to the temperature (12; on heatmaps 1.5).",
+    ),
+    "granularity": (
+        str,
+        "classroom: sample or batch confidences (sample); on heatmaps joint or sample (joint).",
+    ),
+    "confidence": (
+        str,
+        "classroom on heatmaps: peak, the map's likeness to the label's, or oks, of the decoded "
+        "point (peak).",
+    ),
+    "min_peak": (
+        float,
+        "classroom on heatmaps: a map whose highest value is below sees no joint (0.1).",
+    ),
+    "divergence": (
+        str,
+        "heatmaps: of the mentors' terms, mse or kl of spatial softmaxes (mse).",
+    ),
     "weighting": (str, "classroom: what weights follow, confidence or rank (confidence)."),
     "rank_scale": (float, "classroom, by rank: the rank that weighs 1 (10)."),
     "teachers": (
@@ -52,11 +74,11 @@ SWITCHES: dict[str, tuple[Any, str]] = {
     "gate": (str, "classroom: knowledge filter, hard, soft or off (hard)."),
     "gate_margin": (float, "classroom: how far ahead an active mentor must be (0)."),
     "mentor_weight": (str, "classroom: confidence or one (confidence)."),
-    "task_weight": (str, "classroom: confidence or one (confidence)."),
+    "task_weight": (str, "classroom: confidence or one (confidence; on heatmaps one)."),
     "temperature": (
         NumberOrWord(),
         "classroom: gap or fixed (gap); kd, average, soft, ca-mkd, ebkd, dkd, dist: a number (4); "
-        "amtml: a number (5).",
+        "amtml: a number (5); kd, average on heatmaps: a number (1).",
     ),
     "fixed_temperature": (float, "classroom: the temperature of --temperature fixed (1)."),
     "gap": (str, "classroom: ratio, difference or absolute (ratio; by rank absolute)."),
@@ -75,11 +97,16 @@ SWITCHES: dict[str, tuple[Any, str]] = {
     "kd_weight": (
         float,
         "kd, average, soft, ca-mkd, ebkd, logit-mse: weight of the mentors' term (0.9); "
-        "amtml: (1.4).",
+        "amtml: (1.4); kd, average on heatmaps: (0.5).",
     ),
+    "label_weight": (float, "kd, average on heatmaps: weight of the labels' term (0.5)."),
     "divide_by_k": (bool, "ca-mkd: divide by the number of mentors, as the released code (no)."),
     "alpha": (float, "dkd: weight of the true class's part (1)."),
-    "beta": (float, "dkd: weight of the other classes' part (8); dist: of the rows' part (2)."),
+    "beta": (
+        float,
+        "dkd: weight of the other classes' part (8); dist: of the rows' part (2); heatmaps, kl: "
+        "what maps are multiplied by before the softmax (25).",
+    ),
     "gamma": (float, "dist: weight of the columns' part (2)."),
     "warm_up": (int, "dkd: epochs until the mentors teach at full strength (20)."),
     "reduction": (str, "amtml: batchmean or authors, which divides by classes too (batchmean)."),
