@@ -99,9 +99,14 @@ def main(
         for line in dataset.report:
             click.echo(f"{size.dataset}: {line}")
 
-        common = {"dataset": size.dataset, "recipe_options": view_options, "device": device}
+        common: dict[str, Any] = {
+            "dataset": size.dataset,
+            "recipe_options": view_options,
+            "device": device,
+            "samples": size.samples,
+        }
         if smoke:
-            common |= {"samples": size.samples, "batch_size": SMOKE_BATCH}
+            common["batch_size"] = SMOKE_BATCH
         own, tested = mentors_at_hand(size, common, folder if smoke else None, stop)
 
         views = size.num_views
