@@ -3,7 +3,8 @@
 It follows the page section by section and refuses what the page says a reader refuses, so that a
 page which is wrong or incomplete fails a test. Written for being read: it is slow.
 
-Shapes: V views, N samples, C classes, F features; images are C, H, W.
+Shapes: V views, N samples, C classes, F features; images are C, H, W. Of people: J joints,
+and H, W is a map.
 """
 
 import base64
@@ -126,6 +127,7 @@ LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 CRC32C = {"name": "crc32c"}
 ZSTD = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
 ZSTD_1 = {"name": "zstd", "configuration": {"level": 1, "checksum": False}}
+STATED = ("arithmetic", "relative_error", "absolute_error", "root_error")
 ROOT_OF = "target = -(stored / 32)^2, computed in float32 (exact); 255: no target"
 # name: data type, fill, codecs, arithmetic, relative, absolute and root error
 ENCODERS: dict[str, tuple[str, int | str, list[Json], str, float, float, float]] = {
@@ -157,6 +159,18 @@ FITTED: dict[str, tuple[int, str]] = {
         "target[label] = exact; exact, shift = the two little-endian float32 in stored[C+1..C+8]",
     ),
 }
+
+
+# name: data type, fill, codecs, arithmetic, relative, absolute, root and peak error
+MAP_ENCODERS: dict[str, tuple[str, int | str, list[Json], str, float, float, float, float]] = {
+    "heatmap8": (
+        "uint8", 255, [{"name": "bytes"}, ZSTD, CRC32C],
+        "step = the little-endian float32 in stored[j, H, 0..3]; zero = stored[j, H, 4]; "
+        "target[j, y, x] = float32(stored[j, y, x] - zero) * step, in float32; 255 in all bytes "
+        "(a step that is not a number): no target",
+        0.0, 0.01, 0.0, 0.016,
+    ),
+}  # fmt: skip
 
 
 FITTED_STORED: tuple[str, int | str, list[Json]] = (
@@ -229,6 +243,34 @@ def decode(stored: NDArray[Any]) -> NDArray[np.float32]:
     return -(root * root)
 
 
+def decode_maps(stored: NDArray[Any]) -> NDArray[np.float32]:
+    """`heatmap8`, map by map: (N, J, H + 1, W) bytes to (N, J, H, W)."""
+    samples, joints, lines, width = stored.shape
+    targets = np.empty((samples, joints, lines - 1, width), dtype=np.float32)
+    for n in range(samples):
+        for j in range(joints):
+            (step,) = struct.unpack("<f", stored[n, j, -1, :4].tobytes())
+            demand(step == step, "a step that is not a number says that no target is here")
+            zero = int(stored[n, j, -1, 4])
+            levels = stored[n, j, :-1].astype(np.int64) - zero
+            targets[n, j] = levels.astype(np.float32) * np.float32(step)
+    return targets
+
+
+def keypoints_of(heatmap: NDArray[np.float32]) -> tuple[float, float, float]:
+    """x and y in view pixels, and score, of one exact map (H, W)."""
+    height, width = heatmap.shape
+    y, x = divmod(int(heatmap.argmax()), width)
+    score = float(heatmap[y, x])
+    if score <= 0:
+        return 0.0, 0.0, score
+    right = down = 0.0
+    if 1 < x < width - 1 and 1 < y < height - 1:
+        right = 0.25 * float(np.sign(heatmap[y, x + 1] - heatmap[y, x - 1]))
+        down = 0.25 * float(np.sign(heatmap[y + 1, x] - heatmap[y - 1, x]))
+    return 4 * (x + right), 4 * (y + down), score
+
+
 # The store
 
 
@@ -245,12 +287,19 @@ class PlainStore:
         self.index_N, self.labels_N = (self._list(name) for name in ("index", "labels"))
         classes = self.dataset["num_classes"]
         demand(bool(self.index_N[0] >= 0 and (np.diff(self.index_N) > 0).all()), "index")
-        demand(bool(((self.labels_N >= 0) & (self.labels_N < classes)).all()), "labels")
+        self.of_people = self.dataset.get("task") == "pose"
+        self.primary = "heatmaps" if self.of_people else "logits"
+        if not self.of_people:
+            demand(bool(((self.labels_N >= 0) & (self.labels_N < classes)).all()), "labels")
         demand(read_sealed(root / "mentors" / "zarr.json")["node_type"] == "group", "mentors")
         folders = [f for f in sorted((root / "mentors").iterdir()) if f.is_dir()]
-        found = [PlainMentor(self, folder, kind) for folder in folders for kind in kinds_of(folder)]
-        self.mentors = {found_.name: found_ for found_ in found if found_.kind == "logits"}
-        self.others = {(m.name, m.kind): m for m in found if m.kind != "logits"}
+        found = [
+            PlainMentor(self, folder, kind)
+            for folder in folders
+            for kind in kinds_of(folder, self.primary)
+        ]
+        self.mentors = {found_.name: found_ for found_ in found if found_.kind == self.primary}
+        self.others = {(m.name, m.kind): m for m in found if m.kind != self.primary}
 
     def _list(self, name: str) -> NDArray[np.int64]:
         n = self.num_samples
@@ -274,6 +323,27 @@ class PlainStore:
         top, left = below(word[0], 2 * padding + 1), below(word[1], 2 * padding + 1)
         crop = padded[:, top : top + size, left : left + size]
         return crop[:, :, ::-1] if recipe["flip"] and word[2] >> 31 else crop
+
+    def proves_people(
+        self,
+        joints_NJ3: NDArray[np.float64],
+        box_N4: NDArray[np.float64],
+        image_N: NDArray[np.int64],
+        files: list[bytes],
+    ) -> bool:
+        """Whether these people, and the files of their images, are those of the store."""
+        described = [
+            hashlib.sha256(array.tobytes()).hexdigest()
+            for array in (
+                joints_NJ3.astype("<f8"),
+                box_N4.astype("<f8"),
+                image_N.astype("<i8"),
+            )
+        ]
+        permuted = sorted(range(self.num_samples), key=lambda n: philox(0, 2, n, 0)[:2])
+        sampled = [hashlib.sha256(files[n]).hexdigest() for n in sorted(permuted[:256])]
+        found = canonical_sha256(described), canonical_sha256(sampled)
+        return found == (self.dataset["people_sha256"], self.dataset["pixels_sha256"])
 
     def proves(self, images: dict[int, NDArray[np.uint8]]) -> bool:
         """Whether these images, by permanent integer, are what the mentors saw."""
@@ -310,14 +380,16 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "logits": (["class"], [*ENCODERS, *FITTED]),
     "features": (["feature"], ["float16", "float32"]),
     "logsumexp": ([], ["float32"]),
+    "heatmaps": (["joint", "y", "x"], ["heatmap8", "float16", "float32"]),
+    "keypoints": (["joint", "coordinate"], ["float32"]),
 }
 
 
-def kinds_of(mentor: Path) -> list[str]:
-    """Logits, and what else has a `zarr.json`, a commit record or an index."""
+def kinds_of(mentor: Path, primary: str) -> list[str]:
+    """The primary kind, and what else has a `zarr.json`, a commit record or an index."""
     traces = ("zarr.json", "commits/*.json", "commits.json")
     there = {kind for kind in KINDS if any(any((mentor / kind).glob(trace)) for trace in traces)}
-    return [kind for kind in KINDS if kind in {"logits", *there}]
+    return [kind for kind in KINDS if kind in {primary, *there}]
 
 
 class PlainMentor:
@@ -356,15 +428,17 @@ class PlainMentor:
             self.fitted = FittedEncoder(encoder, self.store.dataset["num_classes"])
             data_type, fill, codecs = FITTED_STORED
             stated = self.fitted.describe()
+        elif encoder["name"] in MAP_ENCODERS:
+            data_type, fill, codecs, *numbers = MAP_ENCODERS[encoder["name"]]
+            members = (*STATED, "peak_error")
+            stated = {"name": encoder["name"], **dict(zip(members, numbers, strict=True))}
         else:
             data_type, fill, codecs, *numbers = ENCODERS[encoder["name"]]
-            members = ("arithmetic", "relative_error", "absolute_error", "root_error")
-            stated = {"name": encoder["name"], **dict(zip(members, numbers, strict=True))}
-        row = (
-            [self.store.dataset["num_classes"]] if self.kind == "logits" else document["shape"][2:]
-        )
-        demand(self.kind != "features" or 1 <= row[0] <= 65536, f"{self.folder}: {row} features")
+            stated = {"name": encoder["name"], **dict(zip(STATED, numbers, strict=True))}
+        row = self._row(document["shape"][2:])
         stored = [row[0] + self.fitted.extra] if self.fitted is not None else row
+        if encoder["name"] in MAP_ENCODERS:
+            stored = [row[0], row[1] + 1, row[2]]
         expected = array_metadata(
             [num_views, self.store.num_samples, *stored],
             [1, self.store.block, *stored],
@@ -376,6 +450,20 @@ class PlainMentor:
         )
         demand(document == expected and num_views >= 1, f"{self.folder}: metadata")
         return encoder, num_views, row
+
+    def _row(self, stated: list[int]) -> list[int]:
+        """The shape of a target: what `stated` is, where only the array knows."""
+        outputs = self.store.dataset["num_classes"]
+        if self.kind == "logits":
+            return [outputs]
+        if self.kind == "heatmaps":
+            sides = [self.store.manifest["recipe"][side] // 4 for side in ("height", "width")]
+            demand(min(sides) >= 5 and max(sides) <= 1024, f"{self.folder}: maps of {sides}")
+            return [outputs, *sides]
+        if self.kind == "keypoints":
+            return [outputs, 3]
+        demand(self.kind != "features" or 1 <= stated[0] <= 65536, f"{self.folder}: {stated}")
+        return stated
 
     def _records(self) -> list[Json]:
         commits = self.folder / "commits"
@@ -414,7 +502,7 @@ class PlainMentor:
         return payload
 
     def targets(self, view: int) -> NDArray[np.float32]:
-        """float32 (N, C), (N, F) or (N,) of one complete view, every chunk checked first.
+        """float32 (N, *row) of one complete view, every chunk checked first.
 
         Zarr decodes; where nothing is compressed the rows are also taken from the file's bytes.
         """
@@ -425,6 +513,8 @@ class PlainMentor:
             return self.fitted.decode(stored, self.store.labels_N)
         if self.encoder["name"] == "sqrt8-zstd":
             return decode(stored)
+        if self.encoder["name"] in MAP_ENCODERS:
+            return decode_maps(stored)
         for block, payload in enumerate(payloads):
             shape = (self.store.block, *self.row)
             raw = np.frombuffer(payload, dtype=stored.dtype).reshape(shape)
