@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from kdcache.cli.loop_options import loop_options
 from kdcache.cli.method_switches import switch_options, take_switches
 from kdcache.cli.options import (
     NameList,
@@ -17,15 +18,13 @@ from kdcache.cli.options import (
     checkpoint_option,
     config_option,
     dataset_options,
-    decoder_option,
     device_option,
-    flip_test_option,
-    loop_options,
     samples_option,
 )
 from kdcache.cli.printing import tell
 from kdcache.cli.progress import progress_line, readable_seconds
 from kdcache.cli.stopping import stop_on_signals
+from kdcache.cli.view_options import decoder_option, flip_test_option
 
 if TYPE_CHECKING:
     from kdcache.train import TrainConfig
@@ -216,9 +215,12 @@ def _print_records(
     from kdcache.train.task_defaults import task_of
 
     told: set[str] = set()
+    filtering: dict[str, bool] = {}  # by run folder: asking may open a store
     for config, record in records:
-        task = task_of(config.dataset, config.store)
-        filters = has_filter(config.method, task=task, **config.switches)
+        if config.run_folder not in filtering:
+            task = task_of(config.dataset, config.store, config.out)
+            filtering[config.run_folder] = has_filter(config.method, task=task, **config.switches)
+        filters = filtering[config.run_folder]
         seed = f"seed {config.seed}  " if name_seeds else ""
         name, value = headline(record)
         tested = "" if value is None else f"  {name} {value:.2f}"
