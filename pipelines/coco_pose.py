@@ -30,7 +30,8 @@ if not __package__:  # run as a file: the folder above holds the package `pipeli
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import kdcache
-from kdcache.cli.options import NameList, recipe_parameters_option
+from kdcache.cli.options import NameList
+from kdcache.cli.view_options import recipe_parameters_option
 from kdcache.errors import UsageError
 from kdcache.mentor_library import find_checkpoint, read_sidecar
 from kdcache.tasks import POSE

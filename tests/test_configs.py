@@ -43,8 +43,7 @@ def config_of(*words: str) -> kdcache.TrainConfig:
     assert not params.pop("resume")
     assert params.pop("seeds") is None
     files = dict(item.split("=", 1) for item in params.pop("checkpoint"))
-    switches = take_switches(params)
-    given = {**params, "switches": switches, "checkpoints": files}
+    given = {"switches": take_switches(params), "checkpoints": files, **params}
     return kdcache.TrainConfig(**with_defaults(given))
 
 

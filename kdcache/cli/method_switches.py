@@ -1,7 +1,4 @@
-"""The methods' own options, by METHODS' names; None means the method's default.
-
-Not among them are the joints' constants of `confidence = "oks"`: they are the dataset's.
-"""
+"""The methods' own options, by METHODS' names; None means the method's default."""
 
 from typing import Any
 
@@ -24,6 +21,21 @@ class NumberOrWord(click.ParamType):  # type: ignore[type-arg]  # generic since 
             return str(value)
 
 
+class NumberList(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
+    """Comma-separated numbers; the tuple of them."""
+
+    name = "x,y,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        parts = value.split(",") if isinstance(value, str) else value
+        try:
+            return tuple(float(part) for part in parts)
+        except (TypeError, ValueError):
+            self.fail(f"expected numbers such as 0.026,0.025, got {value!r}", param, ctx)
+
+
 class ColumnList(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
     """Comma-separated positions of mentors, the first being 0; the tuple of them."""
 
@@ -43,27 +55,25 @@ class ColumnList(click.ParamType):  # type: ignore[type-arg]  # generic since cl
 
 # Name of the field -> (type, help). `bool` makes a pair, --name and --no-name.
 SWITCHES: dict[str, tuple[Any, str]] = {
-    "tau": (
-        float,
-        "classroom: how much a full gap adds to the temperature (12; on heatmaps 1.5).",
-    ),
+    "tau": (float, "classroom: how much a full gap adds to the temperature (12; poses: 1.5)."),
     "granularity": (
         str,
-        "classroom: sample or batch confidences (sample); on heatmaps joint or sample (joint).",
+        "classroom: sample or batch confidences (sample); of poses joint or sample (joint).",
     ),
     "confidence": (
         str,
-        "classroom on heatmaps: peak, the map's likeness to the label's, or oks, of the decoded "
-        "point (peak).",
+        "classroom, poses: peak, how alike a map and the label's are, or oks, by distance (peak).",
     ),
-    "min_peak": (
-        float,
-        "classroom on heatmaps: a map whose highest value is below sees no joint (0.1).",
+    "min_peak": (float, "classroom, poses: a map that peaks lower does not see its joint (0.1)."),
+    "sigmas": (
+        NumberList(),
+        "classroom, poses, by oks: each joint's deviation (the skeleton's).",
     ),
     "divergence": (
         str,
-        "heatmaps: of the mentors' terms, mse or kl of spatial softmaxes (mse).",
+        "poses: mse, or kl of spatial softmaxes (mse).",
     ),
+    "label_weight": (float, "kd, average, poses: weight of the labels' term (0.5)."),
     "weighting": (str, "classroom: what weights follow, confidence or rank (confidence)."),
     "rank_scale": (float, "classroom, by rank: the rank that weighs 1 (10)."),
     "teachers": (
@@ -74,11 +84,11 @@ SWITCHES: dict[str, tuple[Any, str]] = {
     "gate": (str, "classroom: knowledge filter, hard, soft or off (hard)."),
     "gate_margin": (float, "classroom: how far ahead an active mentor must be (0)."),
     "mentor_weight": (str, "classroom: confidence or one (confidence)."),
-    "task_weight": (str, "classroom: confidence or one (confidence; on heatmaps one)."),
+    "task_weight": (str, "classroom: confidence or one (confidence; poses: one)."),
     "temperature": (
         NumberOrWord(),
         "classroom: gap or fixed (gap); kd, average, soft, ca-mkd, ebkd, dkd, dist: a number (4); "
-        "amtml: a number (5); kd, average on heatmaps: a number (1).",
+        "amtml: a number (5); kd, average, poses: a number (1).",
     ),
     "fixed_temperature": (float, "classroom: the temperature of --temperature fixed (1)."),
     "gap": (str, "classroom: ratio, difference or absolute (ratio; by rank absolute)."),
@@ -97,15 +107,14 @@ SWITCHES: dict[str, tuple[Any, str]] = {
     "kd_weight": (
         float,
         "kd, average, soft, ca-mkd, ebkd, logit-mse: weight of the mentors' term (0.9); "
-        "amtml: (1.4); kd, average on heatmaps: (0.5).",
+        "amtml: (1.4); kd, average, poses: (0.5).",
     ),
-    "label_weight": (float, "kd, average on heatmaps: weight of the labels' term (0.5)."),
     "divide_by_k": (bool, "ca-mkd: divide by the number of mentors, as the released code (no)."),
     "alpha": (float, "dkd: weight of the true class's part (1)."),
     "beta": (
         float,
-        "dkd: weight of the other classes' part (8); dist: of the rows' part (2); heatmaps, kl: "
-        "what maps are multiplied by before the softmax (25).",
+        "dkd: weight of the other classes' part (8); dist: of the rows' part (2); poses, kl: what "
+        "heatmaps are multiplied by (25).",
     ),
     "gamma": (float, "dist: weight of the columns' part (2)."),
     "warm_up": (int, "dkd: epochs until the mentors teach at full strength (20)."),
