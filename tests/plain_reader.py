@@ -271,6 +271,21 @@ def keypoints_of(heatmap: NDArray[np.float32]) -> tuple[float, float, float]:
     return 4 * (x + right), 4 * (y + down), score
 
 
+def bilinear(photo: NDArray[np.uint8], x: float, y: float) -> NDArray[np.int64]:
+    """The three channels at (x, y), without their fraction of a level; 0 outside."""
+    height, width, _ = photo.shape
+    if not (-0.5 <= x < width - 0.5 and -0.5 <= y < height - 0.5):
+        return np.zeros(3, dtype=np.int64)
+    left, top = int(np.floor(x)), int(np.floor(y))
+    value = np.zeros(3)
+    for down in (0, 1):
+        for right in (0, 1):
+            share = (x - left if right else 1 - x + left) * (y - top if down else 1 - y + top)
+            row, column = np.clip([top + down, left + right], 0, [height - 1, width - 1])
+            value += share * photo[row, column]
+    return value.astype(np.int64)
+
+
 # The store
 
 
@@ -344,6 +359,57 @@ class PlainStore:
         sampled = [hashlib.sha256(files[n]).hexdigest() for n in sorted(permuted[:256])]
         found = canonical_sha256(described), canonical_sha256(sampled)
         return found == (self.dataset["people_sha256"], self.dataset["pixels_sha256"])
+
+    def proves_person_views(
+        self, box_N4: NDArray[np.float64], photos: list[NDArray[np.uint8]]
+    ) -> bool:
+        """Whether boxes and decoded photographs (H, W, 3), by position, give the proof's views.
+
+        Of whole bodies without jitter: the recipe's half_body and jitter are 0.
+        """
+        recipe = self.manifest["recipe"]
+        height, width = recipe["height"], recipe["width"]
+        demand(recipe["version"] == 1 and recipe["exact"] is False, recipe)
+        demand(recipe.get("half_body", 0) == recipe.get("jitter", 0) == 0, recipe)
+        off = []
+        for entry in self.manifest["replay_proof"]:
+            position = self.index_N.tolist().index(entry["index"])
+            affine = self._person_affine(box_N4[position].tolist(), entry["index"], entry["view"])
+            here = [*affine.ravel(), *([1.0] * 3 if recipe["name"] == "pose-affine" else [])]
+            apart = np.abs(np.array(here) - entry["parameters"])
+            if len(here) != len(entry["parameters"]) or apart.max() > 1e-6:
+                return False
+            pixels = bytes.fromhex(entry["pixels"])
+            for n in range(len(pixels) // 3):
+                word = philox(0, 11, n, entry["view"])
+                row, column = below(word[0], height), below(word[1], width)
+                x, y = np.linalg.solve(affine[:, :2], [column, row] - affine[:, 2])
+                stored = np.frombuffer(pixels[3 * n : 3 * n + 3], dtype=np.uint8).astype(int)
+                off += np.abs(bilinear(photos[position], x, y) - stored).tolist()
+        return bool(sum(level > 1 for level in off) <= 0.001 * len(off))
+
+    def _person_affine(self, box: list[float], index: int, view: int) -> NDArray[np.float64]:
+        """2 x 3, photograph to view."""
+        recipe = self.manifest["recipe"]
+        height, width = recipe["height"], recipe["width"]
+        left, top, w, h = box
+        center = np.array([left + w / 2, top + h / 2])
+        crop, angle, mirrored = 1.25 * max(w, h * width / height), 0.0, False
+        if recipe["name"] == "pose-affine":
+            words = philox(self.manifest["view_seed"], purpose=0, major=index, minor=view)
+            first, second = ((word + 0.5) / 2**32 for word in words[:2])
+            radius, scale, turn = np.sqrt(-2 * np.log(first)), recipe["scale"], recipe["rotation"]
+            crop *= np.clip(1 + scale * radius * np.cos(2 * np.pi * second), 1 - scale, 1 + scale)
+            if words[2] < 0.6 * 2**32:
+                angle = np.clip(turn * radius * np.sin(2 * np.pi * second), -2 * turn, 2 * turn)
+            mirrored = words[3] < recipe["flip"] * 2**32
+        t = np.deg2rad(angle)
+        linear = width / crop * np.array([[np.cos(t), np.sin(t)], [-np.sin(t), np.cos(t)]])
+        shift = np.array([width / 2, height / 2]) - linear @ center
+        affine = np.concatenate([linear, shift[:, None]], axis=1)
+        if mirrored:
+            affine[0] = [0, 0, width] - affine[0]
+        return affine
 
     def proves(self, images: dict[int, NDArray[np.uint8]]) -> bool:
         """Whether these images, by permanent integer, are what the mentors saw."""

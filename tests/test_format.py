@@ -202,6 +202,24 @@ def test_heatmaps_and_keypoints_are_read_and_decoded_bit_for_bit(
     assert not plain.proves_people(told[0], told[1] + 0.25, told[2], files)
 
 
+@pytest.mark.parametrize("name", ["pose-affine", "pose-crop"])
+def test_views_of_people_are_replayed_by_the_page(
+    name: str, tmp_path: Path, people: ImageDataset, pose_mentors: list[Mentor]
+) -> None:
+    recipe: Any = kdcache.views.PoseAffine(height=96, width=64, seed=2**63 + 5)
+    if name == "pose-crop":
+        recipe = kdcache.views.PoseCrop(height=96, width=64)
+    kdcache.precompute_targets(
+        people, pose_mentors[:1], store=tmp_path / "S", views=1, recipe=recipe
+    )
+    plain = PlainStore(tmp_path / "S")
+    box_N4 = people.person_labels.people.box_N4
+    photos = people.images(people.index_N).photos
+    assert plain.proves_person_views(box_N4, photos)
+    assert not plain.proves_person_views(box_N4 + 0.01, photos)
+    assert not plain.proves_person_views(box_N4, [photo // 2 for photo in photos])
+
+
 def test_the_page_has_heatmap8_number_by_number() -> None:
     page = PAGE.read_text()
     page = page[page.index("## People") : page.index("## Hubs")]
