@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     default="classroom",
     show_default=True,
     help="classroom, ce, kd, average, soft, ca-mkd, ebkd, dkd, dist, logit-mse or amtml; of poses "
-    "the first four.",
+    "classroom, ce, kd or average.",
 )
 @click.option(
     "--targets",
@@ -109,10 +109,10 @@ def train_student(**options: Any) -> None:
             _print_records(records, name_seeds=len(configs) > 1)
         last = [_print_summary(Path(each.run_folder)) for each in configs]
         if len(last) > 1:
+            values = [value for _, value in last]
             tell(
-                f"last epoch over {len(last)} seeds: accuracy "
-                f"{statistics.mean(last):.2f}, "
-                f"standard deviation {statistics.stdev(last):.2f}"
+                f"last epoch over {len(last)} seeds: {last[0][0]} {statistics.mean(values):.2f}, "
+                f"standard deviation {statistics.stdev(values):.2f}"
             )
 
 
@@ -236,8 +236,8 @@ def _print_records(
                 tell(f"warning: {what} in epoch {record['epoch'] + 1}: {sentence}", err=True)
 
 
-def _print_summary(run_folder: Path) -> float:
-    """Tells how a run ended; its last accuracy."""
+def _print_summary(run_folder: Path) -> tuple[str, float]:
+    """Tells how a run ended; what its number is called, and the last one."""
     from kdcache.train import headline
     from kdcache.train.run_folder import RunFolder
 
@@ -246,4 +246,4 @@ def _print_summary(run_folder: Path) -> float:
     assert last is not None, "the last epoch is always evaluated"
     best = max(value for _, value in map(headline, records) if value is not None)
     tell(f"last epoch: {name} {last:.2f}  (best epoch: {best:.2f})  {run_folder}")
-    return float(last)
+    return name, float(last)
