@@ -26,6 +26,7 @@ from benchmarks.pose_material import (
 )
 from benchmarks.pose_memory import MemoryRun, memory_above_labels
 from benchmarks.steps import epoch_seconds, make_loop
+from benchmarks.stick_people import SPLITS
 from benchmarks.table import Row, Skipped, milliseconds, number
 from kdcache.classroom import MentorLoss, build_loss
 from kdcache.datasets import ImageDataset
@@ -70,7 +71,7 @@ def _views(settings: Settings, dataset: ImageDataset) -> Iterator[Row]:
         )
         for recipe in recipes
     }
-    read = PhotoReader(dataset.person_labels.people, _folder(dataset), cache_bytes=0)
+    read = _reader(settings, dataset)
     sides["photographs decoded/s"] = timed(partial(read, index_K))
     for what, seconds in interleave(sides, settings.repeats).items():
         yield Row(
@@ -204,9 +205,7 @@ class _Training:
     def _ahead(self) -> Row:
         """Photographs are never kept here, as where there are more than memory holds."""
         never_kept = copy.copy(self.dataset)
-        never_kept._fetch = PhotoReader(
-            self.dataset.person_labels.people, _folder(self.dataset), cache_bytes=0
-        )
+        never_kept._fetch = _reader(self.settings, self.dataset)
         asked = copy.copy(never_kept)
         asked.reads_ahead = 0
         loops = {
@@ -251,9 +250,7 @@ def _memory(settings: Settings, dataset: ImageDataset) -> Iterator[Row | Skipped
     recipe = QUICK if settings.quick else PUBLISHED
     block, batch = settings.size(full=32, quick=8), settings.size(full=8, quick=4)
     root = settings.folder / "blocks"
-    store = pointing_store(
-        root, dataset, recipe, mentors=MENTORS, views=LOADED_VIEWS, block=block
-    )
+    store = pointing_store(root, dataset, recipe, mentors=MENTORS, views=LOADED_VIEWS, block=block)
     for window in (None, 2 * block):
         run = MemoryRun(
             store=str(root),
@@ -273,20 +270,17 @@ def _memory(settings: Settings, dataset: ImageDataset) -> Iterator[Row | Skipped
             what=what,
             measured=Spread(median=share, low=share, high=share, n=1),
             budget=Budget(limit=1, higher_is_better=False),
-            detail=_memory_detail(store, found.above, found.before, found.bound, found.stream)
-            + f"; {MENTORS} mentors x {store.num_samples} people, batches of {batch}, {recipe.height}"
-            f" x {recipe.width}",
+            detail=(
+                f"peak resident set {gigabytes(found.above)} above that of the same batches with "
+                f"labels only ({gigabytes(found.before)}); bound {gigabytes(found.bound)}, of it "
+                f"{gigabytes(found.stream)} for encoded rows, the rest for batches decoded and "
+                f"being decoded; {MENTORS} mentors x {store.num_samples} people, batches of "
+                f"{batch}, {recipe.height} x {recipe.width}, {store.manifest.num_blocks} blocks"
+            ),
         )
 
 
-def _memory_detail(store: TargetStore, above: int, before: int, bound: int, stream: int) -> str:
-    view = MENTORS * store.num_samples * 17  # rows of joints
-    return (
-        f"peak resident set {gigabytes(above)} above that of the same batches with labels only "
-        f"({gigabytes(before)}); bound {gigabytes(bound)}, of it {gigabytes(stream)} for encoded "
-        f"rows of {view:,} maps a view, the rest for batches decoded and being decoded"
-    )
-
-
-def _folder(dataset: ImageDataset):  # type: ignore[no-untyped-def]
-    return dataset._fetch.folder  # type: ignore[attr-defined]
+def _reader(settings: Settings, dataset: ImageDataset) -> PhotoReader:
+    """That decodes each photograph whenever it is asked for."""
+    folder = settings.folder / "people" / SPLITS[0]
+    return PhotoReader(dataset.person_labels.people, folder, cache_bytes=0)

@@ -192,10 +192,8 @@ def test_a_photograph_broken_in_mid_epoch_is_named(people: ImageDataset) -> None
     reader: Any = people._fetch
     broken = reader.folder / reader.people.files[order[batch * BATCH]]
     broken.write_bytes(broken.read_bytes()[:100])
-    first = 1 + min(
-        np.flatnonzero([reader.people.files[i] == broken.name for i in order]) // BATCH
-    )
-    served = []
+    first = 1 + min(np.flatnonzero([reader.people.files[i] == broken.name for i in order]) // BATCH)
+    served: list[Batch] = []
     with pytest.raises(DatasetError, match=f"{broken.name}: annotation .* cannot be read"):
         served.extend(loader)
     assert len(served) == first - 1
