@@ -35,7 +35,6 @@ from kdcache.loader import ReplayLoader
 from kdcache.memory import gigabytes
 from kdcache.resident import ResidentView, checked_files
 from kdcache.sources import LabelsOnly, TargetSource
-from kdcache.store import TargetStore
 from kdcache.stream import TargetStream
 from kdcache.tasks import POSE
 from kdcache.train.loop import TrainingLoop
