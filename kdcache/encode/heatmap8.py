@@ -18,11 +18,11 @@ from kdcache.encode.encoder import Encoder
 
 SHARE = 0.01  # of a map's largest magnitude, below which a value becomes zero
 FLOOR = 0.01  # and in any case below this
-FINEST = 1 / 256  # of steps
+FINEST = 1 / 128  # of steps
 LARGEST = 2.0**100  # magnitude
 HIGHEST = 255  # level
 PARAMETERS = 5  # bytes: of the step, and the level of zero
-PEAK_ERROR = 0.016  # of a map's largest magnitude
+PEAK_ERROR = 0.016  # of a map's largest magnitude, at least of 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,9 @@ class Heatmap8(Encoder):
     left and right neighbours, and of the upper and lower, the higher one stays the higher one, and
     so the quarter-pixel keypoint survives. Zero is exact.
 
-    |decoded - x| <= max(0.016 * largest |x| of the map, 0.01): what becomes zero, or two steps, the
-    most that a level is moved, of a map that goes as far below zero as above. Other values are
-    half a step off: about 0.002, or 0.2% of the peak where that is more and nothing is negative.
+    |decoded - x| <= 0.016 * max(largest |x| of the map, 1): two steps, the most that a level is
+    moved, which is a neighbour of the peak. What becomes zero is off by 0.01, or 1% of that largest
+    magnitude, and all else by half a step: 0.004, or up to 0.4% of it where that is more.
 
     A stored map has a line more, which begins with the step (little-endian float32) and the level
     of zero; W is at least 5.
@@ -48,7 +48,7 @@ class Heatmap8(Encoder):
     uncompressed = "float16"
     fill = 255.0
     relative_error = 0.0  # of the value itself
-    absolute_error = FLOOR
+    absolute_error = PEAK_ERROR
     arithmetic = (
         "step = the little-endian float32 in stored[j, H, 0..3]; zero = stored[j, H, 4]; "
         "target[j, y, x] = float32(stored[j, y, x] - zero) * step, in float32; 255 in all bytes "
@@ -62,11 +62,11 @@ class Heatmap8(Encoder):
     def bound(self, targets: NDArray[np.float32]) -> NDArray[np.float64]:
         """The same for all values of a map."""
         largest = np.abs(targets).max(axis=(-2, -1), keepdims=True, initial=0.0)
-        bound = np.maximum(PEAK_ERROR * largest.astype(np.float64), FLOOR)
+        bound = PEAK_ERROR * np.maximum(largest.astype(np.float64), 1)
         return np.broadcast_to(bound, targets.shape)
 
     def describe(self) -> dict[str, Any]:
-        """`peak_error`: of a map's largest magnitude, where that is more than `absolute_error`."""
+        """`peak_error`: of a map's largest magnitude, where that is above 1."""
         return {**super().describe(), "peak_error": PEAK_ERROR}
 
     def stored_row(self, row: tuple[int, ...]) -> tuple[int, ...]:
@@ -133,9 +133,10 @@ def _levels(
         kept_KP[of_I[:, None], pair_I2] = flat_KP[of_I[:, None], pair_I2]
     low_K = np.minimum(kept_KP.min(axis=1), 0).astype(np.float64)
 
-    # `above` levels over zero, the last of them the peak's: at least 2, for its neighbours' order.
+    # `above` levels over zero, the last of them the peak's: at least 2, for its neighbours' order,
+    # and so many that no step is above FINEST, or above what 254 levels need.
     range_K = np.maximum(high_K - low_K, np.finfo(np.float64).tiny)
-    above_K = np.minimum((HIGHEST - 1) * (high_K / range_K), high_K / FINEST)
+    above_K = np.minimum((HIGHEST - 1) * (high_K / range_K), np.ceil(high_K / FINEST))
     above_K = np.where(high_K > 0, np.maximum(np.floor(above_K), 2), 0)
     step_K = np.maximum(
         high_K / np.maximum(above_K, 1), -low_K / np.maximum(HIGHEST - 1 - above_K, 1)
