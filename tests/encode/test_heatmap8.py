@@ -148,12 +148,12 @@ def test_gaussians_are_half_a_step_off_above_the_floor_and_at_most_the_floor_bel
     peak = maps.max(axis=(2, 3), keepdims=True)
     assert (peak < 1.01).all()
     off = np.abs(decoded - maps)
-    kept = np.abs(maps) >= np.maximum(0.01 * peak, 0.01) * 1.001
+    kept = np.abs(maps) >= np.maximum(0.016 * peak, 0.016) * 1.001
     nudged = off > 0.501 / 128  # kept for their order's sake
-    assert (np.abs(decoded - maps)[~kept] <= 0.01 * 1.002).all()
+    assert (np.abs(decoded - maps)[~kept] <= 0.016 * 1.02).all()
     assert (nudged & kept).sum() <= 4 * 8 * 17
     assert (off[kept] <= 2 / 128).all()
-    assert (decoded[np.abs(maps) < 0.01] == 0).mean() > 0.999
+    assert (decoded[np.abs(maps) < 0.016] == 0).mean() > 0.999
     assert np.allclose(decoded.max(axis=(2, 3), keepdims=True), peak, rtol=1e-6)
 
 
@@ -190,7 +190,7 @@ def test_golden_bytes() -> None:
     ]
     stored = Heatmap8().encode(np.array([[heatmap, np.zeros((3, 5))]], dtype=np.float32))
     assert stored.tobytes().hex(" ", 5) == (
-        "2121012121 2161c46221 2121c3211f 184fff3b21 0101010101 0101010101 0101010101 0000003c01"
+        "2121012121 2161c46221 2121c32121 184fff3b21 0101010101 0101010101 0101010101 0000003c01"
     )
 
 
