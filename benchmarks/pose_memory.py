@@ -46,6 +46,7 @@ def memory_above_labels(run: MemoryRun) -> MemoryFound | None:
     labels = LabelsOnly(store.recipe, views, blocks=stream.blocks)
     bare = ReplayLoader(dataset, labels, run.batch, device="cpu", window=run.window)
     _epochs(bare)
+    store.targets(0, store.index_N[:1])  # libraries that are imported when targets are first read
     if not peak.restart():
         return None
     _epochs(bare)
