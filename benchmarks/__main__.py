@@ -13,6 +13,7 @@ from benchmarks import (
     encoders,
     gpu,
     hardware,
+    pose,
     precompute,
     profile,
     readers,
@@ -43,6 +44,7 @@ GROUPS: dict[str, Callable[[Settings], Iterator[Row | Skipped]]] = {
     "profile": profile.measure,
     "sweep": sweep.measure,
     "precompute": precompute.measure,
+    "pose": pose.measure,
     "encoders": encoders.measure,
     "checks": checks.measure,
 }

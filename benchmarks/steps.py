@@ -16,6 +16,7 @@ from kdcache.train import TrainConfig
 from kdcache.train.evaluation import make_evaluator
 from kdcache.train.loop import TrainingLoop
 from kdcache.train.run_folder import RunFolder
+from kdcache.train.task_defaults import with_defaults
 
 BATCH = 64
 
@@ -30,16 +31,25 @@ def make_loop(
     device: torch.device,
     compile: bool = False,
     precision: str = "fp32",
+    batch_size: int = BATCH,
 ) -> TrainingLoop:
-    """The loop of `train_student` for this source; nothing is written."""
+    """The loop of `train_student` for this source, with its task's defaults; nothing is written."""
     config = TrainConfig(
-        student=material.student, dataset=material.dataset, compile=compile, precision=precision
+        **with_defaults(
+            {
+                "student": material.student,
+                "dataset": material.dataset,
+                "compile": compile,
+                "precision": precision,
+                "batch_size": batch_size,
+            }
+        )
     )
     test = open_dataset(material.dataset, "test", data_dir=material.data_dir)
     return TrainingLoop(
         config,
         network=build_network(material.student, dataset.num_classes, seed=0).train(),
-        loader=ReplayLoader(dataset, source, BATCH, device=device),
+        loader=ReplayLoader(dataset, source, batch_size, device=device),
         loss=loss,
         evaluator=make_evaluator(test, config, source.recipe),
         folder=RunFolder(folder),

@@ -8,6 +8,7 @@ other dataset or recipe is replayed on the host, as precompute does; the bytes a
     pixels_BCHW = pixels(index_B, view)               # uint8, on the device
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -69,30 +70,41 @@ def replayed_ahead(
     *,
     ahead: int,
 ) -> Iterator[Iterator[_Replayed]]:
-    """What `replay` gives of each group of samples, in order; up to `ahead` groups are under way.
+    """What `replay` gives of each group of samples, in order; `ahead` more of them are under way or
+    ready while one is used.
 
     For photographs, whose decoding takes as long as a step of a small student and leaves the
-    interpreter free. 0: each when it is asked for.
+    interpreter free. 0: each when it is asked for. What `replay` raises is raised where its group
+    would have come. Leaving waits for the groups being replayed, and drops the others.
     """
     if not ahead:
         yield (replay(index_G, view) for index_G in groups)
         return
-    with ThreadPoolExecutor(ahead, thread_name_prefix="kdcache-views") as pool:
-        waiting: deque[Future[_Replayed]] = deque()
+    process = os.getpid()
+    pool = ThreadPoolExecutor(ahead, thread_name_prefix="kdcache-views")
+    waiting: deque[tuple[NDArray[np.int64], Future[_Replayed] | None]] = deque()
 
-        def in_order() -> Iterator[_Replayed]:
-            for index_G in groups:
-                waiting.append(pool.submit(replay, index_G, view))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+    def first() -> _Replayed:
+        index_G, coming = waiting.popleft()
+        if coming is None or process != os.getpid():  # a fork: the parent's threads do not run here
+            return replay(index_G, view)
+        return coming.result()
 
-        try:
-            yield in_order()
-        finally:
-            for one in waiting:
-                one.cancel()
+    def in_order() -> Iterator[_Replayed]:
+        for index_G in groups:
+            here = process == os.getpid()
+            waiting.append((index_G, pool.submit(replay, index_G, view) if here else None))
+            if len(waiting) > ahead:
+                yield first()
+        while waiting:
+            yield first()
+
+    try:
+        yield in_order()
+    finally:
+        if process == os.getpid():
+            pool.shutdown(cancel_futures=True)
+        waiting.clear()
 
 
 class HostPixels:

@@ -130,6 +130,9 @@ def test_every_group_measures_on_stand_ins(name: str, tmp_path: Path) -> None:
     skipped = [row for row in rows if isinstance(row, Skipped)]
     if name == "encoders":
         assert skipped == rows
+    elif name == "pose":  # bytes alone need trained mentors
+        assert len(skipped) == 1
+        assert len(rows) > 8
     elif name == "readers":
         assert len(skipped) == sum(not can_import(reader.libraries) for reader in READERS)
         assert len(rows) > len(skipped)

@@ -1,5 +1,7 @@
 """A pose dataset as one of ours: every annotated person is a sample."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,6 @@ READERS = 2  # threads that decode photographs while a student trains
 def open_people_dataset(name: str, split: str, data_dir: Path) -> ImageDataset:
     """`name`: coco-keypoints or mpii. Raises as `open_people`."""
     opened = open_people(name, split, data_dir)
-
-    def describe(index_K: NDArray[np.int64]) -> dict[str, Any]:
-        return {"pixels_sha256": json_sha256(opened.file_sha256(index_K))}
-
     return ImageDataset(
         name=name,
         split=split,
@@ -36,6 +34,12 @@ def open_people_dataset(name: str, split: str, data_dir: Path) -> ImageDataset:
         view_parameters=VIEW_PARAMETERS[name],
         default_recipe="pose-affine",
         plain_recipe="pose-crop",
-        describe=describe,
+        describe=partial(_describe, opened.file_sha256),
         report=opened.report,
     )
+
+
+def _describe(
+    file_sha256: Callable[[NDArray[np.int64]], list[str]], index_K: NDArray[np.int64]
+) -> dict[str, Any]:
+    return {"pixels_sha256": json_sha256(file_sha256(index_K))}

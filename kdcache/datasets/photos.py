@@ -2,9 +2,12 @@
 
 import hashlib
 import io
+import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +37,8 @@ class PhotoReader:
 
     `folder` has their image files; `size_N2`: what the annotation file says of their widths and
     heights, compared. Photographs read last are kept, decoded, in `cache_bytes`; they are shared,
-    so nobody may write into them. Any number of threads may read at once.
+    so nobody may write into them. Any number of threads may read at once. A forked process reads on
+    with what was kept; pickled, it is sent without.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class PhotoReader:
         self._kept: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()  # the oldest use first
         self._bytes = 0
         self._lock = threading.Lock()
+        _READERS.add(self)
 
     def __call__(self, index_B: NDArray[np.int64]) -> PersonPhotos:
         """Raises DatasetError naming file and annotation."""
@@ -72,6 +77,19 @@ class PhotoReader:
     def kept_bytes(self) -> int:
         """Of decoded photographs in memory now."""
         return self._bytes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None, "_kept": OrderedDict(), "_bytes": 0}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+        _READERS.add(self)
+
+    def _after_fork(self) -> None:
+        """In the child, where no thread is left that could give the lock back."""
+        self._lock = threading.Lock()
+        self._bytes = sum(photo.nbytes for photo in self._kept.values())
 
     def _whose(self, index: int) -> str:
         return f"annotation {self.people.annotation_N[index]}"
@@ -102,6 +120,18 @@ class PhotoReader:
             self._bytes += photo.nbytes
             while self._bytes > self._cache_bytes:
                 self._bytes -= self._kept.popitem(last=False)[1].nbytes
+
+
+_READERS: WeakSet[PhotoReader] = WeakSet()  # of this process
+
+
+def _readers_after_fork() -> None:
+    for reader in _READERS:
+        reader._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_readers_after_fork)
 
 
 def _file_bytes(path: Path, whose: str) -> bytes:

@@ -1,10 +1,12 @@
 """`heatmap8`: one byte a heatmap pixel, in levels of each map's own, compressed.
 
-What costs bytes is the floor of noise between joints: what lies below 1% of a map's peak becomes
-zero, and so does what lies below 0.01, as networks are taught Gaussians of peak 1 and some maps
-show no joint. What rounding would lose is the joint's place, as neighbours come to share a level;
-so the peak keeps a level to itself, and its neighbours their order: on maps of real photographs 3%
-of the peaks would move otherwise, and none does, for the same bytes (docs/log.md).
+What costs bytes is what a network says between joints, and how finely: so steps are no finer than
+1/128, and what lies below 0.016, or 1.6% of a map's largest magnitude, becomes zero. Networks are
+taught Gaussians of peak 1, and some maps show no joint; hence the absolute numbers.
+
+What rounding would lose is the joint's place, as neighbours come to share a level; so the peak
+keeps a level to itself, and its neighbours their order: on maps of real photographs 3% of the peaks
+would move otherwise, and none does, for the same bytes (docs/log.md).
 """
 
 from dataclasses import dataclass
@@ -16,13 +18,11 @@ from numpy.typing import NDArray
 
 from kdcache.encode.encoder import Encoder
 
-SHARE = 0.01  # of a map's largest magnitude, below which a value becomes zero
-FLOOR = 0.01  # and in any case below this
-FINEST = 1 / 256  # of steps
+ERROR = 0.016  # of a map's largest magnitude, at least of 1; below it a value becomes zero
+FINEST = 1 / 128  # of steps
 LARGEST = 2.0**100  # magnitude
 HIGHEST = 255  # level
 PARAMETERS = 5  # bytes: of the step, and the level of zero
-PEAK_ERROR = 0.016  # of a map's largest magnitude
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,9 @@ class Heatmap8(Encoder):
     left and right neighbours, and of the upper and lower, the higher one stays the higher one, and
     so the quarter-pixel keypoint survives. Zero is exact.
 
-    |decoded - x| <= max(0.016 * largest |x| of the map, 0.01): what becomes zero, or two steps, the
-    most that a level is moved, of a map that goes as far below zero as above. Other values are
-    half a step off: about 0.002, or 0.2% of the peak where that is more and nothing is negative.
+    |decoded - x| <= 0.016 * max(largest |x| of the map, 1): of what becomes zero, and of two steps,
+    the most that a level is moved, which is a neighbour of the peak. All else is off by half a
+    step: 0.004, or up to 0.4% of that magnitude where that is more.
 
     A stored map has a line more, which begins with the step (little-endian float32) and the level
     of zero; W is at least 5.
@@ -48,7 +48,7 @@ class Heatmap8(Encoder):
     uncompressed = "float16"
     fill = 255.0
     relative_error = 0.0  # of the value itself
-    absolute_error = FLOOR
+    absolute_error = ERROR
     arithmetic = (
         "step = the little-endian float32 in stored[j, H, 0..3]; zero = stored[j, H, 4]; "
         "target[j, y, x] = float32(stored[j, y, x] - zero) * step, in float32; 255 in all bytes "
@@ -62,12 +62,12 @@ class Heatmap8(Encoder):
     def bound(self, targets: NDArray[np.float32]) -> NDArray[np.float64]:
         """The same for all values of a map."""
         largest = np.abs(targets).max(axis=(-2, -1), keepdims=True, initial=0.0)
-        bound = np.maximum(PEAK_ERROR * largest.astype(np.float64), FLOOR)
+        bound = ERROR * np.maximum(largest.astype(np.float64), 1)
         return np.broadcast_to(bound, targets.shape)
 
     def describe(self) -> dict[str, Any]:
-        """`peak_error`: of a map's largest magnitude, where that is more than `absolute_error`."""
-        return {**super().describe(), "peak_error": PEAK_ERROR}
+        """`peak_error`: of a map's largest magnitude, where that is above 1."""
+        return {**super().describe(), "peak_error": ERROR}
 
     def stored_row(self, row: tuple[int, ...]) -> tuple[int, ...]:
         joints, height, width = row
@@ -119,7 +119,7 @@ def _levels(
     peak_K = flat_KP.argmax(axis=1)  # the first of equal ones
     high_K = np.maximum(flat_KP[each_K, peak_K], 0).astype(np.float64)
     largest_K = np.maximum(high_K, -flat_KP.min(axis=1).astype(np.float64))
-    floor_K = np.maximum(SHARE * largest_K, FLOOR).astype(np.float32)
+    floor_K = (ERROR * np.maximum(largest_K, 1)).astype(np.float32)
     kept_KP = np.where(np.abs(flat_KP) >= floor_K[:, None], flat_KP, np.float32(0))
     row_K, column_K = np.divmod(peak_K, width)
     sides = [
@@ -133,9 +133,10 @@ def _levels(
         kept_KP[of_I[:, None], pair_I2] = flat_KP[of_I[:, None], pair_I2]
     low_K = np.minimum(kept_KP.min(axis=1), 0).astype(np.float64)
 
-    # `above` levels over zero, the last of them the peak's: at least 2, for its neighbours' order.
+    # `above` levels over zero, the last of them the peak's: at least 2, for its neighbours' order,
+    # and so many that no step is above FINEST, or above what 254 levels need.
     range_K = np.maximum(high_K - low_K, np.finfo(np.float64).tiny)
-    above_K = np.minimum((HIGHEST - 1) * (high_K / range_K), high_K / FINEST)
+    above_K = np.minimum((HIGHEST - 1) * (high_K / range_K), np.ceil(high_K / FINEST))
     above_K = np.where(high_K > 0, np.maximum(np.floor(above_K), 2), 0)
     step_K = np.maximum(
         high_K / np.maximum(above_K, 1), -low_K / np.maximum(HIGHEST - 1 - above_K, 1)
