@@ -168,7 +168,7 @@ MAP_ENCODERS: dict[str, tuple[str, int | str, list[Json], str, float, float, flo
         "step = the little-endian float32 in stored[j, H, 0..3]; zero = stored[j, H, 4]; "
         "target[j, y, x] = float32(stored[j, y, x] - zero) * step, in float32; 255 in all bytes "
         "(a step that is not a number): no target",
-        0.0, 0.01, 0.0, 0.016,
+        0.0, 0.016, 0.0, 0.016,
     ),
 }  # fmt: skip
 
