@@ -16,6 +16,7 @@ from kdcache.classroom import ClassroomLoss, LossOutput
 from kdcache.classroom.confidence import label_loss
 from kdcache.datasets import ImageDataset
 from kdcache.devices import precision_context, resolve_device
+from kdcache.encode import LOGITS
 from kdcache.errors import CheckpointError, UsageError
 from kdcache.loader import ReplayLoader
 from kdcache.models import checked_forward, short_name
@@ -61,6 +62,11 @@ def inspect_classroom(
     DatasetError or StoreMismatch without the store's own data, MissingTargets, DamagedTargets.
     """
     loss = _classroom_loss(tau)
+    if store.manifest.primary is not LOGITS:
+        raise UsageError(
+            f"{store.address} is of people: who would teach whom is told by classes, which they do "
+            "not have. Leave --against out"
+        )
     names = tuple(short_name(name) for name in mentors or store.mentors)
     chosen = store.usable_views(names)[:1] if views is None else _listed(views)
     file = find_trained(checkpoint, unfinished=True)

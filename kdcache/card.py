@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcache import durable, untrusted
-from kdcache.encode import PRIMARY
+from kdcache.encode import HEATMAPS, PRIMARY
 from kdcache.encode.logits import TEMPERATURES
 from kdcache.errors import UsageError, readable
 from kdcache.inspection import inspect_store
@@ -23,9 +23,11 @@ from kdcache.store import (
     healing_command,
     local_path,
     open_store,
+    recipe_words,
     require_inside,
     training_command,
 )
+from kdcache.tasks import POSE
 
 MARKER = "<!-- written by `kdcache card`, which may write it anew -->"
 PLACE = "STORE"  # what commands call the folder: the author's own path is nobody's business
@@ -41,6 +43,15 @@ _TITLES = (
     "encoder (mean KL)",
     "targets",
     "bytes",
+)
+_COST_OF_LOGITS = (
+    "The mean KL divergence is what encoding cost, exact against decoded, at temperature "
+    f"{', '.join(map(str, TEMPERATURES))}, measured on what was written."
+)
+_COST_OF_HEATMAPS = (
+    "The mean error is what encoding cost, measured on the maps that were written and show a joint: "
+    "of a pixel as a share of its map's peak, the share of peaks that moved, and by how many heatmap "
+    "pixels keypoints did."
 )
 _LICENCE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,40}")
 
@@ -127,13 +138,23 @@ def _front_matter(found: dict[str, Any], licence: str | None) -> str:
     head: dict[str, Any] = {
         "pretty_name": f"Mentors' targets for {_ascii(found['dataset']['name'])}",
         **_licence_fields(licence),
-        "task_categories": ["image-classification"],
-        "tags": ["kdcache", "knowledge-distillation", "logits"],
+        "task_categories": [
+            "keypoint-detection" if _is_of_people(found) else "image-classification"
+        ],
+        "tags": [
+            "kdcache",
+            "knowledge-distillation",
+            "heatmaps" if _is_of_people(found) else "logits",
+        ],
         "size_categories": [size],
         "viewer": False,
     }
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()]
     return "\n".join(["---", *lines, "---"])
+
+
+def _is_of_people(found: dict[str, Any]) -> bool:
+    return found["dataset"].get("task") == POSE
 
 
 def _licence_fields(licence: str | None) -> dict[str, str]:
@@ -158,12 +179,15 @@ def _title(found: dict[str, Any]) -> str:
 
 def _contents(found: dict[str, Any]) -> str:
     dataset, recipe = found["dataset"], found["recipe"]
-    shape = " x ".join(_text(size) for size in dataset["image_shape"])
+    what = f"{dataset['num_samples']:,} of {dataset['num_classes']:,} classes"
+    if _is_of_people(found):
+        what = f"{dataset['num_samples']:,} people, {dataset['num_classes']:,} joints each"
+    if shape := dataset.get("image_shape"):
+        what += f", images {' x '.join(_text(size) for size in shape)}"
     parameters = {k: v for k, v in recipe.items() if k not in ("name", "version", "exact")}
     rows = {
         "dataset": f"{_text(dataset['name'])}, split {_text(dataset['split'])}",
-        "samples": f"{dataset['num_samples']:,} of {dataset['num_classes']:,} classes, "
-        f"images {shape}",
+        "samples": what,
         "views": f"{found['views']:,}"
         + ("" if found["complete"] else ", not all of them complete yet"),
         "recipe": f"{_text(recipe['name'])} {_text(recipe['version'])}"
@@ -178,6 +202,7 @@ def _contents(found: dict[str, Any]) -> str:
 
 def _mentors(store: TargetStore, mentors: Sequence[dict[str, Any]]) -> str:
     rows = []
+    of_heatmaps = store.manifest.primary is HEATMAPS
     for mentor in mentors[:MOST_ROWS]:
         accuracy = "-" if mentor["accuracy"] is None else f"{mentor['accuracy']:.2f}%"
         kinds = [
@@ -196,7 +221,12 @@ def _mentors(store: TargetStore, mentors: Sequence[dict[str, Any]]) -> str:
                 f"{sum(has['bytes'] for has in mentor['kinds'].values()):,}",
             )
         )
-    table = _table(_TITLES, rows) if rows else "None yet."
+    titles = _TITLES
+    if of_heatmaps:  # nobody counts right rows of them
+        accuracy_at = _TITLES.index("top-1 on its cached views")
+        titles = tuple(title.replace("mean KL", "mean error") for title in _TITLES)
+        titles, *rows = (row[:accuracy_at] + row[accuracy_at + 1 :] for row in (titles, *rows))
+    table = _table(titles, rows) if rows else "None yet."
     more = f"\n\nand {len(mentors) - MOST_ROWS:,} more" if len(mentors) > MOST_ROWS else ""
     broken = len(store.target_errors) + sum(len(s.broken) for s in store.sound_targets)
     damage = f"\n\n{broken:,} parts of it were damaged when this was written." if broken else ""
@@ -205,8 +235,8 @@ def _mentors(store: TargetStore, mentors: Sequence[dict[str, Any]]) -> str:
         + table
         + more
         + damage
-        + "\n\nThe mean KL divergence is what encoding cost, exact against decoded, at temperature "
-        + f"{', '.join(map(str, TEMPERATURES))}, measured on what was written."
+        + "\n\n"
+        + (_COST_OF_HEATMAPS if of_heatmaps else _COST_OF_LOGITS)
     )
 
 
@@ -214,7 +244,8 @@ def _cost(encoder: dict[str, Any]) -> str:
     errors = encoder["measured_error"]
     if not any(encoder[f"{bound}_error"] for bound in ("relative", "absolute", "root")):
         return " (exact)"
-    costs = [errors[key] for t in TEMPERATURES if (key := f"kl_t{t}") in errors]
+    keys = [*(f"kl_t{t}" for t in TEMPERATURES), "relative", "argmax", "keypoint"]
+    costs = [errors[key] for key in keys if key in errors]
     return f" ({', '.join(f'{cost:.1e}' for cost in costs)})" if costs else ""
 
 
@@ -222,7 +253,7 @@ def _making(store: TargetStore, found: dict[str, Any]) -> str:
     names = [mentor["name"] for mentor in found["mentors"]]
     if not names:
         return "## By what command\n\nNothing was computed yet."
-    more = ["--recipe", found["recipe"]["name"], "--view-seed", str(found["view_seed"])]
+    more = [*recipe_words(store.manifest), "--view-seed", str(found["view_seed"])]
     more += ["--views", str(found["views"])]
     command = healing_command(store, names, place=PLACE, more=more)
     return (
