@@ -49,9 +49,9 @@ _COST_OF_LOGITS = (
     f"{', '.join(map(str, TEMPERATURES))}, measured on what was written."
 )
 _COST_OF_HEATMAPS = (
-    "The mean error is what encoding cost, measured on the maps that were written and show a joint: "
-    "of a pixel as a share of its map's peak, the share of peaks that moved, and by how many heatmap "
-    "pixels keypoints did."
+    "The mean error is what encoding cost, measured on the maps that were written and show a "
+    "joint: of a pixel as a share of its map's peak, the share of peaks that moved, and by how "
+    "many heatmap pixels keypoints did."
 )
 _LICENCE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,40}")
 

@@ -72,8 +72,9 @@ class ExportJob:
     `source`: a store or its path. `destination`: the path of a new store, or of one of the same
     views, to which is added what it lacks. `encoder`: a name, or "auto", for the mentors' logits or
     heatmaps; `fidelity`: as `PrecomputeJob` has both; targets of the source take the place of the
-    mentors'. Features, logsumexps and keypoints go along, in the encoder that suits these. `mentors`: names; None:
-    all. `views`: how many, or which; None: whatever the source has of each mentor, complete or not.
+    mentors'. Features, logsumexps and keypoints go along, in the encoder that suits these.
+    `mentors`: names; None: all. `views`: how many, or which; None: whatever the source has of each
+    mentor, complete or not.
 
     Attributes: `root`; `wanted`; `chunks`: those to be committed, by view and block; `reused`: how
     many are there already; `calibrations` by mentor; `inexact`: for each mentor whose targets the

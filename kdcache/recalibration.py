@@ -66,6 +66,11 @@ def require_finer(
         for each in (sums, [kind.error_sums(targets_KC, decoded, labels_K)])
     )
     unit = "mean KL" if kind is LOGITS else "mean error, as a share of the peak,"
+    if _NOTHING < ours < theirs and encoder == stored.encoder:
+        raise UsageError(
+            f"{where}, and encoding that anew loses more; to have it as it is, copy it with: "
+            "kdcache merge SOURCE DESTINATION"
+        )
     if _NOTHING < ours < theirs:
         raise UsageError(
             f"{where}: a {unit} of {theirs:.2g}, more than the {ours:.2g} that {encoder.name} "

@@ -109,7 +109,8 @@ def _healing(root: str | Path, found: Verification) -> str | None:
             return None
         names = ",".join(stored_names(Path(root))) or "MENTORS"
         command = shlex.join(["kdcache", "precompute", "--store", str(root), "--mentors", names])
-        return f"{command}  # and --dataset, --samples, --recipe, --recipe-option, --view-seed as it was made with"
+        options = "--dataset, --samples, --recipe, --recipe-option, --view-seed"
+        return f"{command}  # and {options} as it was made with"
     views = {damage.view for damage in found.damaged if damage.view is not None}
     errors = store.target_errors.items()
     foreign = {name for (name, _), error in errors if not isinstance(error, DamagedTargets)}

@@ -137,13 +137,17 @@ def _print_verification(store: str, found: "Verification") -> None:
 
 def print_mentors(store: "TargetStore") -> None:
     """One line a mentor: accuracy on its cached views, what is there, how it was encoded."""
-    from kdcache.encode import PRIMARY
+    from kdcache.encode import LOGITS, PRIMARY
     from kdcache.inspection import inspect_store
 
     found = inspect_store(store)
-    tell(f"{'mentor':<12}{'top-1':>8}  {'views':>7}  {'bytes':>9}  {'encoder':<8}  checkpoint")
+    counted = store.manifest.primary is LOGITS  # nobody counts right rows of heatmaps
+    top_1 = "top-1" if counted else ""
+    tell(f"{'mentor':<12}{top_1:>8}  {'views':>7}  {'bytes':>9}  {'encoder':<8}  checkpoint")
     for mentor in found["mentors"]:
-        accuracy = "-" if mentor["accuracy"] is None else f"{mentor['accuracy']:.2f}"
+        accuracy = (
+            ("-" if counted else "") if mentor["accuracy"] is None else f"{mentor['accuracy']:.2f}"
+        )
         tell(
             f"{mentor['name']:<12}{accuracy:>8}  "
             f"{mentor['complete_views']:>3}/{mentor['views']:<3}  "

@@ -115,10 +115,10 @@ def small_store(
 
 
 @pytest.fixture
-def copied(tmp_path: Path, small_store: TargetStore) -> Iterator[TargetStore]:
+def copied(tmp_path: Path, small_store: TargetStore) -> TargetStore:
     """A copy of the heatmap8 store, to be damaged."""
     shutil.copytree(small_store.root, tmp_path / "copied")
-    yield open_store(tmp_path / "copied")
+    return open_store(tmp_path / "copied")
 
 
 @pytest.fixture

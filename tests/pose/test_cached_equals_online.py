@@ -1,4 +1,4 @@
-"""A student of a store is the student of its live mentors, bit for bit; nearly so of a lossy one."""
+"""A student of a store is the student of its live mentors, bit for bit."""
 
 from pathlib import Path
 from typing import Any

@@ -82,9 +82,7 @@ def test_of_stick_people(tmp_path: Path, people: ImageDataset) -> None:
     require_kept(ceilings(tmp_path / "S", people, recipe, 2), 99.5)
 
 
-def test_of_real_people(
-    tmp_path: Path, real_people: Callable[[str, str], ImageDataset]
-) -> None:
+def test_of_real_people(tmp_path: Path, real_people: Callable[[str, str], ImageDataset]) -> None:
     people = real_people("coco-keypoints", "train")
     found = ceilings(tmp_path / "S", people, AUGMENTED, 1)
     require_kept(found, 99.5)
@@ -103,9 +101,7 @@ def test_of_all_real_people_in_several_views(
     require_kept(plain, 99.5)
 
 
-def test_of_mpiis_people(
-    tmp_path: Path, real_people: Callable[[str, str], ImageDataset]
-) -> None:
+def test_of_mpiis_people(tmp_path: Path, real_people: Callable[[str, str], ImageDataset]) -> None:
     people = real_people("mpii", "train")
     recipe = PoseAffine(height=256, width=256, scale=0.25, rotation=30.0, half_body=0.3)
     found = ceilings(tmp_path / "S", people, recipe, 4)
