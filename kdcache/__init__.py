@@ -11,6 +11,7 @@ The public names, each loaded when first used (importing kdcache does not import
     kdcache.TargetStream(store)                       the same, whole views in the background
     kdcache.ReplayLoader(dataset, store)              batches of views with their targets
     kdcache.ClassroomLoss()                           knowledge filter and mentoring
+    kdcache.HeatmapClassroomLoss()                    the same on heatmaps, joint by joint
     kdcache.train_student(student="r20", store=path)  our own loop; yields records
     kdcache.train_sweep(configs)                      several students from one view in memory
 """
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         DISTLoss,
         DKDLoss,
         EBKDLoss,
+        HeatmapClassroomLoss,
         KDLoss,
         LogitMSELoss,
         LossOutput,
@@ -71,6 +73,7 @@ _HOMES = {
         "DISTLoss",
         "DKDLoss",
         "EBKDLoss",
+        "HeatmapClassroomLoss",
         "KDLoss",
         "LogitMSELoss",
         "LossOutput",
@@ -114,6 +117,7 @@ __all__ = [
     "DKDLoss",
     "EBKDLoss",
     "ExportJob",
+    "HeatmapClassroomLoss",
     "ImageDataset",
     "KDLoss",
     "LabelsOnly",

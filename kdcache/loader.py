@@ -183,7 +183,7 @@ class ReplayLoader:
         self._done, self._resume_at = first, 0
         order = self.epoch_order(epoch)[: len(self) * self.batch_size]
         order = order[first * self.batch_size :]
-        at_once = max(self.source.rows_per_request, ROWS_AT_ONCE if self.dataset.in_memory else 1)
+        at_once = max(self.source.rows_per_request, 1 if self.dataset.reads_ahead else ROWS_AT_ONCE)
         group = self.batch_size * ceil(at_once / self.batch_size)
         view = self.source.view_of_epoch(epoch)
         groups = [order[start : start + group] for start in range(0, len(order), group)]

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from kdcache.calibration import Calibration, calibrate, needs_calibration, require_fidelity
 from kdcache.datasets import ImageDataset, as_image_dataset
@@ -39,6 +41,7 @@ from kdcache.encode import FEATURES, HEATMAPS, KEYPOINTS, LOGSUMEXP, Encoder, fi
 from kdcache.errors import UsageError
 from kdcache.filling import Progress, fill_store, never
 from kdcache.mentors import Mentor, MentorPool, load_mentors
+from kdcache.pixels import replayed_ahead
 from kdcache.plan import Plan, Unit, make_plan
 from kdcache.store import (
     ChunkKey,
@@ -158,7 +161,7 @@ class PrecomputeJob:
             [kind for kind in asked if asked[kind]],
             chosen_encoders,
             existing,
-            self.recipe(self.dataset.images(index_1), index_1, 0),
+            self._pixels(index_1, 0),
         )
         self.plan: Plan = self._make_plan(manifest, wanted, existing, views)
 
@@ -214,7 +217,7 @@ class PrecomputeJob:
         """
         others = {key: set(chunks) for key, chunks in (apart_from or {}).items()}
         index_B = self.dataset.index_N[: self.pool.run_shape.batch]
-        pixels = self.recipe(self.dataset.images(index_B), index_B, 0)
+        pixels = self._pixels(index_B, 0)
         seconds = {}
         for name in self.pool.names:
             self.pool.run(pixels, [name]).cpu()
@@ -298,18 +301,25 @@ class PrecomputeJob:
         done = 0
         for unit in self.plan.units:
             index = self.dataset.index_N[self.plan.manifest.block_rows(unit.block)]
+            rows = self.pool.run_shape.batch
+            groups = [index[start : start + rows] for start in range(0, len(index), rows)]
+            lacking = [(one.mentor.name, one.kind) for one in unit.lacking]
             batches = []
-            for start in range(0, len(index), self.pool.run_shape.batch):
-                if should_stop():
-                    return
-                index_B = index[start : start + self.pool.run_shape.batch]
-                pixels = self.recipe(self.dataset.images(index_B), index_B, unit.view)
-                lacking = [(one.mentor.name, one.kind) for one in unit.lacking]
-                batches.append(OnTheWay(self.pool.targets(pixels, lacking)))
-                done += len(index_B)
-                if progress is not None:
-                    progress(done, self.plan.num_pixels)
+            with replayed_ahead(
+                self._pixels, unit.view, groups, ahead=self.dataset.reads_ahead
+            ) as replayed:
+                for index_B, pixels in zip(groups, replayed, strict=True):
+                    if should_stop():
+                        return
+                    batches.append(OnTheWay(self.pool.targets(pixels, lacking)))
+                    done += len(index_B)
+                    if progress is not None:
+                        progress(done, self.plan.num_pixels)
             yield unit, batches
+
+    def _pixels(self, index_B: NDArray[np.int64], view: int) -> NDArray[np.uint8]:
+        pixels_BCHW: NDArray[np.uint8] = self.recipe(self.dataset.images(index_B), index_B, view)
+        return pixels_BCHW
 
     def _commit(self, store: TargetStore, unit: Unit, batches: list[OnTheWay]) -> None:
         """Runs on the writer's thread: wait for the targets, encode, measure, commit."""

@@ -15,7 +15,7 @@ ROOT = Path(kdcache.__file__).parent
 # Each part may import those on the lines above it, never those on its own line or below.
 LAYERS = (
     ("errors", "versions"),
-    ("canonical", "philox", "homes", "durable", "untrusted", "tasks"),
+    ("canonical", "philox", "homes", "durable", "untrusted", "tasks", "headline"),
     ("config", "devices", "epoch_order", "factories", "memory", "remote", "heatmaps"),
     ("datasets",),
     ("views", "models", "encode", "classroom", "checkpoints"),

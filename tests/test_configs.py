@@ -17,6 +17,7 @@ from kdcache.cli import main
 from kdcache.cli.method_switches import take_switches
 from kdcache.config import read_toml
 from kdcache.models import build_network, long_name
+from kdcache.train import with_defaults
 from kdcache.train.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +38,8 @@ def config_of(*words: str) -> kdcache.TrainConfig:
     assert not params.pop("resume")
     assert params.pop("seeds") is None
     files = dict(item.split("=", 1) for item in params.pop("checkpoint"))
-    return kdcache.TrainConfig(switches=take_switches(params), checkpoints=files, **params)
+    given = {"switches": take_switches(params), "checkpoints": files, **params}
+    return kdcache.TrainConfig(**with_defaults(given))
 
 
 def commands_of(path: Path) -> Iterator[list[str]]:

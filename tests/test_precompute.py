@@ -252,7 +252,7 @@ def test_wrong_use_says_what_to_do(
     refused("named twice", mentors=[digits_mentors[0]] * 2)
     refused("takes --views 1 to 1, got 2", recipe="none", views=2)
     refused("takes --views 1 and up, got 0", views=0)
-    refused("unknown recipe 'crop'. Did you mean crop-flip", recipe="crop")
+    refused("unknown recipe 'crop'. Did you mean .*crop-flip", recipe="crop")
     refused("unknown encoder 'float8'. Did you mean float", encoder="float8")
     refused("batches of at least 64", batch_size=32)
     refused("not a kdcache store; name a new or empty folder", store=tmp_path / "full")

@@ -21,6 +21,21 @@ class NumberOrWord(click.ParamType):  # type: ignore[type-arg]  # generic since 
             return str(value)
 
 
+class NumberList(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
+    """Comma-separated numbers; the tuple of them."""
+
+    name = "x,y,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        parts = value.split(",") if isinstance(value, str) else value
+        try:
+            return tuple(float(part) for part in parts)
+        except (TypeError, ValueError):
+            self.fail(f"expected numbers such as 0.026,0.025, got {value!r}", param, ctx)
+
+
 class ColumnList(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
     """Comma-separated positions of mentors, the first being 0; the tuple of them."""
 
@@ -40,8 +55,25 @@ class ColumnList(click.ParamType):  # type: ignore[type-arg]  # generic since cl
 
 # Name of the field -> (type, help). `bool` makes a pair, --name and --no-name.
 SWITCHES: dict[str, tuple[Any, str]] = {
-    "tau": (float, "classroom: how much a full gap adds to the temperature (12)."),
-    "granularity": (str, "classroom: sample or batch confidences (sample)."),
+    "tau": (float, "classroom: how much a full gap adds to the temperature (12; poses: 1.5)."),
+    "granularity": (
+        str,
+        "classroom: sample or batch confidences (sample); of poses joint or sample (joint).",
+    ),
+    "confidence": (
+        str,
+        "classroom, poses: peak, how alike a map and the label's are, or oks, by distance (peak).",
+    ),
+    "min_peak": (float, "classroom, poses: a map that peaks lower does not see its joint (0.1)."),
+    "sigmas": (
+        NumberList(),
+        "classroom, poses, by oks: each joint's deviation (the skeleton's).",
+    ),
+    "divergence": (
+        str,
+        "poses: mse, or kl of spatial softmaxes (mse).",
+    ),
+    "label_weight": (float, "kd, average, poses: weight of the labels' term (0.5)."),
     "weighting": (str, "classroom: what weights follow, confidence or rank (confidence)."),
     "rank_scale": (float, "classroom, by rank: the rank that weighs 1 (10)."),
     "teachers": (
@@ -52,11 +84,11 @@ SWITCHES: dict[str, tuple[Any, str]] = {
     "gate": (str, "classroom: knowledge filter, hard, soft or off (hard)."),
     "gate_margin": (float, "classroom: how far ahead an active mentor must be (0)."),
     "mentor_weight": (str, "classroom: confidence or one (confidence)."),
-    "task_weight": (str, "classroom: confidence or one (confidence)."),
+    "task_weight": (str, "classroom: confidence or one (confidence; poses: one)."),
     "temperature": (
         NumberOrWord(),
         "classroom: gap or fixed (gap); kd, average, soft, ca-mkd, ebkd, dkd, dist: a number (4); "
-        "amtml: a number (5).",
+        "amtml: a number (5); kd, average, poses: a number (1).",
     ),
     "fixed_temperature": (float, "classroom: the temperature of --temperature fixed (1)."),
     "gap": (str, "classroom: ratio, difference or absolute (ratio; by rank absolute)."),
@@ -75,11 +107,15 @@ SWITCHES: dict[str, tuple[Any, str]] = {
     "kd_weight": (
         float,
         "kd, average, soft, ca-mkd, ebkd, logit-mse: weight of the mentors' term (0.9); "
-        "amtml: (1.4).",
+        "amtml: (1.4); kd, average, poses: (0.5).",
     ),
     "divide_by_k": (bool, "ca-mkd: divide by the number of mentors, as the released code (no)."),
     "alpha": (float, "dkd: weight of the true class's part (1)."),
-    "beta": (float, "dkd: weight of the other classes' part (8); dist: of the rows' part (2)."),
+    "beta": (
+        float,
+        "dkd: weight of the other classes' part (8); dist: of the rows' part (2); poses, kl: what "
+        "heatmaps are multiplied by (25).",
+    ),
     "gamma": (float, "dist: weight of the columns' part (2)."),
     "warm_up": (int, "dkd: epochs until the mentors teach at full strength (20)."),
     "reduction": (str, "amtml: batchmean or authors, which divides by classes too (batchmean)."),

@@ -15,15 +15,13 @@ from kdcache.cli.options import (
     dataset_options,
     device_option,
     fidelity_option,
-    flip_test_option,
-    recipe_option,
-    recipe_parameters_option,
 )
 from kdcache.cli.printing import print_calibration, tell
 from kdcache.cli.progress import progress_line, readable_bytes, readable_seconds
 from kdcache.cli.reusing import chosen_hub, hub_options, offer, take, tell_offer
 from kdcache.cli.stopping import stop_on_signals
 from kdcache.cli.stores import print_mentors
+from kdcache.cli.view_options import flip_test_option, recipe_option, recipe_parameters_option
 
 if TYPE_CHECKING:
     from kdcache.reusing import ReuseJob

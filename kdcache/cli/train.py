@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from kdcache.cli.loop_options import loop_options
 from kdcache.cli.method_switches import switch_options, take_switches
 from kdcache.cli.options import (
     NameList,
@@ -17,15 +18,13 @@ from kdcache.cli.options import (
     checkpoint_option,
     config_option,
     dataset_options,
-    decoder_option,
     device_option,
-    flip_test_option,
-    loop_options,
     samples_option,
 )
 from kdcache.cli.printing import tell
 from kdcache.cli.progress import progress_line, readable_seconds
 from kdcache.cli.stopping import stop_on_signals
+from kdcache.cli.view_options import decoder_option, flip_test_option
 
 if TYPE_CHECKING:
     from kdcache.train import TrainConfig
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
     default="classroom",
     show_default=True,
     help="classroom, ce, kd, average, soft, ca-mkd, ebkd, dkd, dist, logit-mse or amtml; of poses "
-    "the first four.",
+    "classroom, ce, kd or average.",
 )
 @click.option(
     "--targets",
@@ -110,10 +109,10 @@ def train_student(**options: Any) -> None:
             _print_records(records, name_seeds=len(configs) > 1)
         last = [_print_summary(Path(each.run_folder)) for each in configs]
         if len(last) > 1:
+            values = [value for _, value in last]
             tell(
-                f"last epoch over {len(last)} seeds: accuracy "
-                f"{statistics.mean(last):.2f}, "
-                f"standard deviation {statistics.stdev(last):.2f}"
+                f"last epoch over {len(last)} seeds: {last[0][0]} {statistics.mean(values):.2f}, "
+                f"standard deviation {statistics.stdev(values):.2f}"
             )
 
 
@@ -216,9 +215,12 @@ def _print_records(
     from kdcache.train.task_defaults import task_of
 
     told: set[str] = set()
+    filtering: dict[str, bool] = {}  # by run folder: asking may open a store
     for config, record in records:
-        task = task_of(config.dataset, config.store)
-        filters = has_filter(config.method, task=task, **config.switches)
+        if config.run_folder not in filtering:
+            task = task_of(config.dataset, config.store, config.out)
+            filtering[config.run_folder] = has_filter(config.method, task=task, **config.switches)
+        filters = filtering[config.run_folder]
         seed = f"seed {config.seed}  " if name_seeds else ""
         name, value = headline(record)
         tested = "" if value is None else f"  {name} {value:.2f}"
@@ -234,8 +236,8 @@ def _print_records(
                 tell(f"warning: {what} in epoch {record['epoch'] + 1}: {sentence}", err=True)
 
 
-def _print_summary(run_folder: Path) -> float:
-    """Tells how a run ended; its last accuracy."""
+def _print_summary(run_folder: Path) -> tuple[str, float]:
+    """Tells how a run ended; what its number is called, and the last one."""
     from kdcache.train import headline
     from kdcache.train.run_folder import RunFolder
 
@@ -244,4 +246,4 @@ def _print_summary(run_folder: Path) -> float:
     assert last is not None, "the last epoch is always evaluated"
     best = max(value for _, value in map(headline, records) if value is not None)
     tell(f"last epoch: {name} {last:.2f}  (best epoch: {best:.2f})  {run_folder}")
-    return float(last)
+    return name, float(last)

@@ -15,6 +15,7 @@ from typing import Any
 
 from kdcache.datasets import Preprocessing
 from kdcache.errors import CheckpointError, DamagedTargets, StoreError
+from kdcache.headline import headline
 from kdcache.mentor_library import SUFFIXES, library_stem
 from kdcache.models import long_name
 from kdcache.share.hub import Hub
@@ -211,8 +212,8 @@ def _told(hub: Hub, entry: Entry, one: bool) -> str:
         shared = read_entry(hub, entry)
         if one:
             return f"{name}  preprocessing {shared.preprocessing or 'of the dataset'}"
-        top1 = (shared.sidecar or {}).get("test_top1")
-        known = f", test top-1 {top1:.2f}" if isinstance(top1, int | float) else ""
+        measure, value = headline(shared.sidecar or {})
+        known = f", {measure} {value:.2f}" if isinstance(value, int | float) else ""
         return f"{name}  {shared.bytes:,} bytes{known}"
     return name
 

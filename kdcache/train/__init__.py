@@ -1,7 +1,7 @@
 """Training: one loop, its schedule, its checkpoints; yields records."""
 
+from kdcache.headline import headline
 from kdcache.train.evaluation import evaluate_checkpoint, evaluate_network
-from kdcache.train.headline import headline
 from kdcache.train.mentor import train_mentor
 from kdcache.train.student import train_student
 from kdcache.train.sweep import train_sweep

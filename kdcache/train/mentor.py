@@ -8,9 +8,9 @@ from typing import Any
 from kdcache import durable, homes
 from kdcache.checkpoints import read_metadata, read_state_dict, save_weights
 from kdcache.datasets import DEFAULT_DATASET, ImageDataset, open_dataset
+from kdcache.headline import HEADLINES
 from kdcache.mentor_library import library_stem, sidecar_path
 from kdcache.models import long_name
-from kdcache.train.headline import HEADLINES
 from kdcache.train.loop import Progress
 from kdcache.train.run_folder import RunFolder
 from kdcache.train.student import train_student

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from kdcache.checkpoints.state_dict import is_plain_tensor
-from kdcache.train.headline import HEADLINES
+from kdcache.headline import HEADLINES
 
 _PLAIN = (int, float, str, type(None))
 

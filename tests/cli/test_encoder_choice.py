@@ -69,7 +69,7 @@ def test_mentors_run_again_say_the_same_within_the_bound(
     ("arguments", "message"),
     [
         (["--encoder", "residul"], "unknown encoder 'residul'. Did you mean residual"),
-        (["--encoder", "nonsense"], "Known: auto, coarse, float16, float32, residual, sqrt8,"),
+        (["--encoder", "nonsense"], "Known: auto, coarse, float16, float32, heatmap8, residual,"),
         (["--fidelity", "-1"], "a mean KL divergence of at least 0, such as 1e-4; got -1.0"),
         (["--fidelity", "nan"], "a mean KL divergence of at least 0, such as 1e-4; got nan"),
         (["--fidelity", "inf"], "a mean KL divergence of at least 0, such as 1e-4; got inf"),

@@ -7,9 +7,12 @@ import click
 import pytest
 
 from kdcache.classroom import METHODS
+from kdcache.classroom.build import POSE_METHODS
 from kdcache.cli import main
 from kdcache.cli.method_switches import SWITCHES
-from kdcache.train import TrainConfig
+from kdcache.tasks import CLASSIFICATION, POSE
+from kdcache.train import TrainConfig, with_defaults
+from kdcache.train.task_defaults import DEFAULTS
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
@@ -29,22 +32,42 @@ def defaults_of(command: str) -> dict[str, object]:
     return main.commands[command].make_context(command, []).params
 
 
-def test_train_student_offers_every_field_of_its_config_with_the_same_default() -> None:
-    defaults = defaults_of("train-student")
+EVERY_METHOD = [*METHODS.values(), *POSE_METHODS.values()]
+
+
+@pytest.mark.parametrize(("dataset", "task"), [("digits", CLASSIFICATION), ("mpii", POSE)])
+def test_train_student_offers_every_field_of_its_config_with_the_tasks_default(
+    dataset: str, task: str
+) -> None:
+    given = defaults_of("train-student")
     for field in dataclasses.fields(TrainConfig):
         if field.name not in ("switches", "checkpoints"):
-            assert defaults[field.name] == field.default, field.name
+            assert field.name in given
+    of_config = {field: given[field] for field in given.keys() & TrainConfig.__dataclass_fields__}
+    config = TrainConfig(**with_defaults({**of_config, "dataset": dataset}))
+    assert config == TrainConfig(dataset=dataset, **DEFAULTS[task])
+
+
+@pytest.mark.parametrize("task", [CLASSIFICATION, POSE])
+def test_the_help_states_the_defaults_of_both_tasks(task: str) -> None:
+    options = {option.name: option for option in main.commands["train-student"].params}
+    for name, value in DEFAULTS[POSE].items():
+        option = options[name]
+        assert isinstance(option, click.Option)
+        shown = value if task == POSE else TrainConfig.__dataclass_fields__[name].default
+        words = str(option.help).replace("]", " ").replace(";", " ").split()
+        assert f"{shown:g}" if isinstance(shown, float) else str(shown) in words, name
 
 
 def test_train_student_offers_every_switch_of_every_method() -> None:
     defaults = defaults_of("train-student")
-    for method in METHODS.values():
+    for method in EVERY_METHOD:
         for field in dataclasses.fields(method):
             assert defaults[field.name] is None, field.name
 
 
 def test_train_student_offers_no_switch_that_no_method_has() -> None:
-    fields = {field.name for method in METHODS.values() for field in dataclasses.fields(method)}
+    fields = {field.name for method in EVERY_METHOD for field in dataclasses.fields(method)}
     assert set(SWITCHES) == fields
 
 
@@ -52,8 +75,12 @@ def test_the_help_of_method_names_every_method() -> None:
     options = {option.name: option for option in main.commands["train-student"].params}
     method = options["method"]
     assert isinstance(method, click.Option)
-    named = str(method.help).rstrip(".").replace(" or ", ", ").split(", ")
-    assert sorted(named) == sorted(METHODS)
+    of_classes, of_poses = (
+        part.rstrip(".").replace(" or ", ", ").split(", ")
+        for part in str(method.help).split("; of poses ")
+    )
+    assert sorted(of_classes) == sorted(METHODS)
+    assert sorted(of_poses) == sorted(POSE_METHODS)
 
 
 @pytest.mark.parametrize(("name", "text"), [("teachers", "0,r20"), ("teachers", "1.5")])

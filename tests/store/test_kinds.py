@@ -227,7 +227,7 @@ def test_features_in_an_encoding_of_log_probabilities_are_refused(
 def test_kinds_that_nobody_knows_are_ignored(small: SmallStore) -> None:
     features = small.root / "mentors" / "r8" / "features"
     add_kind(small, "r8", "features")
-    features.rename(features.with_name("heatmaps"))
+    features.rename(features.with_name("attention"))
     assert small.open().kinds("r8") == ("logits",)
     assert verify_store(small.root).ok
 

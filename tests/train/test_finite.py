@@ -151,7 +151,7 @@ def test_a_test_loss_that_is_not_finite_is_no_number_in_the_records(
     train: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = Accuracy(top1=10.0, top5=50.0, loss=math.inf, samples=10)
-    monkeypatch.setattr("kdcache.train.loop.evaluate_network", lambda *_: found)
+    monkeypatch.setattr("kdcache.train.evaluation.evaluate_network", lambda *_: found)
     first = next(train("run", epochs=2))
     assert (first["test_loss"], first["test_top1"]) == (None, 10.0)
     assert len(list(train("run", epochs=2))) == 1  # its checkpoint is gone on with

@@ -51,3 +51,20 @@ def test_amtml_drops_twice_in_its_second_phase() -> None:
 def test_unknown_schedule_names_the_known() -> None:
     with pytest.raises(UsageError, match=r"unknown schedule 'cosin'. Did you mean cosine"):
         learning_rate("cosin", 0.1, 0, 10)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "drops"), [("steps-210", 210, (170, 200)), ("steps-140", 140, (90, 120))]
+)
+def test_the_schedules_of_poses_drop_twice(
+    schedule: str, epochs: int, drops: tuple[int, int]
+) -> None:
+    first, second = drops
+    for epoch, factor in (
+        *((0, 1), (first - 1, 1), (first, 0.1), (second - 1, 0.1)),
+        *((second, 0.01), (epochs - 1, 0.01)),
+    ):
+        assert learning_rate(schedule, 1e-3, epoch, epochs) == pytest.approx(1e-3 * factor)
+        assert learning_rate(schedule, 1e-3, 10 * epoch, 10 * epochs) == pytest.approx(
+            1e-3 * factor
+        )
