@@ -154,7 +154,7 @@ def _front_matter(found: dict[str, Any], licence: str | None) -> str:
 
 
 def _is_of_people(found: dict[str, Any]) -> bool:
-    return found["dataset"].get("task") == POSE
+    return bool(found["dataset"].get("task") == POSE)
 
 
 def _licence_fields(licence: str | None) -> dict[str, str]:
@@ -201,7 +201,7 @@ def _contents(found: dict[str, Any]) -> str:
 
 
 def _mentors(store: TargetStore, mentors: Sequence[dict[str, Any]]) -> str:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     of_heatmaps = store.manifest.primary is HEATMAPS
     for mentor in mentors[:MOST_ROWS]:
         accuracy = "-" if mentor["accuracy"] is None else f"{mentor['accuracy']:.2f}%"
@@ -221,7 +221,7 @@ def _mentors(store: TargetStore, mentors: Sequence[dict[str, Any]]) -> str:
                 f"{sum(has['bytes'] for has in mentor['kinds'].values()):,}",
             )
         )
-    titles = _TITLES
+    titles: tuple[str, ...] = _TITLES
     if of_heatmaps:  # nobody counts right rows of them
         accuracy_at = _TITLES.index("top-1 on its cached views")
         titles = tuple(title.replace("mean KL", "mean error") for title in _TITLES)

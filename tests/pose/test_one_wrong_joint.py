@@ -83,7 +83,7 @@ def lessons(
             beside = batch.labels + torch.tensor([STRIDE * STUDENT_AWAY, 0, 0])
             student = gaussian_heatmaps(beside, 24, 24).requires_grad_()
             out = loss(student, batch.labels, batch.primary)
-            out.total.backward()
+            out.total.backward()  # type: ignore[no-untyped-call]
             yield out, batch.labels
 
 

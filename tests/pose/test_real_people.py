@@ -97,7 +97,10 @@ def test_a_student_learns_a_few_people_by_heart(tmp_path: Path, real_people: Ope
         "eval_every": 100,
         "device": "cpu",
     }
-    plain = {"recipe": "pose-crop", "recipe_options": {"height": HEIGHT, "width": WIDTH}}
+    plain: dict[str, Any] = {
+        "recipe": "pose-crop",
+        "recipe_options": {"height": HEIGHT, "width": WIDTH},
+    }
     losses = [r["train_loss"] for r in kdcache.train_mentor("lp18", epochs=50, **common, **plain)]
     assert losses[-1] < 0.1 * losses[0]
     mentor = kdcache.load_mentor("lp18", people)
@@ -109,7 +112,12 @@ def test_a_student_learns_a_few_people_by_heart(tmp_path: Path, real_people: Ope
     runs = {}
     for targets in ("cache", "online"):
         out = tmp_path / targets
-        given = {"targets": targets, "store": str(store.root), "out": str(out), "seed": 1}
+        given: dict[str, Any] = {
+            "targets": targets,
+            "store": str(store.root),
+            "out": str(out),
+            "seed": 1,
+        }
         runs[targets] = list(kdcache.train_student(student="lp18", epochs=40, **common, **given))
     assert timeless(runs["cache"]) == timeless(runs["online"])
     assert same_weights(tmp_path / "cache", tmp_path / "online")
