@@ -88,7 +88,7 @@ def unlike_keypoints(
     for joint, ((x, y, score), map_HW) in enumerate(zip(keypoints_J3, maps_JHW, strict=True)):
         peak = float(map_HW.max())
         allowed = tolerance * (1 + abs(peak))
-        row, column = np.unravel_index(int(map_HW.argmax()), map_HW.shape)
+        row, column = divmod(int(map_HW.argmax()), width)
         told = (
             f"sample {index}, joint {joint}: the store has {score:.4f} at {x:.1f}, {y:.1f}, the "
             f"mentor says {peak:.4f} near {STRIDE * column}, {STRIDE * row}"
