@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from kdcache.mentors import Mentor, MentorPool, RunShape, load_mentor
     from kdcache.models import build_network
     from kdcache.online import OnlineTargets
+    from kdcache.pictures import draw_people
     from kdcache.precompute import PrecomputeJob, precompute_targets
     from kdcache.sources import LabelsOnly, TargetSource
     from kdcache.store import TargetStore, open_store
@@ -89,6 +90,7 @@ _HOMES = {
     "kdcache.mentors": ("Mentor", "MentorPool", "RunShape", "load_mentor"),
     "kdcache.models": ("build_network",),
     "kdcache.online": ("OnlineTargets",),
+    "kdcache.pictures": ("draw_people",),
     "kdcache.precompute": ("PrecomputeJob", "precompute_targets"),
     "kdcache.sources": ("LabelsOnly", "TargetSource"),
     "kdcache.store": ("TargetStore", "open_store"),
@@ -140,6 +142,7 @@ __all__ = [
     "classroom",
     "compare_stores",
     "datasets",
+    "draw_people",
     "encode",
     "errors",
     "evaluate_checkpoint",

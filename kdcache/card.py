@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcache import durable, untrusted
-from kdcache.encode import HEATMAPS, PRIMARY
+from kdcache.encode import PRIMARY
 from kdcache.encode.logits import TEMPERATURES
 from kdcache.errors import UsageError, readable
 from kdcache.inspection import inspect_store
@@ -27,32 +27,12 @@ from kdcache.store import (
     require_inside,
     training_command,
 )
-from kdcache.tasks import POSE
 
 MARKER = "<!-- written by `kdcache card`, which may write it anew -->"
 PLACE = "STORE"  # what commands call the folder: the author's own path is nobody's business
 MOST_ROWS = 100  # mentors in the table
 MOST_CARD = 2**20  # bytes of a README.md that is looked at
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
-_TITLES = (
-    "mentor",
-    "architecture",
-    "checkpoint SHA-256",
-    "top-1 on its cached views",
-    "complete views",
-    "encoder (mean KL)",
-    "targets",
-    "bytes",
-)
-_COST_OF_LOGITS = (
-    "The mean KL divergence is what encoding cost, exact against decoded, at temperature "
-    f"{', '.join(map(str, TEMPERATURES))}, measured on what was written."
-)
-_COST_OF_HEATMAPS = (
-    "The mean error is what encoding cost, measured on the maps that were written and show a "
-    "joint: of a pixel as a share of its map's peak, the share of peaks that moved, and by how "
-    "many heatmap pixels keypoints did."
-)
 _LICENCE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,40}")
 
 
@@ -68,7 +48,7 @@ def store_card(store: TargetStore, *, licence: str | None = None) -> str:
         MARKER,
         _title(found),
         _contents(found),
-        _mentors(store, found["mentors"]),
+        _mentors(store, found),
         _making(store, found),
         _using(store),
         _licence(found, licence),
@@ -133,28 +113,18 @@ def _content(path: Path) -> bytes:
 
 def _front_matter(found: dict[str, Any], licence: str | None) -> str:
     """The YAML head; its strings are JSON's, which YAML reads alike."""
-    samples = found["dataset"]["num_samples"]
+    samples, of_people = found["dataset"]["num_samples"], "joints" in found["dataset"]
     size = next((name for most, name in _SIZES if samples < most), "n>1M")
     head: dict[str, Any] = {
         "pretty_name": f"Mentors' targets for {_ascii(found['dataset']['name'])}",
         **_licence_fields(licence),
-        "task_categories": [
-            "keypoint-detection" if _is_of_people(found) else "image-classification"
-        ],
-        "tags": [
-            "kdcache",
-            "knowledge-distillation",
-            "heatmaps" if _is_of_people(found) else "logits",
-        ],
+        "task_categories": ["keypoint-detection" if of_people else "image-classification"],
+        "tags": ["kdcache", "knowledge-distillation", "heatmaps" if of_people else "logits"],
         "size_categories": [size],
         "viewer": False,
     }
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()]
     return "\n".join(["---", *lines, "---"])
-
-
-def _is_of_people(found: dict[str, Any]) -> bool:
-    return bool(found["dataset"].get("task") == POSE)
 
 
 def _licence_fields(licence: str | None) -> dict[str, str]:
@@ -179,15 +149,15 @@ def _title(found: dict[str, Any]) -> str:
 
 def _contents(found: dict[str, Any]) -> str:
     dataset, recipe = found["dataset"], found["recipe"]
-    what = f"{dataset['num_samples']:,} of {dataset['num_classes']:,} classes"
-    if _is_of_people(found):
-        what = f"{dataset['num_samples']:,} people, {dataset['num_classes']:,} joints each"
-    if shape := dataset.get("image_shape"):
-        what += f", images {' x '.join(_text(size) for size in shape)}"
+    samples = f"{dataset['num_samples']:,} of {dataset['num_classes']:,} classes"
+    if "joints" in dataset:
+        samples = f"{dataset['num_samples']:,} people of {dataset['num_classes']:,} joints each"
+    if "image_shape" in dataset:
+        samples += f", images {' x '.join(_text(size) for size in dataset['image_shape'])}"
     parameters = {k: v for k, v in recipe.items() if k not in ("name", "version", "exact")}
     rows = {
         "dataset": f"{_text(dataset['name'])}, split {_text(dataset['split'])}",
-        "samples": what,
+        "samples": samples,
         "views": f"{found['views']:,}"
         + ("" if found["complete"] else ", not all of them complete yet"),
         "recipe": f"{_text(recipe['name'])} {_text(recipe['version'])}"
@@ -200,9 +170,21 @@ def _contents(found: dict[str, Any]) -> str:
     return "## What it is\n\n" + _table(("", ""), list(rows.items()))
 
 
-def _mentors(store: TargetStore, mentors: Sequence[dict[str, Any]]) -> str:
-    rows: list[tuple[str, ...]] = []
-    of_heatmaps = store.manifest.primary is HEATMAPS
+def _mentors(store: TargetStore, found: dict[str, Any]) -> str:
+    mentors, of_people = found["mentors"], "joints" in found["dataset"]
+    cost = "mean shift of keypoints" if of_people else "mean KL"
+    titles = (
+        "mentor",
+        "architecture",
+        "checkpoint SHA-256",
+        # Of people it takes the labels, which a store does not hold.
+        *([] if of_people else [f"{found['metric']} on its cached views"]),
+        "complete views",
+        f"encoder ({cost})",
+        "targets",
+        "bytes",
+    )
+    rows = []
     for mentor in mentors[:MOST_ROWS]:
         accuracy = "-" if mentor["accuracy"] is None else f"{mentor['accuracy']:.2f}%"
         kinds = [
@@ -214,38 +196,35 @@ def _mentors(store: TargetStore, mentors: Sequence[dict[str, Any]]) -> str:
                 _text(mentor["name"]),
                 _text(mentor["architecture"]),
                 f"`{_ascii(mentor['checkpoint_sha256'], 64)}`",
-                accuracy,
+                *([] if of_people else [accuracy]),
                 f"{mentor['complete_views']:,} of {mentor['views']:,}",
                 f"{mentor['encoder']['name']}{_cost(mentor['encoder'])}",
                 ", ".join(kinds),
                 f"{sum(has['bytes'] for has in mentor['kinds'].values()):,}",
             )
         )
-    titles: tuple[str, ...] = _TITLES
-    if of_heatmaps:  # nobody counts right rows of them
-        accuracy_at = _TITLES.index("top-1 on its cached views")
-        titles = tuple(title.replace("mean KL", "mean error") for title in _TITLES)
-        titles, *rows = (row[:accuracy_at] + row[accuracy_at + 1 :] for row in (titles, *rows))
     table = _table(titles, rows) if rows else "None yet."
     more = f"\n\nand {len(mentors) - MOST_ROWS:,} more" if len(mentors) > MOST_ROWS else ""
     broken = len(store.target_errors) + sum(len(s.broken) for s in store.sound_targets)
     damage = f"\n\n{broken:,} parts of it were damaged when this was written." if broken else ""
-    return (
-        "## From what\n\n"
-        + table
-        + more
-        + damage
-        + "\n\n"
-        + (_COST_OF_HEATMAPS if of_heatmaps else _COST_OF_LOGITS)
+    said = (
+        "The mean shift is what encoding moved keypoints by, in pixels of the heatmaps, exact "
+        "against decoded, measured on what was written; keypoints are stored exactly beside. How "
+        "right they are takes the dataset: `kdcache inspect` tells it."
+        if of_people
+        else "The mean KL divergence is what encoding cost, exact against decoded, at temperature "
+        f"{', '.join(map(str, TEMPERATURES))}, measured on what was written."
     )
+    return f"## From what\n\n{table}{more}{damage}\n\n{said}"
 
 
 def _cost(encoder: dict[str, Any]) -> str:
     errors = encoder["measured_error"]
     if not any(encoder[f"{bound}_error"] for bound in ("relative", "absolute", "root")):
         return " (exact)"
-    keys = [*(f"kl_t{t}" for t in TEMPERATURES), "relative", "argmax", "keypoint"]
-    costs = [errors[key] for key in keys if key in errors]
+    if "keypoint" in errors:
+        return f" ({errors['keypoint']:.1e})"
+    costs = [errors[key] for t in TEMPERATURES if (key := f"kl_t{t}") in errors]
     return f" ({', '.join(f'{cost:.1e}' for cost in costs)})" if costs else ""
 
 

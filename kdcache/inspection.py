@@ -3,6 +3,7 @@
 from math import prod
 from typing import Any
 
+from kdcache.datasets.skeleton import MPII_16
 from kdcache.encode import PRIMARY
 from kdcache.store import StoredMentor, TargetStore
 
@@ -13,6 +14,8 @@ def inspect_store(store: TargetStore) -> dict[str, Any]:
     measured on what it wrote, accuracy (top-1 percent on its committed views; None before the
     first), views and bytes; under `kinds` the same of each kind of targets that it has, by name,
     with the numbers a row has, `width`. The store's `complete` and `bytes` are of all kinds.
+    `metric`: what accuracy is of such a store, top-1, AP or PCKh; the latter two are None here, as
+    they take the labels (`keypoint_accuracy`).
     `problems`: what of its documents is damaged (`verify` reads every byte). `warnings`: mentors
     hardly better than guessing."""
     mentors = [_mentor(store, stored) for stored in store.sound_mentors]
@@ -40,10 +43,17 @@ def inspect_store(store: TargetStore) -> dict[str, Any]:
             record.bytes for stored in store.sound_targets for record in stored.commits.values()
         ),
         "written_by": store.manifest.written_by,
+        "metric": _metric(store.manifest.dataset),
         "mentors": mentors,
         "problems": problems,
         "warnings": [w for stored in store.sound_mentors if (w := stored.near_chance())],
     }
+
+
+def _metric(dataset: dict[str, Any]) -> str:
+    if "joints" not in dataset:
+        return "top-1"
+    return "PCKh" if dataset["joints"] == list(MPII_16.joints) else "AP"
 
 
 def _mentor(store: TargetStore, logits: StoredMentor) -> dict[str, Any]:

@@ -17,7 +17,6 @@ bundled digits; its accuracies mean nothing.
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,9 @@ if not __package__:  # run as a file: the folder above holds the package `pipeli
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import kdcache
-from kdcache.classroom import METHODS, build_method
 from kdcache.cli.options import NameList
-from kdcache.errors import UsageError, unknown_name
 from kdcache.mentor_library import mentor_name
+from pipelines.compared import Arms, choose_arms
 from pipelines.runs import train_run, write_results
 from pipelines.sizes import Size, choose_size, size_options
 from pipelines.stages import cache_targets, stoppable, train_mentors
@@ -48,7 +46,7 @@ SMOKE = replace(
 
 METHODS_COMPARED = ("ce", "kd", "average", "soft", "ca-mkd", "classroom", "classroom-batch")
 # Arms that are a method with switches; any other arm is the method of that name.
-SWITCHES: dict[str, tuple[str, dict[str, Any]]] = {
+SWITCHES: Arms = {
     "classroom-batch": ("classroom", {"granularity": "batch"}),  # what the released code computes
     "classroom-t1": ("classroom", {"temperature": "fixed", "fixed_temperature": 1.0}),
 }
@@ -71,7 +69,9 @@ def main(
         if teacher is not None:
             size = replace(size, mentors=(mentor_name(teacher), *size.mentors))
         mentors = tuple(dict.fromkeys(size.mentors))
-        arms = choose_arms(methods, len(mentors))  # what is wrong should not cost hours first
+        arms = choose_arms(
+            methods, len(mentors), SWITCHES
+        )  # what is wrong should not cost hours first
         folder = Path(out or f"runs/cifar100-classroom{'-smoke' if given['smoke'] else ''}")
 
         train_mentors(mentors, size.dataset, stop, epochs=size.mentor_epochs, device=device)
@@ -100,21 +100,6 @@ def main(
 
         title = f"{size.student} on {size.dataset}, {len(dataset):,} samples, {size.epochs} epochs"
         click.echo(write_results(folder, title, store, mentors, runs, device))
-
-
-def choose_arms(names: Sequence[str], num_mentors: int) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Method and switches by arm. Raises UsageError for a name that is neither, and for a method
-    that so many mentors cannot teach by."""
-    arms = {name: SWITCHES.get(name, (name, {})) for name in names}
-    for method, switches in arms.values():
-        if method not in METHODS:
-            raise unknown_name("method", method, (*METHODS, *SWITCHES))
-        needs = build_method(method, **switches).needs
-        try:
-            needs.require(method, 1 if method == "kd" else num_mentors)
-        except ValueError as error:
-            raise UsageError(f"{error}: --mentors, or leave it out of --methods") from error
-    return arms
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ import csv
 import io
 import json
 import shlex
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import kdcache
 from kdcache import durable
 from kdcache.cli import main as kdcache_cli
 from kdcache.devices import resolve_device
+from kdcache.encode import HEATMAPS
+from kdcache.train import headline, with_defaults
 from kdcache.train.beginnings import running_environment
 from kdcache.train.run_folder import RunFolder
 from pipelines.stages import ShouldStop, tell_epoch
@@ -25,7 +27,7 @@ from pipelines.tables import markdown_table, mean_and_error
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One student: test top-1 in percent after the `last` epoch, and the `best` of any epoch."""
+    """One student: its test number (`measure`, percent) after the `last` epoch, and the `best`."""
 
     arm: str
     seed: int
@@ -34,11 +36,12 @@ class Run:
     minutes: float
     folder: str
     command: str
+    measure: str = "test top-1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmSummary:
-    """An arm's n runs: mean last-epoch top-1 with its standard error, mean best, mean minutes."""
+    """An arm's n runs: mean of their last epochs with its standard error, of bests, of minutes."""
 
     arm: str
     n: int
@@ -53,20 +56,26 @@ def train_run(arm: str, config: kdcache.TrainConfig, stop: ShouldStop) -> Run:
     for record in kdcache.train_student(config, should_stop=stop):
         tell_epoch(f"{arm}, seed {config.seed}", record, config.epochs)
     records = RunFolder(Path(config.run_folder)).records()
+    measure, last = headline(records[-1])
+    assert last is not None, "the last epoch is always evaluated"
     return Run(
         arm=arm,
         seed=config.seed,
-        last=records[-1]["test_top1"],
-        best=max(r["test_top1"] for r in records if r["test_top1"] is not None),
+        last=last,
+        best=max(value for _, value in map(headline, records) if value is not None),
         minutes=sum(r["seconds"] for r in records) / 60,
         folder=config.run_folder,
         command=command_of(config),
+        measure=measure,
     )
 
 
 def command_of(config: kdcache.TrainConfig) -> str:
-    """The `kdcache train-student` command of this run; what is default is left out."""
-    default = kdcache.TrainConfig()
+    """The `kdcache train-student` command of this run; what is its task's default is left out."""
+    named = {"dataset": config.dataset, "store": config.store, "out": config.out}
+    default = replace(
+        kdcache.TrainConfig(**with_defaults(named)), dataset=None, store=None, out=None
+    )
     values = {
         field.name: value
         for field in fields(config)
@@ -74,6 +83,7 @@ def command_of(config: kdcache.TrainConfig) -> str:
     }
     values |= values.pop("switches", {})
     files = values.pop("checkpoints", {})
+    recipe_options = values.pop("recipe_options", {})
     options = {p.name: p for p in kdcache_cli.commands["train-student"].params}
     words = ["kdcache", "train-student"]
     for name, value in values.items():
@@ -86,6 +96,8 @@ def command_of(config: kdcache.TrainConfig) -> str:
             words += [option.opts[0], str(value)]
     for name, file in files.items():
         words += ["--checkpoint", f"{name}={file}"]
+    for name, value in recipe_options.items():
+        words += ["--recipe-option", f"{name}={str(value).lower()}"]
     return shlex.join(words)
 
 
@@ -125,39 +137,59 @@ def arms_table(summaries: Sequence[ArmSummary]) -> str:
     return markdown_table(header, rows)
 
 
-def mentors_table(store: kdcache.TargetStore, mentors: Sequence[str]) -> str:
-    """The mentors as the store has them, and its bytes, in Markdown."""
+def mentors_table(
+    store: kdcache.TargetStore, mentors: Sequence[str], tested: Mapping[str, float | None]
+) -> str:
+    """The mentors as the store has them, and its bytes, in Markdown.
+
+    `tested`: of people's mentors the test number (percent) where it is known; a store tells how
+    right classifiers are, and nothing of heatmaps.
+    """
     found = {mentor["name"]: mentor for mentor in kdcache.inspect_store(store)["mentors"]}
     sizes = {name: sum(kind["bytes"] for kind in found[name]["kinds"].values()) for name in mentors}
+    header = ["mentor", "top-1 on its cached views", "views", "bytes"]
+    right = {name: found[name]["accuracy"] for name in mentors}
+    if store.manifest.primary is HEATMAPS:
+        header[1], right = "on the test split", {name: tested.get(name) for name in mentors}
     rows = [
-        [name, f"{found[name]['accuracy']:.2f}", f"{found[name]['views']}", f"{sizes[name]:,}"]
+        [
+            name,
+            "" if right[name] is None else f"{right[name]:.2f}",
+            f"{found[name]['views']}",
+            f"{sizes[name]:,}",
+        ]
         for name in mentors
     ]
     rows.append(["all", "", "", f"{sum(sizes.values()):,}"])
-    return markdown_table(["mentor", "top-1 on its cached views", "views", "bytes"], rows)
+    return markdown_table(header, rows)
 
 
 def write_results(
     folder: Path, title: str, store: kdcache.TargetStore, mentors: Sequence[str], runs: list[Run],
-    device: str,
+    device: str, *, tested: Mapping[str, float | None] | None = None, note: str = "",
 ) -> str:  # fmt: skip
     """Writes results.md, results.csv (a line a run) and results.json into `folder`.
 
     Returns results.md's text. Hardware and versions are this machine's; every run's folder says
-    where that one was trained.
+    where that one was trained. `tested`: as `mentors_table` has it; `note`: a sentence on what the
+    numbers are.
     """
     environment = running_environment(resolve_device(device))
     machine = ", ".join(f"{key} {value}" for key, value in environment.items())
     summaries = summarise(runs)
+    (measure,) = {run.measure for run in runs}
+    sentences = (f"{measure[0].upper()}{measure[1:]} in percent.", note, f"{machine}.")
+    said = " ".join(sentence for sentence in sentences if sentence)
     commands = "\n".join(f"    {run.command}" for run in runs)
     text = (
-        f"# {title}\n\n{mentors_table(store, mentors)}\n\n{arms_table(summaries)}\n\n"
-        f"Test top-1 in percent. {machine}.\n\nEach run again:\n\n{commands}\n"
+        f"# {title}\n\n{mentors_table(store, mentors, tested or {})}\n\n{arms_table(summaries)}\n\n"
+        f"{said}\n\nEach run again:\n\n{commands}\n"
     )
     inspected = kdcache.inspect_store(store)
     inspected["path"] = str(store.root)
     results: dict[str, Any] = {
         "title": title,
+        "note": note,
         "environment": environment,
         "store": inspected,
         "arms": [asdict(summary) for summary in summaries],

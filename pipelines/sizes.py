@@ -50,6 +50,11 @@ def choose_size(size: Size, given: Mapping[str, Any]) -> Size:
     at_hand = all(has_checkpoint(name, size.dataset) for name in size.mentors)
     if given["smoke"] and not (at_hand and _has_data(size.dataset)):
         size = DIGITS
+    return as_given(size, given)
+
+
+def as_given(size: Size, given: Mapping[str, Any]) -> Size:
+    """`size` with the options that were given. Errors and names as `choose_size`'s."""
     options = {k: v for k, v in given.items() if k in vars(size) and v is not None}
     size = replace(size, **options)
     long_name(size.student)

@@ -13,6 +13,7 @@ from kdcache.cli.progress import progress_line
 from kdcache.cli.stopping import StopRequest, stop_on_signals
 from kdcache.errors import CheckpointError, KdcacheError, Stopped
 from kdcache.mentor_library import find_checkpoint
+from kdcache.train import headline
 
 ShouldStop = Callable[[], bool]
 
@@ -62,7 +63,8 @@ def has_checkpoint(name: str, dataset: str) -> bool:
 
 def tell_epoch(who: str, record: dict[str, Any], epochs: int) -> None:
     """One line an epoch."""
-    top1 = "" if record["test_top1"] is None else f", test top-1 {record['test_top1']:.2f}"
+    name, value = headline(record)
+    tested = "" if value is None else f", {name} {value:.2f}"
     click.echo(
-        f"{who}: epoch {record['epoch'] + 1} of {epochs}, loss {record['train_loss']:.4f}{top1}"
+        f"{who}: epoch {record['epoch'] + 1} of {epochs}, loss {record['train_loss']:.4f}{tested}"
     )

@@ -3,7 +3,8 @@
 It follows the page section by section and refuses what the page says a reader refuses, so that a
 page which is wrong or incomplete fails a test. Written for being read: it is slow.
 
-Shapes: V views, N samples, C classes, F features; images are C, H, W.
+Shapes: V views, N samples, C classes, F features; images are C, H, W. Of people: J joints,
+and H, W is a map.
 """
 
 import base64
@@ -126,6 +127,7 @@ LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 CRC32C = {"name": "crc32c"}
 ZSTD = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
 ZSTD_1 = {"name": "zstd", "configuration": {"level": 1, "checksum": False}}
+STATED = ("arithmetic", "relative_error", "absolute_error", "root_error")
 ROOT_OF = "target = -(stored / 32)^2, computed in float32 (exact); 255: no target"
 # name: data type, fill, codecs, arithmetic, relative, absolute and root error
 ENCODERS: dict[str, tuple[str, int | str, list[Json], str, float, float, float]] = {
@@ -157,6 +159,18 @@ FITTED: dict[str, tuple[int, str]] = {
         "target[label] = exact; exact, shift = the two little-endian float32 in stored[C+1..C+8]",
     ),
 }
+
+
+# name: data type, fill, codecs, arithmetic, relative, absolute, root and peak error
+MAP_ENCODERS: dict[str, tuple[str, int | str, list[Json], str, float, float, float, float]] = {
+    "heatmap8": (
+        "uint8", 255, [{"name": "bytes"}, ZSTD, CRC32C],
+        "step = the little-endian float32 in stored[j, H, 0..3]; zero = stored[j, H, 4]; "
+        "target[j, y, x] = float32(stored[j, y, x] - zero) * step, in float32; 255 in all bytes "
+        "(a step that is not a number): no target",
+        0.0, 0.01, 0.0, 0.016,
+    ),
+}  # fmt: skip
 
 
 FITTED_STORED: tuple[str, int | str, list[Json]] = (
@@ -229,6 +243,49 @@ def decode(stored: NDArray[Any]) -> NDArray[np.float32]:
     return -(root * root)
 
 
+def decode_maps(stored: NDArray[Any]) -> NDArray[np.float32]:
+    """`heatmap8`, map by map: (N, J, H + 1, W) bytes to (N, J, H, W)."""
+    samples, joints, lines, width = stored.shape
+    targets = np.empty((samples, joints, lines - 1, width), dtype=np.float32)
+    for n in range(samples):
+        for j in range(joints):
+            (step,) = struct.unpack("<f", stored[n, j, -1, :4].tobytes())
+            demand(step == step, "a step that is not a number says that no target is here")
+            zero = int(stored[n, j, -1, 4])
+            levels = stored[n, j, :-1].astype(np.int64) - zero
+            targets[n, j] = levels.astype(np.float32) * np.float32(step)
+    return targets
+
+
+def keypoints_of(heatmap: NDArray[np.float32]) -> tuple[float, float, float]:
+    """x and y in view pixels, and score, of one exact map (H, W)."""
+    height, width = heatmap.shape
+    y, x = divmod(int(heatmap.argmax()), width)
+    score = float(heatmap[y, x])
+    if score <= 0:
+        return 0.0, 0.0, score
+    right = down = 0.0
+    if 1 < x < width - 1 and 1 < y < height - 1:
+        right = 0.25 * float(np.sign(heatmap[y, x + 1] - heatmap[y, x - 1]))
+        down = 0.25 * float(np.sign(heatmap[y + 1, x] - heatmap[y - 1, x]))
+    return 4 * (x + right), 4 * (y + down), score
+
+
+def bilinear(photo: NDArray[np.uint8], x: float, y: float) -> NDArray[np.int64]:
+    """The three channels at (x, y), without their fraction of a level; 0 outside."""
+    height, width, _ = photo.shape
+    if not (-0.5 <= x < width - 0.5 and -0.5 <= y < height - 0.5):
+        return np.zeros(3, dtype=np.int64)
+    left, top = int(np.floor(x)), int(np.floor(y))
+    value = np.zeros(3)
+    for down in (0, 1):
+        for right in (0, 1):
+            share = (x - left if right else 1 - x + left) * (y - top if down else 1 - y + top)
+            row, column = np.clip([top + down, left + right], 0, [height - 1, width - 1])
+            value += share * photo[row, column]
+    return value.astype(np.int64)
+
+
 # The store
 
 
@@ -245,12 +302,19 @@ class PlainStore:
         self.index_N, self.labels_N = (self._list(name) for name in ("index", "labels"))
         classes = self.dataset["num_classes"]
         demand(bool(self.index_N[0] >= 0 and (np.diff(self.index_N) > 0).all()), "index")
-        demand(bool(((self.labels_N >= 0) & (self.labels_N < classes)).all()), "labels")
+        self.of_people = self.dataset.get("task") == "pose"
+        self.primary = "heatmaps" if self.of_people else "logits"
+        if not self.of_people:
+            demand(bool(((self.labels_N >= 0) & (self.labels_N < classes)).all()), "labels")
         demand(read_sealed(root / "mentors" / "zarr.json")["node_type"] == "group", "mentors")
         folders = [f for f in sorted((root / "mentors").iterdir()) if f.is_dir()]
-        found = [PlainMentor(self, folder, kind) for folder in folders for kind in kinds_of(folder)]
-        self.mentors = {found_.name: found_ for found_ in found if found_.kind == "logits"}
-        self.others = {(m.name, m.kind): m for m in found if m.kind != "logits"}
+        found = [
+            PlainMentor(self, folder, kind)
+            for folder in folders
+            for kind in kinds_of(folder, self.primary)
+        ]
+        self.mentors = {found_.name: found_ for found_ in found if found_.kind == self.primary}
+        self.others = {(m.name, m.kind): m for m in found if m.kind != self.primary}
 
     def _list(self, name: str) -> NDArray[np.int64]:
         n = self.num_samples
@@ -274,6 +338,78 @@ class PlainStore:
         top, left = below(word[0], 2 * padding + 1), below(word[1], 2 * padding + 1)
         crop = padded[:, top : top + size, left : left + size]
         return crop[:, :, ::-1] if recipe["flip"] and word[2] >> 31 else crop
+
+    def proves_people(
+        self,
+        joints_NJ3: NDArray[np.float64],
+        box_N4: NDArray[np.float64],
+        image_N: NDArray[np.int64],
+        files: list[bytes],
+    ) -> bool:
+        """Whether these people, and the files of their images, are those of the store."""
+        described = [
+            hashlib.sha256(array.tobytes()).hexdigest()
+            for array in (
+                joints_NJ3.astype("<f8"),
+                box_N4.astype("<f8"),
+                image_N.astype("<i8"),
+            )
+        ]
+        permuted = sorted(range(self.num_samples), key=lambda n: philox(0, 2, n, 0)[:2])
+        sampled = [hashlib.sha256(files[n]).hexdigest() for n in sorted(permuted[:256])]
+        found = canonical_sha256(described), canonical_sha256(sampled)
+        return found == (self.dataset["people_sha256"], self.dataset["pixels_sha256"])
+
+    def proves_person_views(
+        self, box_N4: NDArray[np.float64], photos: list[NDArray[np.uint8]]
+    ) -> bool:
+        """Whether boxes and decoded photographs (H, W, 3), by position, give the proof's views.
+
+        Of whole bodies without jitter: the recipe's half_body and jitter are 0.
+        """
+        recipe = self.manifest["recipe"]
+        height, width = recipe["height"], recipe["width"]
+        demand(recipe["version"] == 1 and recipe["exact"] is False, recipe)
+        demand(recipe.get("half_body", 0) == recipe.get("jitter", 0) == 0, recipe)
+        off = []
+        for entry in self.manifest["replay_proof"]:
+            position = self.index_N.tolist().index(entry["index"])
+            affine = self._person_affine(box_N4[position].tolist(), entry["index"], entry["view"])
+            here = [*affine.ravel(), *([1.0] * 3 if recipe["name"] == "pose-affine" else [])]
+            apart = np.abs(np.array(here) - entry["parameters"])
+            if len(here) != len(entry["parameters"]) or apart.max() > 1e-6:
+                return False
+            pixels = bytes.fromhex(entry["pixels"])
+            for n in range(len(pixels) // 3):
+                word = philox(0, 11, n, entry["view"])
+                row, column = below(word[0], height), below(word[1], width)
+                x, y = np.linalg.solve(affine[:, :2], [column, row] - affine[:, 2])
+                stored = np.frombuffer(pixels[3 * n : 3 * n + 3], dtype=np.uint8).astype(int)
+                off += np.abs(bilinear(photos[position], x, y) - stored).tolist()
+        return bool(sum(level > 1 for level in off) <= 0.001 * len(off))
+
+    def _person_affine(self, box: list[float], index: int, view: int) -> NDArray[np.float64]:
+        """2 x 3, photograph to view."""
+        recipe = self.manifest["recipe"]
+        height, width = recipe["height"], recipe["width"]
+        left, top, w, h = box
+        center = np.array([left + w / 2, top + h / 2])
+        crop, angle, mirrored = 1.25 * max(w, h * width / height), 0.0, False
+        if recipe["name"] == "pose-affine":
+            words = philox(self.manifest["view_seed"], purpose=0, major=index, minor=view)
+            first, second = ((word + 0.5) / 2**32 for word in words[:2])
+            radius, scale, turn = np.sqrt(-2 * np.log(first)), recipe["scale"], recipe["rotation"]
+            crop *= np.clip(1 + scale * radius * np.cos(2 * np.pi * second), 1 - scale, 1 + scale)
+            if words[2] < 0.6 * 2**32:
+                angle = np.clip(turn * radius * np.sin(2 * np.pi * second), -2 * turn, 2 * turn)
+            mirrored = words[3] < recipe["flip"] * 2**32
+        t = np.deg2rad(angle)
+        linear = width / crop * np.array([[np.cos(t), np.sin(t)], [-np.sin(t), np.cos(t)]])
+        shift = np.array([width / 2, height / 2]) - linear @ center
+        affine = np.concatenate([linear, shift[:, None]], axis=1)
+        if mirrored:
+            affine[0] = [0, 0, width] - affine[0]
+        return affine
 
     def proves(self, images: dict[int, NDArray[np.uint8]]) -> bool:
         """Whether these images, by permanent integer, are what the mentors saw."""
@@ -310,14 +446,16 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "logits": (["class"], [*ENCODERS, *FITTED]),
     "features": (["feature"], ["float16", "float32"]),
     "logsumexp": ([], ["float32"]),
+    "heatmaps": (["joint", "y", "x"], ["heatmap8", "float16", "float32"]),
+    "keypoints": (["joint", "coordinate"], ["float32"]),
 }
 
 
-def kinds_of(mentor: Path) -> list[str]:
-    """Logits, and what else has a `zarr.json`, a commit record or an index."""
+def kinds_of(mentor: Path, primary: str) -> list[str]:
+    """The primary kind, and what else has a `zarr.json`, a commit record or an index."""
     traces = ("zarr.json", "commits/*.json", "commits.json")
     there = {kind for kind in KINDS if any(any((mentor / kind).glob(trace)) for trace in traces)}
-    return [kind for kind in KINDS if kind in {"logits", *there}]
+    return [kind for kind in KINDS if kind in {primary, *there}]
 
 
 class PlainMentor:
@@ -356,15 +494,17 @@ class PlainMentor:
             self.fitted = FittedEncoder(encoder, self.store.dataset["num_classes"])
             data_type, fill, codecs = FITTED_STORED
             stated = self.fitted.describe()
+        elif encoder["name"] in MAP_ENCODERS:
+            data_type, fill, codecs, *numbers = MAP_ENCODERS[encoder["name"]]
+            members = (*STATED, "peak_error")
+            stated = {"name": encoder["name"], **dict(zip(members, numbers, strict=True))}
         else:
             data_type, fill, codecs, *numbers = ENCODERS[encoder["name"]]
-            members = ("arithmetic", "relative_error", "absolute_error", "root_error")
-            stated = {"name": encoder["name"], **dict(zip(members, numbers, strict=True))}
-        row = (
-            [self.store.dataset["num_classes"]] if self.kind == "logits" else document["shape"][2:]
-        )
-        demand(self.kind != "features" or 1 <= row[0] <= 65536, f"{self.folder}: {row} features")
+            stated = {"name": encoder["name"], **dict(zip(STATED, numbers, strict=True))}
+        row = self._row(document["shape"][2:])
         stored = [row[0] + self.fitted.extra] if self.fitted is not None else row
+        if encoder["name"] in MAP_ENCODERS:
+            stored = [row[0], row[1] + 1, row[2]]
         expected = array_metadata(
             [num_views, self.store.num_samples, *stored],
             [1, self.store.block, *stored],
@@ -376,6 +516,20 @@ class PlainMentor:
         )
         demand(document == expected and num_views >= 1, f"{self.folder}: metadata")
         return encoder, num_views, row
+
+    def _row(self, stated: list[int]) -> list[int]:
+        """The shape of a target: what `stated` is, where only the array knows."""
+        outputs = self.store.dataset["num_classes"]
+        if self.kind == "logits":
+            return [outputs]
+        if self.kind == "heatmaps":
+            sides = [self.store.manifest["recipe"][side] // 4 for side in ("height", "width")]
+            demand(min(sides) >= 5 and max(sides) <= 1024, f"{self.folder}: maps of {sides}")
+            return [outputs, *sides]
+        if self.kind == "keypoints":
+            return [outputs, 3]
+        demand(self.kind != "features" or 1 <= stated[0] <= 65536, f"{self.folder}: {stated}")
+        return stated
 
     def _records(self) -> list[Json]:
         commits = self.folder / "commits"
@@ -414,7 +568,7 @@ class PlainMentor:
         return payload
 
     def targets(self, view: int) -> NDArray[np.float32]:
-        """float32 (N, C), (N, F) or (N,) of one complete view, every chunk checked first.
+        """float32 (N, *row) of one complete view, every chunk checked first.
 
         Zarr decodes; where nothing is compressed the rows are also taken from the file's bytes.
         """
@@ -425,6 +579,8 @@ class PlainMentor:
             return self.fitted.decode(stored, self.store.labels_N)
         if self.encoder["name"] == "sqrt8-zstd":
             return decode(stored)
+        if self.encoder["name"] in MAP_ENCODERS:
+            return decode_maps(stored)
         for block, payload in enumerate(payloads):
             shape = (self.store.block, *self.row)
             raw = np.frombuffer(payload, dtype=stored.dtype).reshape(shape)

@@ -30,7 +30,7 @@ LAYERS = (
     ("share", "adopting"),
     ("reusing",),
     ("train",),
-    ("verification", "against"),
+    ("verification", "against", "pictures", "keypoint_accuracy"),
     ("demo",),
     ("cli",),
 )

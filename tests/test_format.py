@@ -10,19 +10,22 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import kdcache
 from kdcache import philox
 from kdcache.canonical import canonical_json
+from kdcache.checkpoints import save_weights
 from kdcache.datasets import ImageDataset
-from kdcache.encode import ENCODERS, FITTED, Coarse, Residual
+from kdcache.encode import ENCODERS, FITTED, KINDS, MAP_ENCODERS, Coarse, Residual
 from kdcache.encode.levels import Levels
 from kdcache.mentors import Mentor
 from kdcache.store.sealed import BLANK, seal
 from tests import plain_reader
-from tests.plain_reader import PlainStore, RefusedError
+from tests.datasets.pose_files import small_poses
+from tests.plain_reader import PlainStore, RefusedError, keypoints_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "format.md"
 
@@ -127,6 +130,115 @@ def read_others(root: Path) -> None:
     for targets in PlainStore(root).others.values():
         for view in (0, 1):
             targets.targets(view)
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> ImageDataset:
+    return kdcache.open_dataset("coco-keypoints", data_dir=small_poses(tmp_path / "data"))
+
+
+@pytest.fixture
+def pose_mentors(people: ImageDataset, tmp_path: Path) -> list[Mentor]:
+    """Two untrained networks with maps of the height that trained ones have, negative parts too."""
+    mentors = []
+    for name in ("lp18", "mbpose"):
+        network = kdcache.build_network(name, people.num_classes, seed=1).eval()
+        network.get_parameter("final_layer.weight").data.normal_()
+        with torch.no_grad():
+            height = float(network(torch.ones(1, 3, 64, 64)).abs().max())
+        network.get_parameter("final_layer.weight").data.div_(height)
+        save_weights(tmp_path / f"{name}.safetensors", network, {})
+        mentors.append(kdcache.load_mentor(name, people, tmp_path / f"{name}.safetensors"))
+    return mentors
+
+
+@pytest.mark.parametrize("encoder", ["heatmap8", "float16", "float32"])
+def test_heatmaps_and_keypoints_are_read_and_decoded_bit_for_bit(
+    tmp_path: Path,
+    people: ImageDataset,
+    pose_mentors: list[Mentor],
+    monkeypatch: pytest.MonkeyPatch,
+    encoder: str,
+) -> None:
+    """20 people in blocks of 7, 7 and 6 (and 1 of padding)."""
+    monkeypatch.setattr("kdcache.encode.heatmaps.Heatmaps.most_block", 8)
+    recipe = kdcache.views.PoseAffine(height=96, width=64, seed=2**63 + 5)
+    ours = kdcache.precompute_targets(
+        people, pose_mentors, store=tmp_path / "S", views=2, recipe=recipe, encoder=encoder,
+        flip_test=True,
+    )  # fmt: skip
+    plain = PlainStore(tmp_path / "S")
+    assert plain.num_blocks == 3
+    assert sorted(plain.mentors) == ["lp18", "mbpose"]
+    np.testing.assert_array_equal(plain.labels_N, people.person_labels.people.annotation_N)
+    for name, mentor in plain.mentors.items():
+        assert mentor.kind == "heatmaps"
+        assert mentor.manifest["run_shape"]["flip_test"] is True
+        assert mentor.complete_views == [0, 1]
+        keypoints = plain.others[name, "keypoints"]
+        for view in mentor.complete_views:
+            decoded = ours.targets(view, ours.index_N, [name])[:, 0]
+            maps_NJHW = mentor.targets(view)
+            assert maps_NJHW.shape == (20, 17, 24, 16)
+            assert maps_NJHW.tobytes() == decoded.tobytes()
+            assert maps_NJHW.max() > 0.2
+            points_NJ3 = keypoints.targets(view)
+            stored = ours.targets(view, ours.index_N, [name], kind="keypoints")[:, 0]
+            assert points_NJ3.tobytes() == stored.tobytes()
+            if encoder == "float32":  # as the page has them decoded
+                for maps_JHW, points_J3 in zip(maps_NJHW, points_NJ3.tolist(), strict=True):
+                    found = [keypoints_of(map_HW) for map_HW in maps_JHW]
+                    assert found == list(map(tuple, points_J3))
+        for record in mentor.records.values():
+            sums = {"measured_rows", "relative", "argmax", "keypoint", "max_keypoint"}
+            names = set() if encoder == "float32" else {*sums, "max_absolute"}
+            assert set(record["error_sums"]) == names
+    stored_people = people.person_labels.people
+    photos = tmp_path / "data" / "coco" / "images"
+    files = [(photos / name).read_bytes() for name in stored_people.files]
+    told = (stored_people.joints_NJ3, stored_people.box_N4, stored_people.image_N)
+    assert plain.proves_people(*told, files)
+    assert not plain.proves_people(*told, [files[0] + b" ", *files[1:]])
+    assert not plain.proves_people(told[0], told[1] + 0.25, told[2], files)
+
+
+@pytest.mark.parametrize("name", ["pose-affine", "pose-crop"])
+def test_views_of_people_are_replayed_by_the_page(
+    name: str, tmp_path: Path, people: ImageDataset, pose_mentors: list[Mentor]
+) -> None:
+    recipe: Any = kdcache.views.PoseAffine(height=96, width=64, seed=2**63 + 5)
+    if name == "pose-crop":
+        recipe = kdcache.views.PoseCrop(height=96, width=64)
+    kdcache.precompute_targets(
+        people, pose_mentors[:1], store=tmp_path / "S", views=1, recipe=recipe
+    )
+    plain = PlainStore(tmp_path / "S")
+    box_N4 = people.person_labels.people.box_N4
+    photos = people.images(people.index_N).photos
+    assert plain.proves_person_views(box_N4, photos)
+    assert not plain.proves_person_views(box_N4 + 0.01, photos)
+    assert not plain.proves_person_views(box_N4, [photo // 2 for photo in photos])
+
+
+def test_the_page_has_heatmap8_number_by_number() -> None:
+    page = PAGE.read_text()
+    page = page[page.index("## People") : page.index("## Hubs")]
+    (name,) = MAP_ENCODERS
+    described = MAP_ENCODERS[name].describe()
+    rows = {cells[0].strip("`"): cells[1] for cells in table_rows(page, "**`heatmap8`**")}
+    assert {"name", *rows} == set(described)
+    assert rows.pop("arithmetic") == f"`{described['arithmetic']}`"
+    assert {key: float(value) for key, value in rows.items()} == {
+        key: described[key] for key in rows
+    }
+    assert set(plain_reader.MAP_ENCODERS) == set(MAP_ENCODERS)
+    for kind in (KINDS["heatmaps"], KINDS["keypoints"]):
+        encoders, column = ", ".join(f"`{e}`" for e in kind.encoders), f"| `{kind.name}` |"
+        assert column in page or f"`{kind.name}` |" in page
+        assert encoders in page
+        assert ", ".join(("view", "sample", *kind.dimension_names)) in page
+        assert plain_reader.KINDS[kind.name] == (list(kind.dimension_names), list(kind.encoders))
+    assert set(plain_reader.KINDS) == set(KINDS)
 
 
 def test_its_records_say_what_its_rows_say(root: Path, digits: ImageDataset) -> None:
@@ -332,6 +444,11 @@ def test_the_page_lists_every_member(root: Path) -> None:
         for path in ("zarr.json", "mentors/r8/zarr.json")
     )
     record = json.loads(next(root.glob("mentors/r8/logits/commits/*")).read_text())
+    of_classes = {"image_shape"}
+    of_people = {row[0].strip("`") for row in table_rows(PAGE.read_text(), "**Of people**")}
+    data = small_poses(root.parent / "data")
+    people = kdcache.open_dataset("mpii", data_dir=data).identity()
+    assert set(people) == set(manifest["dataset"]) - of_classes | of_people
     for after, members in (
         ("MANIFEST has exactly", manifest),
         ("`dataset`:\n", manifest["dataset"]),

@@ -20,9 +20,11 @@ from kdcache.cli import main as kdcache_cli
 from kdcache.datasets import ImageDataset
 from kdcache.errors import Stopped
 from kdcache.mentors import Mentor
-from pipelines import amtml, cached_equals_online, cifar100_classroom
+from kdcache.train.run_folder import RunFolder
+from pipelines import amtml, cached_equals_online, cifar100_classroom, coco_pose
 from pipelines.runs import Run, arms_table, command_of, summarise, train_run
 from pipelines.sizes import DIGITS, choose_size
+from tests.datasets.pose_files import small_poses
 from tests.test_configs import config_of
 
 ROOT = Path(__file__).parents[1]
@@ -134,6 +136,77 @@ def test_the_amtml_story_on_digits_then_with_hints(tmp_path: Path) -> None:
         assert f"{arm}, seed 3: epoch 2 of 2" in second.output
 
 
+@pytest.mark.parametrize(("dataset", "measure"), [("coco-keypoints", "ap"), ("mpii", "pckh")])
+def test_the_pose_story_on_a_few_people(
+    dataset: str, measure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kdcache_home: Path
+) -> None:
+    monkeypatch.setenv("KDCACHE_DATA", str(small_poses(tmp_path / "data")))
+    out = tmp_path / "out"
+    command = [
+        "--smoke", "--dataset", dataset, "--samples", "16", "--mentors", "lp18", "--epochs", "1",
+        "--mentor-epochs", "1", "--methods", "ce,kd,classroom-oks,classroom", "--seeds", "3",
+        "--views", "1", "--recipe-option", "width=32", "--out", str(out),
+    ]  # fmt: skip
+    result = CliRunner().invoke(coco_pose.main, command)
+    assert result.exit_code == 0, result.output
+    results = json.loads((out / "results.json").read_text())
+    arms = command[command.index("--methods") + 1].split(",")
+    assert [summary["arm"] for summary in results["arms"]] == arms
+    assert results["store"]["complete"]
+    assert results["store"]["recipe"]["height"] == 64
+    assert results["store"]["recipe"]["width"] == 32
+    for run in results["runs"]:
+        assert run["last"] == RunFolder(Path(run["folder"])).records()[-1][f"test_{measure}"]
+    text = (out / "results.md").read_text()
+    assert text in result.output
+    assert "mall-data numbers" in text
+    assert not (kdcache_home / "mentors").exists()  # small ones do not become anybody's
+
+    again = CliRunner().invoke(coco_pose.main, command)
+    assert again.exit_code == 0, again.output
+    assert "epoch 1" not in again.output  # no mentor, view or student was made twice
+    assert again.output.endswith(text + "\n")
+
+    words = shlex.split(results["runs"][-1]["command"])
+    shown = CliRunner().invoke(kdcache_cli, words[1:])
+    assert shown.exit_code == 0, shown.output
+    assert "nothing is left to do" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--methods", "dkd"], "'dkd' takes logits, and a pose network gives heatmaps"),
+        (["--methods", "clasroom"], "Did you mean classroom"),
+        (["--mentors", "r8"], "one map a joint"),
+        (["--dataset", "digits"], "has classes, no people"),
+        (["--recipe-option", "height=50"], "multiples of 32"),
+    ],
+)
+def test_a_wrong_option_of_the_pose_story_is_told(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KDCACHE_DATA", str(small_poses(tmp_path / "data")))
+    command = ["--smoke", "--samples", "16", "--out", str(tmp_path / "out"), *words]
+    result = CliRunner().invoke(coco_pose.main, command)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+
+
+@pytest.mark.slow
+def test_the_pose_smoke_on_real_people(real_data: Path, tmp_path: Path) -> None:
+    if not (real_data / "coco").is_dir():
+        pytest.skip("$KDCACHE_DATA/coco is not there")
+    command = ["--smoke", "--seeds", "0", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(coco_pose.main, command)
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["store"]["dataset"]["num_samples"] == 48
+    for run in results["runs"]:
+        first, *_, last = RunFolder(Path(run["folder"])).records()
+        assert last["train_loss"] < first["train_loss"]
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("real_data")
 @pytest.mark.parametrize(
@@ -202,7 +275,7 @@ NAMES = st.sampled_from(["r8", "r14", "r110"])
     st.builds(
         kdcache.TrainConfig,
         student=NAMES,
-        dataset=st.sampled_from([None, "digits"]),
+        dataset=st.sampled_from([None, "digits", "coco-keypoints", "mpii"]),
         samples=st.none() | st.integers(1, 100),
         store=st.sampled_from([None, "a folder/it's a store"]),
         mentors=st.none() | st.lists(NAMES, min_size=1, max_size=2).map(tuple),
@@ -211,7 +284,14 @@ NAMES = st.sampled_from(["r8", "r14", "r110"])
         targets=st.sampled_from(["cache", "online"]),
         checkpoints=st.sampled_from([{}, {"r8": "/tmp/a b.pt"}]),
         views=st.none() | st.integers(1, 9) | st.lists(st.integers(0, 9), min_size=2).map(tuple),
-        epochs=st.integers(1, 500),
+        recipe_options=st.sampled_from([{}, {"height": 64, "half_body": 0.3, "flip": False}]),
+        epochs=st.integers(1, 500) | st.sampled_from([210, 240]),
+        batch_size=st.sampled_from([32, 64]),
+        optimizer=st.sampled_from(["sgd", "adam"]),
+        schedule=st.sampled_from(["released", "steps-210", "steps-140"]),
+        weight_decay=st.sampled_from([0.0, 5e-4]),
+        decoder=st.sampled_from(["quarter", "dark"]),
+        flip_test=st.booleans(),
         lr=st.floats(1e-6, 1.0),
         seed=st.integers(0, 9),
         channels_last=st.booleans(),

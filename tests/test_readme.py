@@ -2,20 +2,25 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 import kdcache
+from kdcache.checkpoints import save_weights
 from kdcache.cli import main
 from kdcache.datasets import open_dataset
 from kdcache.mentors import load_mentor
+from kdcache.train.mentor import library_checkpoint
+from tests.datasets.pose_files import small_poses
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 ROOT = Path(kdcache.__file__).parent
 
 
 def test_the_lines_for_ones_own_loop(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     for _ in kdcache.train_mentor("r14", dataset="digits", epochs=6, samples=500):
         pass
     dataset = open_dataset("digits", samples=500)
@@ -41,6 +46,26 @@ def test_the_lines_for_ones_own_loop(tmp_path: Path) -> None:
         },
     )
     assert top1() > before + 30
+
+
+def test_the_lines_for_poses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they stand, but with smaller networks and views, and one view."""
+    _, code = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    monkeypatch.setenv("KDCACHE_DATA", str(small_poses(tmp_path / "data", people=40)))
+    monkeypatch.chdir(tmp_path)
+    for name in ("lp18", "mbpose"):
+        network = kdcache.build_network(name, 17, seed=1)
+        save_weights(library_checkpoint(name, "coco-keypoints"), network, {})
+    code = code.replace('"sb50", "sb18"', '"lp18", "mbpose"')
+    smaller = "views=1, recipe=kdcache.views.PoseAffine(height=64, width=32)"
+    found: dict[str, Any] = {
+        "kdcache": kdcache,
+        "student": kdcache.build_network("mbpose", 17, seed=0),
+    }
+    exec(code.replace("views=10", smaller), found)
+    assert found["batch"].heatmaps.shape == (32, 2, 17, 16, 8)
+    assert found["out"].joints.visible_BJ.any()
+    assert found["store"].mentor("lp18").manifest.run_shape["flip_test"] is True
 
 
 def test_every_command_it_shows_exists_with_those_options() -> None:

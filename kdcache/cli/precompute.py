@@ -195,6 +195,8 @@ def _print_plan(job: Any, reuse: "ReuseJob | None") -> None:
     for calibration in job.calibrations.values():
         print_calibration(calibration)
     dataset = plan.manifest.dataset
+    for line in job.dataset.report:
+        tell(f"{dataset['name']} ({dataset['split']}): {line}")
     tell(
         f"store {plan.store}\n"
         f"{plan.views} views of {dataset['num_samples']:,} samples of {dataset['name']} "

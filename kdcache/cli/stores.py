@@ -15,45 +15,102 @@ if TYPE_CHECKING:
     from kdcache.store import TargetStore, Verification
 
 
+# Option -> those of which one makes sense of it; a store of people takes the data by itself.
+_BELONGS_TO = {
+    "views": ("against",),
+    "tau": ("against",),
+    "network": ("against",),
+    "mentors": ("against", "pictures"),
+    "device": ("against", "pictures"),
+    "people": ("pictures",),
+    "view": ("pictures",),
+}
+_OF_DATA = ("dataset", "data_dir")
+_GIVEN_AS = {"against": "--against CHECKPOINT", "pictures": "--pictures DIR"}
+
+
 @click.command()
 @click.argument("store", metavar="STORE|URL")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 @click.option(
+    "--accuracy/--no-accuracy",
+    default=None,
+    help="Of people: AP or PCKh of the mentors' cached keypoints, if the data is here.  "
+    "[default: for up to 5,000 people in a store on this machine]",
+)
+@click.option(
     "--against",
     metavar="CHECKPOINT",
-    help="Also tell which mentors would teach this student now, and on which classes: a run "
-    "folder (its last saved step), a finished student, or a mentor's weights.",
+    help="Also tell which mentors would teach this student now, and on which classes or joints: a "
+    "run folder (its last saved step), a finished student, or a mentor's weights.",
 )
 @click.option(
-    "--views", type=ViewChoice(), help="Views for it: the first N, or a list.  [default: the first]"
+    "--pictures",
+    metavar="DIR",
+    help="Of people: write PNGs into this folder of what mentors (and the student of --against) "
+    "see.",
 )
-@click.option("--mentors", type=NameList(), help="Mentors for it.  [default: the store's]")
 @click.option(
-    "--tau", type=float, help="How much a full gap adds to the temperature.  [default: 12]"
+    "--people",
+    type=ViewChoice(),
+    metavar="N|I,J,..|I:K",
+    help="People for it: so many, spread over the store, or these indices.  [default: 10]",
 )
-@click.option("--network", help="Its network.  [default: what the file says, else its name]")
+@click.option("--view", type=int, help="The view for it.  [default: the first complete one]")
+@click.option(
+    "--views",
+    type=ViewChoice(),
+    help="Views for --against: the first N, or a list.  [default: the first]",
+)
+@click.option("--mentors", type=NameList(), help="Mentors for either.  [default: the store's]")
+@click.option(
+    "--tau",
+    type=float,
+    help="How much a full gap adds to the temperature.  [default: 12, poses 1.5]",
+)
+@click.option(
+    "--network", help="The student's network.  [default: what the file says, else its name]"
+)
 @click.option("--dataset", help="The dataset's name.  [default: as the store says]")
 @click.option("--data-dir", help="Folder that holds the dataset.  [default: $KDCACHE_DATA]")
 @click.option("--device", help="auto, cpu, cuda, cuda:1, mps.  [default: auto]")
-def inspect(store: str, as_json: bool, against: str | None, **options: Any) -> None:
+def inspect(store: str, as_json: bool, accuracy: bool | None, **options: Any) -> None:
     """Show what a store holds: dataset, recipe, views, mentors, accuracy, bytes, completeness.
 
-    With --against: who would teach a student, from the store and its data, without any mentor.
+    With --against: who would teach a student, from the store and its data, without any mentor. With
+    --pictures: what mentors see of people, drawn.
     """
-    from kdcache.inspection import inspect_store
+    from kdcache.keypoint_accuracy import inspect_with_accuracy
     from kdcache.store import open_store
 
     given = {name: value for name, value in options.items() if value is not None}
-    if given and against is None:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UsageError(f"{names}: only with --against CHECKPOINT; add it, or leave them out")
     opened = open_store(store)
-    found = inspect_store(opened)
-    if against is not None:
+    _require_sense(given, of_people=opened.manifest.primary.name == "heatmaps")
+    data = {name: given[name] for name in _OF_DATA if name in given}
+    with progress_line("mentors") as progress:
+        found = inspect_with_accuracy(opened, asked=accuracy, progress=progress, **data)
+    if "against" in given:
         from kdcache.against import inspect_classroom
 
         with progress_line("rows") as progress:
-            found["against"] = inspect_classroom(opened, against, progress=progress, **given)
+            chosen = _those_of("against", given)
+            found["against"] = inspect_classroom(
+                opened, given["against"], progress=progress, **chosen, **data
+            )
+    if "pictures" in given:
+        from kdcache.pictures import draw_people
+
+        with progress_line("people") as progress:
+            chosen = {**_those_of("pictures", given), **_those_of("against", given)}
+            chosen = {key: value for key, value in chosen.items() if key not in ("views", "tau")}
+            found["pictures"] = draw_people(
+                opened,
+                given["pictures"],
+                against=given.get("against"),
+                progress=progress,
+                **chosen,
+                **data,
+            )
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -69,10 +126,36 @@ def inspect(store: str, as_json: bool, against: str | None, **options: Any) -> N
         f"bytes        {readable_bytes(found['bytes'])}\n"
         f"written by   {_listed(found['written_by'])}"
     )
-    print_mentors(opened)
-    if against is not None:
+    _print_found(found)
+    if "against" in found:
         tell("")
         print_classroom(found["against"])
+    if "pictures" in found:
+        tell("")
+        _print_pictures(found["pictures"])
+
+
+def _require_sense(given: dict[str, Any], *, of_people: bool) -> None:
+    """Raises UsageError for options that say something of what is not asked for."""
+    belongs = _BELONGS_TO if of_people else _BELONGS_TO | dict.fromkeys(_OF_DATA, ("against",))
+    lacking = {
+        name: belongs[name]
+        for name in given
+        if name in belongs and not any(one in given for one in belongs[name])
+    }
+    if lacking:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in lacking)
+        needed = dict.fromkeys(_GIVEN_AS[one] for wanted in lacking.values() for one in wanted)
+        raise UsageError(f"{names}: only with {' or '.join(needed)}; add it, or leave them out")
+
+
+def _those_of(what: str, given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if what in _BELONGS_TO.get(name, ())}
+
+
+def _print_pictures(found: dict[str, Any]) -> None:
+    tell_all([f"wrote        {person['file']}" for person in found["people"]])
+    tell(f"all of them  {found['sheet']}")
 
 
 @click.command()
@@ -137,17 +220,18 @@ def _print_verification(store: str, found: "Verification") -> None:
 
 def print_mentors(store: "TargetStore") -> None:
     """One line a mentor: accuracy on its cached views, what is there, how it was encoded."""
-    from kdcache.encode import LOGITS, PRIMARY
     from kdcache.inspection import inspect_store
 
-    found = inspect_store(store)
-    counted = store.manifest.primary is LOGITS  # nobody counts right rows of heatmaps
-    top_1 = "top-1" if counted else ""
-    tell(f"{'mentor':<12}{top_1:>8}  {'views':>7}  {'bytes':>9}  {'encoder':<8}  checkpoint")
+    _print_found(inspect_store(store))
+
+
+def _print_found(found: dict[str, Any]) -> None:
+    from kdcache.encode import PRIMARY
+
+    metric = found["metric"]
+    tell(f"{'mentor':<12}{metric:>8}  {'views':>7}  {'bytes':>9}  {'encoder':<8}  checkpoint")
     for mentor in found["mentors"]:
-        accuracy = (
-            ("-" if counted else "") if mentor["accuracy"] is None else f"{mentor['accuracy']:.2f}"
-        )
+        accuracy = "-" if mentor["accuracy"] is None else f"{mentor['accuracy']:.2f}"
         tell(
             f"{mentor['name']:<12}{accuracy:>8}  "
             f"{mentor['complete_views']:>3}/{mentor['views']:<3}  "

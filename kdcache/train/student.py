@@ -142,6 +142,9 @@ class StudentRun:
             )
             state = folder.load_checkpoint()
             if state is None:
+                for images in (chosen.train, self._test):
+                    for line in images.report:
+                        self._notify(f"{images.name} ({images.split}): {line}")
                 for warning in chosen.warnings:
                     self._notify(f"warning: {warning}")
             else:

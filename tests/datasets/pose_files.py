@@ -90,3 +90,17 @@ def write_mpii(folder: Path, people: Any, name: str = "train.json") -> tuple[Pat
     file = folder / name
     file.write_text(people if isinstance(people, str) else json.dumps(people))
     return file, folder
+
+
+def small_poses(folder: Path, people: int = 20) -> Path:
+    """A data folder with both pose datasets, train and test split, of so many people each."""
+    for split in ("train", "val"):
+        entries = [person(1 + n, image=1 + n % 2) for n in range(people)]
+        document = json.dumps(coco_document(entries))
+        write_coco(folder / "coco", document)
+        file = folder / "coco" / f"person_keypoints_{split}2017_subset.json"
+        file.write_text(document)
+    for name in ("train.json", "valid.json"):
+        entries = [mpii_person("ab"[n % 2] + ".jpg") for n in range(people)]
+        write_mpii(folder / "mpii", entries, name)
+    return folder

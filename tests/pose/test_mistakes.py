@@ -193,7 +193,6 @@ def test_stores_of_other_views(
     refused(kdcache(*again, "--flip-test"), "flip_test", "--flip-test), or another --store")
     refused(kdcache(*again, "--encoder", "float32"), "encoder heatmap8 float32")
     refused(kdcache(*again, "--samples", 10), "num_samples 24 10")
-    refused(kdcache("inspect", small_store.root, "--against", sticks), "Leave --against out")
 
 
 def test_data_that_is_not_there(kdcache: Kdcache, tmp_path: Path) -> None:

@@ -96,9 +96,9 @@ def test_its_card_says_what_it_is_and_its_command_makes_it(
     card = store_card(small_store)
     for part in (
         "keypoint-detection",
-        "24 people, 17 joints each",
+        "24 people of 17 joints each",
         "heatmaps, keypoints (float32)",
-        "the share of peaks that moved",
+        "The mean shift is what encoding moved keypoints by",
     ):
         assert part in card
     for part in ("top-1", "KL", "image-classification", "classes"):
