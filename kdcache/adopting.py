@@ -32,6 +32,7 @@ class Adopted:
 
     precision: str | None = None
     batch_size: int | None = None
+    flip_test: bool | None = None
     encoders: dict[str, Encoder] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -48,13 +49,21 @@ def adopt(
     device: torch.device,
     precision: str | None,
     batch_size: int | None,
+    flip_test: bool | None = None,
 ) -> Adopted:
     """What of the hub's store `found` fits these mentors and options. `hub`: as it is told."""
     names = [mentor.name for mentor in mentors]
     there = {mentor.name: _same_mentor(found, mentor) for mentor in mentors}
-    shape = choose_run_shape(precision, batch_size, chosen.existing, names)
+    shape = choose_run_shape(
+        precision,
+        batch_size,
+        chosen.existing,
+        names,
+        task=dataset.task,
+        flip_test=flip_test,
+    )
     if chosen.existing is None or not chosen.existing.sound_mentors:
-        shape = _shape_there(list(there.values()), precision, batch_size) or shape
+        shape = _shape_there(list(there.values()), precision, batch_size, flip_test) or shape
     encoders: dict[str, Encoder] = {}
     notes = []
     stored = stored_encoders(None, chosen.existing, names)
@@ -82,7 +91,11 @@ def adopt(
             encoders[mentor.name] = candidate
             break
     return Adopted(
-        precision=shape.precision, batch_size=shape.batch, encoders=encoders, notes=notes
+        precision=shape.precision,
+        batch_size=shape.batch,
+        flip_test=shape.flip_test,
+        encoders=encoders,
+        notes=notes,
     )
 
 
@@ -97,7 +110,10 @@ def _same_mentor(found: GatheredStore, mentor: Mentor) -> list[GatheredArray]:
 
 
 def _shape_there(
-    there: Sequence[Sequence[GatheredArray]], precision: str | None, batch: int | None
+    there: Sequence[Sequence[GatheredArray]],
+    precision: str | None,
+    batch: int | None,
+    flip_test: bool | None,
 ) -> RunShape | None:
     """The run shape of all of them, as far as the options leave it open; None where they differ."""
     shapes = set()
@@ -110,6 +126,7 @@ def _shape_there(
             if (
                 precision in (None, shape.precision)
                 and batch in (None, shape.batch)
+                and flip_test in (None, shape.flip_test)
                 and shape.memory_format == RunShape().memory_format
             ):
                 shapes.add(shape)

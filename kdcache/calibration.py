@@ -182,10 +182,13 @@ def worst_divergence(
     return max(stated_divergences(errors))
 
 
-def calibration_rows(num_samples: int, num_classes: int) -> NDArray[np.int64]:
-    """Positions of the samples to calibrate on, the same for every mentor and every run."""
-    count = max(LEAST_ROWS, ROWS_A_CLASS * num_classes)
-    count = min(num_samples, count, max(1, MOST_NUMBERS // num_classes))
+def calibration_rows(num_samples: int, row: int) -> NDArray[np.int64]:
+    """Positions of the samples to calibrate on, the same for every mentor and every run.
+
+    `row`: numbers that a target has; of logits the number of classes.
+    """
+    count = max(LEAST_ROWS, ROWS_A_CLASS * row)
+    count = min(num_samples, count, max(1, MOST_NUMBERS // row))
     order = philox.permutation(0, philox.Purpose.CALIBRATION, 0, num_samples)
     return np.sort(order[:count])
 

@@ -23,6 +23,7 @@ from kdcache.store import (
     healing_command,
     local_path,
     open_store,
+    recipe_words,
     require_inside,
     training_command,
 )
@@ -231,12 +232,8 @@ def _making(store: TargetStore, found: dict[str, Any]) -> str:
     names = [mentor["name"] for mentor in found["mentors"]]
     if not names:
         return "## By what command\n\nNothing was computed yet."
-    more = ["--recipe", found["recipe"]["name"], "--view-seed", str(found["view_seed"])]
+    more = [*recipe_words(store.manifest), "--view-seed", str(found["view_seed"])]
     more += ["--views", str(found["views"])]
-    if "joints" in found["dataset"]:  # whose views are as large as anyone likes
-        numbers = {k: v for k, v in found["recipe"].items() if type(v) in (int, float)}
-        numbers.pop("version", None)
-        more += [f"--recipe-option={_ascii(key)}={value}" for key, value in numbers.items()]
     command = healing_command(store, names, place=PLACE, more=more)
     return (
         "## By what command\n\n"

@@ -27,7 +27,13 @@ from kdcache.store import (
     stated_encoder,
 )
 from kdcache.tasks import CLASSIFICATION, POSE
-from kdcache.views import Recipe, make_recipe, recipe_from_description, with_options
+from kdcache.views import (
+    Recipe,
+    make_recipe,
+    recipe_from_description,
+    require_task,
+    with_options,
+)
 
 DEFAULT_VIEWS = 40
 
@@ -101,7 +107,9 @@ def choose_recipe(
     if given is None and existing is not None:
         stored = recipe_from_description(existing.manifest.recipe, view_seed)
         return with_options(stored, options) if options else stored
-    recipe = make_recipe(given or dataset.default_recipe, seed=view_seed, **dataset.view_parameters)
+    name = given or dataset.default_recipe
+    require_task(name, dataset.task)
+    recipe = make_recipe(name, seed=view_seed, **dataset.view_parameters)
     return with_options(recipe, options)
 
 

@@ -23,7 +23,12 @@ from kdcache.calibration import (
     needs_calibration,
     require_fidelity,
 )
-from kdcache.defaults import existing_store, require_kept_fidelity, stored_encoders
+from kdcache.defaults import (
+    existing_store,
+    require_kept_fidelity,
+    require_suits,
+    stored_encoders,
+)
 from kdcache.encode import KINDS, Encoder, find_encoder
 from kdcache.errors import MissingTargets, UsageError
 from kdcache.filling import Progress, fill_store, never
@@ -65,10 +70,11 @@ class ExportJob:
     """One export: made, looked at, then run.
 
     `source`: a store or its path. `destination`: the path of a new store, or of one of the same
-    views, to which is added what it lacks. `encoder`: a name, or "auto", for the mentors' logits;
-    `fidelity`: as `PrecomputeJob` has both; targets of the source take the place of the mentors'.
-    Features and logsumexps go along, in the encoder that suits the logits'. `mentors`: names; None:
-    all. `views`: how many, or which; None: whatever the source has of each mentor, complete or not.
+    views, to which is added what it lacks. `encoder`: a name, or "auto", for the mentors' logits or
+    heatmaps; `fidelity`: as `PrecomputeJob` has both; targets of the source take the place of the
+    mentors'. Features, logsumexps and keypoints go along, in the encoder that suits these.
+    `mentors`: names; None: all. `views`: how many, or which; None: whatever the source has of each
+    mentor, complete or not.
 
     Attributes: `root`; `wanted`; `chunks`: those to be committed, by view and block; `reused`: how
     many are there already; `calibrations` by mentor; `inexact`: for each mentor whose targets the
@@ -94,6 +100,7 @@ class ExportJob:
         self.source = source if isinstance(source, TargetStore) else open_store(source)
         self.root = local_path(destination)
         manifest = self.source.manifest
+        require_suits(encoder, fidelity, manifest.primary)
         if os.path.realpath(self.root) == os.path.realpath(self.source.root):
             raise UsageError(
                 f"{self.root} is the source itself; name a new folder as the destination"
@@ -105,11 +112,11 @@ class ExportJob:
         names = list(dict.fromkeys(self.source.mentors if mentors is None else mentors))
         if not names:
             raise MissingTargets(f"{self.source.address} has no mentor; there is nothing to export")
-        logits = [self.source.mentor(name) for name in names]
-        self._keys = self._choose_chunks(logits, views)
+        primary = [self.source.mentor(name) for name in names]
+        self._keys = self._choose_chunks(primary, views)
         self.calibrations: dict[str, Calibration] = {}
         self.inexact: dict[str, str] = {}
-        encoders = self._choose_encoders(logits, encoder, fidelity, existing)
+        encoders = self._choose_encoders(primary, encoder, fidelity, existing)
         self.wanted = tuple(
             Wanted(
                 mentor=stored.manifest,
@@ -117,7 +124,7 @@ class ExportJob:
                 encoder=encoder_of(stored.kind, encoders[stored.manifest.name]),
                 width=stored.row_shape[0] if stored.kind.from_features else None,
             )
-            for stored in self._sources(logits)
+            for stored in self._sources(primary)
         )
         self._views = {one.key: self._num_views(one.key, views is None) for one in self.wanted}
         present = {} if existing is None else present_targets(existing, self.wanted)
@@ -129,9 +136,9 @@ class ExportJob:
             return self.source.mentor(*key).declared_views
         return 1 + max(view for view, _ in self._keys[key])
 
-    def _sources(self, logits: Sequence[StoredMentor]) -> list[StoredMentor]:
-        """Every kind of these mentors' targets, logits first."""
-        names = [stored.manifest.name for stored in logits]
+    def _sources(self, primary: Sequence[StoredMentor]) -> list[StoredMentor]:
+        """Every kind of these mentors' targets, the primary one first."""
+        names = [stored.manifest.name for stored in primary]
         return [
             self.source.mentor(name, kind)
             for name in names
@@ -140,14 +147,14 @@ class ExportJob:
         ]
 
     def _choose_chunks(
-        self, logits: Sequence[StoredMentor], views: int | Sequence[int] | None
+        self, primary: Sequence[StoredMentor], views: int | Sequence[int] | None
     ) -> dict[TargetsKey, list[ChunkKey]]:
         """The chunks to have of each of these mentors' kinds; their files are there."""
         asked = asked_views(views)
         chosen = set(asked or ())
         blocks = self.source.manifest.num_blocks
         keys = {}
-        for stored in self._sources(logits):
+        for stored in self._sources(primary):
             name, kind = stored.manifest.name, stored.kind.name
             lost = {wrong.key for wrong in stored.broken if wrong.key[1] < blocks}
             there = sorted({*stored.commits, *lost})
@@ -173,16 +180,16 @@ class ExportJob:
 
     def _choose_encoders(
         self,
-        logits: Sequence[StoredMentor],
+        primary: Sequence[StoredMentor],
         name: str,
         fidelity: float | None,
         existing: TargetStore | None,
     ) -> dict[str, Encoder]:
         """By mentor: as the destination has it, else as asked, calibrated on the source."""
-        encoders = stored_encoders(name, existing, [stored.manifest.name for stored in logits])
+        encoders = stored_encoders(name, existing, [stored.manifest.name for stored in primary])
         if fidelity is not None:
             require_kept_fidelity(existing, encoders, fidelity)
-        for stored in logits:
+        for stored in primary:
             mentor = stored.manifest.name
             if fidelity is None and stored.encoder.name == name:  # a fitted one as it was fitted
                 encoders.setdefault(mentor, stored.encoder)

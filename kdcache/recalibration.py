@@ -3,14 +3,14 @@
 Targets that are not exact are encoded anew only where that loses more than they have lost already.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdcache.calibration import Calibration, calibrate_on, calibration_rows
 from kdcache.encode import LOGITS, Encoder, has_source
-from kdcache.encode.logits import stated_divergences
 from kdcache.errors import MissingTargets, UsageError
 from kdcache.store import StoredMentor, TargetStore, decode_into, healing_command
 
@@ -37,10 +37,12 @@ def recalibrate(
 def require_finer(
     source: TargetStore, stored: StoredMentor, views: Sequence[int], encoder: Encoder
 ) -> str:
-    """What is to be said of logits that `source` does not hold exactly, before `encoder` has them.
+    """What is to be said of targets that `source` does not hold exactly, before `encoder` has them.
+
+    `stored`: its primary ones, logits or heatmaps.
 
     Raises UsageError where the new store would state less than what they lost: for an exact
-    encoder, one that costs less than theirs did (and more than nothing), and logits that have been
+    encoder, one that costs less than theirs did (and more than nothing), and targets that have been
     exported so before.
     """
     mentor, lossy = stored.manifest.name, stored.encoder.name
@@ -58,14 +60,24 @@ def require_finer(
         decoded = encoder.round_trip(encoder.encode(targets_KC, labels_K), labels_K)
     except ValueError as error:
         raise UsageError(f"mentor {mentor!r}: {error}") from error
-    theirs, ours = _worst(sums), _worst([LOGITS.error_sums(targets_KC, decoded, labels_K)])
+    kind = stored.kind
+    theirs, ours = (
+        kind.cost(kind.combine_error_sums(each))
+        for each in (sums, [kind.error_sums(targets_KC, decoded, labels_K)])
+    )
+    unit = "mean KL" if kind is LOGITS else "mean error, as a share of the peak,"
+    if _NOTHING < ours < theirs and encoder == stored.encoder:
+        raise UsageError(
+            f"{where}, and encoding that anew loses more; to have it as it is, copy it with: "
+            "kdcache merge SOURCE DESTINATION"
+        )
     if _NOTHING < ours < theirs:
         raise UsageError(
-            f"{where}: a mean KL of {theirs:.2g}, more than the {ours:.2g} that {encoder.name} "
+            f"{where}: a {unit} of {theirs:.2g}, more than the {ours:.2g} that {encoder.name} "
             f"costs. {REMEDY}, or take a smaller --encoder"
         )
     return (
-        f"{where} (a mean KL of {theirs:.2g}): errors add up; commit records state both, the new "
+        f"{where} (a {unit} of {theirs:.2g}): errors add up; commit records state both, the new "
         f"one against what {lossy} decodes to"
     )
 
@@ -73,7 +85,7 @@ def require_finer(
 def _some_targets(
     source: TargetStore, stored: StoredMentor, views: Sequence[int]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """float32 (K, C) log-probabilities, and their labels."""
+    """float32 (K, C) log-probabilities or (K, J, H, W) heatmaps, and the samples' labels."""
     manifest = source.manifest
     whole = [view for view in stored.complete_views(manifest.num_blocks) if view in views]
     if not whole:
@@ -82,12 +94,7 @@ def _some_targets(
             "measure what an encoder costs; finish one with: "
             f"{healing_command(source, [stored.manifest.name])}"
         )
-    rows_K = calibration_rows(manifest.num_samples, int(manifest.dataset["num_classes"]))
+    rows_K = calibration_rows(manifest.num_samples, prod(stored.row_shape))
     targets_KC = np.empty((len(rows_K), *stored.row_shape), dtype=np.float32)
     decode_into(targets_KC, source, stored, whole[0], rows_K)
     return targets_KC, source.labels_N[rows_K]
-
-
-def _worst(sums: Sequence[Mapping[str, float]]) -> float:
-    """The greatest mean KL of any temperature in error sums of logits."""
-    return max(stated_divergences(LOGITS.combine_error_sums(sums)))

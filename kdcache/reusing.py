@@ -21,7 +21,7 @@ import torch
 from kdcache.adopting import Adopted, adopt, wanted_identity, why_not
 from kdcache.copying import CopyJob
 from kdcache.datasets import ImageDataset, as_image_dataset
-from kdcache.defaults import choose_views
+from kdcache.defaults import choose_views, require_suits
 from kdcache.devices import resolve_device
 from kdcache.encode import KINDS, PRIMARY, has_source
 from kdcache.errors import StoreError
@@ -90,11 +90,15 @@ class ReuseJob:
         device: str | torch.device = "auto",
         precision: str | None = None,
         batch_size: int | None = None,
+        flip_test: bool | None = None,
+        recipe_options: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         self.hub = hub if isinstance(hub, Hub) else Hub(hub)
         images = as_image_dataset(dataset)
-        chosen = choose_views(images, store, recipe, view_seed)
+        chosen = choose_views(images, store, recipe, view_seed, recipe_options)
+        primary = chosen.manifest.primary
+        require_suits(encoder or primary.default_encoder, fidelity, primary)
         self.pulled: list[Moved] = []
         self.notes: list[str] = []
         with _or_without():
@@ -104,7 +108,7 @@ class ReuseJob:
             elif self._found is None:
                 self.hub.index()
             loaded = self._load(images, mentors, checkpoints or {}, scratch)
-        adopted = Adopted(precision=precision, batch_size=batch_size)
+        adopted = Adopted(precision=precision, batch_size=batch_size, flip_test=flip_test)
         if self._found is not None:
             adopted = adopt(
                 self._found,
@@ -117,6 +121,7 @@ class ReuseJob:
                 device=resolve_device(str(device)),
                 precision=precision,
                 batch_size=batch_size,
+                flip_test=flip_test,
             )
         self.notes += adopted.notes
         self.job = PrecomputeJob(
@@ -129,6 +134,7 @@ class ReuseJob:
             device=device,
             precision=adopted.precision,
             batch_size=adopted.batch_size,
+            flip_test=adopted.flip_test,
             encoders=adopted.encoders,
             **options,
         )

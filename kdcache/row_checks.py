@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from kdcache import philox
 from kdcache.datasets import ImageDataset
-from kdcache.encode import KINDS, LOGITS
+from kdcache.encode import HEATMAPS, KEYPOINTS, KINDS, LOGITS, TargetKind
 from kdcache.filling import Progress, never
+from kdcache.heatmaps import STRIDE
 from kdcache.mentors import MentorPool
 from kdcache.store import ChunkKey, CommitRecord, Manifest, StoredMentor, decode_payload
 from kdcache.store.chunks import DamagedChunk
@@ -37,11 +38,14 @@ def unlike(
 ) -> str | None:
     """In what a row (*row) as it was decoded is not what the mentor gives now; None where it is.
 
-    `record`: of its chunk. `index`: the sample's integer. Allowed is the encoder's bound, the error
-    that the record states of targets that were not exact before, and `TOLERANCE`.
+    `record`: of its chunk. `index`: the sample's integer. `again`: of the kind `evidence_of`.
+    Allowed is the encoder's bound, the error that the record states of targets that were not exact
+    before, and `TOLERANCE`.
     """
+    if stored.kind is KEYPOINTS:
+        return unlike_keypoints(index, decoded, again, TOLERANCE[_precision(stored)])
     decoded, again = np.atleast_1d(decoded), np.atleast_1d(again)
-    tolerance = TOLERANCE[stored.manifest.run_shape["precision"]]
+    tolerance = TOLERANCE[_precision(stored)]
     off = np.abs(decoded.astype(np.float64) - again)
     allowed = stored.encoder.bound(again) + tolerance * (1 + np.abs(again))
     allowed += stored.kind.source_error(record.error_sums)
@@ -54,6 +58,69 @@ def unlike(
         f"sample {index}{at}: the store has {decoded[worst]:.4f}, the mentor says "
         f"{again[worst]:.4f}"
     )
+
+
+def evidence_of(kind: TargetKind) -> TargetKind:
+    """The kind that a mentor is to give for a look at rows of `kind`: keypoints need their maps."""
+    return HEATMAPS if kind is KEYPOINTS else kind
+
+
+def evidence_shape(stored: StoredMentor, manifest: Manifest) -> tuple[int, ...]:
+    """The shape of a row of that kind."""
+    if stored.kind is KEYPOINTS:
+        return HEATMAPS.row_shape(manifest.described)
+    return stored.row_shape
+
+
+def unlike_keypoints(
+    index: int,
+    keypoints_J3: NDArray[np.float32],
+    maps_JHW: NDArray[np.float32],
+    tolerance: float,
+) -> str | None:
+    """In what a row of keypoints is not decoded from these maps; None where it is.
+
+    Numbers of maps may be off by `tolerance` times 1 + |peak|. A keypoint may lie at any pixel that
+    is then as high as the peak, since a near tie moves it by any distance, and its quarter pixel
+    may go to any side that is as high as the other one.
+    """
+    height, width = maps_JHW.shape[1:]
+    for joint, ((x, y, score), map_HW) in enumerate(zip(keypoints_J3, maps_JHW, strict=True)):
+        peak = float(map_HW.max())
+        allowed = tolerance * (1 + abs(peak))
+        row, column = divmod(int(map_HW.argmax()), width)
+        told = (
+            f"sample {index}, joint {joint}: the store has {score:.4f} at {x:.1f}, {y:.1f}, the "
+            f"mentor says {peak:.4f} near {STRIDE * column}, {STRIDE * row}"
+        )
+        if not abs(float(score) - peak) <= allowed:
+            return told
+        if score <= 0:
+            if (x, y) != (0, 0):
+                return told
+            continue
+        # Not a number compares false, and is refused here.
+        if not (-1 <= x <= STRIDE * width and -1 <= y <= STRIDE * height):
+            return told
+        column, row = round(float(x) / STRIDE), round(float(y) / STRIDE)
+        if not (column < width and row < height and map_HW[row, column] >= peak - 2 * allowed):
+            return told
+        inside = 1 < column < width - 1 and 1 < row < height - 1
+        for moved, (dy, dx) in ((x - STRIDE * column, (0, 1)), (y - STRIDE * row, (1, 0))):
+            lead = 0.0
+            if inside:
+                lead = float(map_HW[row + dy, column + dx]) - float(map_HW[row - dy, column - dx])
+            sides = {
+                np.sign(lead),
+                *((-1.0, 0.0, 1.0) if inside and abs(lead) <= 2 * allowed else ()),
+            }
+            if not min(abs(float(moved) - 0.25 * STRIDE * side) for side in sides) <= 1e-3:
+                return told
+    return None
+
+
+def _precision(stored: StoredMentor) -> str:
+    return str(stored.manifest.run_shape["precision"])
 
 
 class RowChecks:
@@ -108,7 +175,7 @@ class RowChecks:
         """Runs the mentors over the rows; whether all were, since it may be asked to stop."""
         done, batch = 0, self._pool.run_shape.batch
         for of_it, keys in self._together.items():
-            wanted = [(mentor, KINDS[kind]) for mentor, kind in of_it]
+            wanted = [(mentor, evidence_of(KINDS[kind])) for mentor, kind in of_it]
             view_R = np.repeat([view for view, _ in keys], self._rows)
             position_R = np.concatenate([self.positions(key) for key in keys])
             found: list[list[NDArray[np.float32]]] = [[] for _ in of_it]
@@ -153,8 +220,9 @@ class RowChecks:
         index_B = self._dataset.index_N[rows]
         labels_B = self._dataset.labels(index_B)
         again = self._again[(stored.manifest.name, stored.kind.name), key]
-        if again.shape[1:] != stored.row_shape:
-            return f"a row has the shape {stored.row_shape}, the mentor gives {again.shape[1:]}"
+        expected = evidence_shape(stored, self._manifest)
+        if again.shape[1:] != expected:
+            return f"a row has the shape {expected}, the mentor gives {again.shape[1:]}"
         try:
             decoded = decode_payload(self._manifest, stored, payload, labels_B)
         except DamagedChunk as error:

@@ -28,7 +28,7 @@ from kdcache.errors import (
 from kdcache.factories import require_named
 from kdcache.mentors import MentorPool, RunShape, load_mentor
 from kdcache.online import require_stored_mentor
-from kdcache.row_checks import unlike
+from kdcache.row_checks import evidence_of, evidence_shape, unlike
 from kdcache.store import (
     METADATA,
     Damage,
@@ -109,7 +109,8 @@ def _healing(root: str | Path, found: Verification) -> str | None:
             return None
         names = ",".join(stored_names(Path(root))) or "MENTORS"
         command = shlex.join(["kdcache", "precompute", "--store", str(root), "--mentors", names])
-        return f"{command}  # and --dataset, --samples, --recipe, --view-seed as it was made with"
+        options = "--dataset, --samples, --recipe, --recipe-option, --view-seed"
+        return f"{command}  # and {options} as it was made with"
     views = {damage.view for damage in found.damaged if damage.view is not None}
     errors = store.target_errors.items()
     foreign = {name for (name, _), error in errors if not isinstance(error, DamagedTargets)}
@@ -168,7 +169,8 @@ def _with_rows(
         pixels_BCHW = np.concatenate(
             [store.recipe(images.images(index_1), index_1, view) for view, index_1 in chosen]
         )
-        again = pool.targets(pixels_BCHW, [(name, stored.kind) for stored in kinds])
+        wanted = [(name, evidence_of(stored.kind)) for stored in kinds]
+        again = pool.targets(pixels_BCHW, wanted)
         for stored, again_B in zip(kinds, again, strict=True):
             damaged = _unlike(found, store, stored, chosen, again_B.cpu().numpy())
             found = replace(
@@ -188,8 +190,9 @@ def _unlike(
 ) -> Iterator[Damage]:
     """Rows that the store has otherwise than the mentor gives them now, (B, *row)."""
     name, kind = stored.manifest.name, stored.kind
-    if again_B.shape[1:] != stored.row_shape:
-        reason = f"a row has the shape {stored.row_shape}, the mentor gives {again_B.shape[1:]}"
+    expected = evidence_shape(stored, store.manifest)
+    if again_B.shape[1:] != expected:
+        reason = f"a row has the shape {expected}, the mentor gives {again_B.shape[1:]}"
         path = store.shown(stored.array.metadata)
         yield Damage(mentor=name, kind=kind.name, path=path, reason=reason)
         return

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcache.datasets import ImageDataset
-from kdcache.encode import FITTED, KINDS, Encoder, TargetKind, find_encoder
+from kdcache.encode import FITTED, HEATMAPS, KEYPOINTS, KINDS, Encoder, TargetKind, find_encoder
 from kdcache.errors import DamagedTargets, MissingTargets, StoreMismatch
 from kdcache.mentors import MentorPool
 from kdcache.store import (
@@ -206,6 +206,8 @@ def require_same_targets(store: TargetStore, stored: StoredMentor, wanted: Wante
         (f"store {store.root}", sides[0]),
         ("this command", sides[1]),
         "Targets of one mentor must all be made alike: give the store's options (--checkpoint, "
-        "--precision, --batch-size, --encoder), or another --store"
+        "--precision, --batch-size, --encoder"
+        + (", --flip-test" if wanted.kind in (HEATMAPS, KEYPOINTS) else "")
+        + "), or another --store"
         + ("" if stored.commits else f"; or remove {stored.array.group}, which holds none yet"),
     )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MOST_LINES = 50  # of a store: whoever may push can make as many as he likes
 
+PRIMARY = ("logits", "heatmaps")  # kdcache.encode has them; listing a hub takes no torch
+
 
 @click.command()
 @click.argument("store", metavar="STORE")
@@ -126,18 +128,19 @@ def list_stores(hub: str | None, as_json: bool) -> None:
 
 
 def _print_store(address: str, store: "ListedStore") -> None:
+    what = "joints" if any(one.kind == "heatmaps" for one in store.targets) else "classes"
     tell(
         f"{address}\n  {store.dataset} ({store.split}), {store.samples:,} samples, "
-        f"{store.classes} classes; {store.recipe}, view seed {store.view_seed}; "
+        f"{store.classes} {what}; {store.recipe}, view seed {store.view_seed}; "
         f"{store.views} views, {readable_bytes(store.bytes)}"
     )
     if store.targets:
         tell(
             f"  {'mentor':<18}{'top-1':>7}  {'views':>7}  {'bytes':>9}  {'encoder':<11} checkpoint"
         )
-    names = [one.mentor for one in store.targets if one.kind == "logits"]
+    names = [one.mentor for one in store.targets if one.kind in PRIMARY]
     for one in store.targets[:MOST_LINES]:
-        kind = "" if one.kind == "logits" else f" {one.kind}"
+        kind = "" if one.kind in PRIMARY else f" {one.kind}"
         accuracy = "-" if one.accuracy is None else f"{one.accuracy:.2f}"
         variant = f"  +{one.identity[:16]}" if kind == "" and names.count(one.mentor) > 1 else ""
         tell(

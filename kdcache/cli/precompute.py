@@ -102,9 +102,16 @@ def precompute(**options: Any) -> None:
                 "again to go on"
             )
         if result.num_pixels:
-            ran = [name for name, chunks in job.plan.new.items() if chunks]
+            ran = [one for one in job.plan.wanted if job.plan.new[one.title]]
+            primary = {one.mentor.name for one in ran if one.kind.primary}
+            # What always comes along is told by the mentor's name alone.
+            names = [
+                one.title
+                for one in ran
+                if one.kind.primary or one.kind.option or one.mentor.name not in primary
+            ]
             tell(
-                f"ran {', '.join(ran)} over {result.num_pixels:,} views in "
+                f"ran {', '.join(names)} over {result.num_pixels:,} views in "
                 f"{readable_seconds(result.seconds)}, "
                 f"{result.num_pixels / result.seconds:,.0f} a second"
             )

@@ -11,11 +11,13 @@ from kdcache.datasets.map_style import open_factory, wrap_map_style
 from kdcache.datasets.open_people import POSE_NAMES
 from kdcache.datasets.people_dataset import open_people_dataset
 from kdcache.datasets.preprocessing import Preprocessing
+from kdcache.datasets.skeleton import COCO_17, MPII_16
 from kdcache.errors import UsageError, unknown_name
 
 DEFAULT_DATASET = "cifar100"
 NAMES = ("cifar10", "cifar100", "digits", *POSE_NAMES)
 SPLITS = ("train", "test")
+NUM_JOINTS = {"coco-keypoints": COCO_17.num_joints, "mpii": MPII_16.num_joints}
 
 
 def open_dataset(
@@ -49,9 +51,12 @@ def open_dataset(
 
 
 def num_classes_of(name: str, data_dir: str | os.PathLike[str] | None = None) -> int:
-    """How many classes the dataset `name` has; CIFAR's files need not be there. Raises as above."""
+    """How many classes or joints the dataset `name` has; its files need not be there, but those of
+    a module:factory. Raises as above."""
     if name in NUM_CLASSES:
         return NUM_CLASSES[name]
+    if name in NUM_JOINTS:
+        return NUM_JOINTS[name]
     return open_dataset(name, data_dir=data_dir).num_classes
 
 

@@ -50,8 +50,12 @@ class Heatmaps(TargetKind):
     def from_forward(
         self, output_BC: torch.Tensor, features_BF: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """`output_BC`: here (B, J, H, W)."""
-        return output_BC.to(torch.float32)
+        """`output_BC`: here (B, J, H, W).
+
+        In the memory order of a store's rows, whatever the network's was: it decides the last bits
+        of sums over pixels, and live mentors are to teach exactly as stored ones do.
+        """
+        return output_BC.to(torch.float32).contiguous()
 
     def num_correct(self, targets: NDArray[np.float32], labels_B: NDArray[np.int64]) -> int:
         return 0

@@ -43,8 +43,8 @@ the licences of the dataset and of the mentors.
 
 
 def _row(store: ListedStore) -> str:
-    logits = [one for one in store.targets if one.kind == "logits"]
-    mentors = _few([f"{_code(one.mentor)} {_code(one.encoder)}" for one in logits])
+    primary = [one for one in store.targets if one.kind in ("logits", "heatmaps")]
+    mentors = _few([f"{_code(one.mentor)} {_code(one.encoder)}" for one in primary])
     return (
         f"| [{store.fingerprint[:16]}](stores/{store.fingerprint}/README.md) | "
         f"{_code(store.dataset)} ({_code(store.split)}) | {store.views} | {mentors} | "

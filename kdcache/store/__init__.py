@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from kdcache.store.commit_record import ChunkKey, CommitRecord
     from kdcache.store.commits import STRANGER, gather_commits, write_commit_index
     from kdcache.store.committing import PreparedChunk, commit_chunk, publish_chunks
-    from kdcache.store.healing import healing_command, training_command, view_ranges
+    from kdcache.store.healing import (
+        healing_command,
+        recipe_words,
+        training_command,
+        view_ranges,
+    )
     from kdcache.store.layout import (
         CARD,
         FORMAT,
@@ -107,6 +112,7 @@ _HOMES = {
     ),
     "healing": (
         "healing_command",
+        "recipe_words",
         "training_command",
         "view_ranges",
     ),
@@ -252,6 +258,7 @@ __all__ = [
     "read_mentor_manifest",
     "read_payload_of",
     "read_spare_encoder",
+    "recipe_words",
     "refuse_foreign",
     "remove_leftovers",
     "require_equal",

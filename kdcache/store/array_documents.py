@@ -28,8 +28,11 @@ def kinds_in(group: Path, primary: TargetKind) -> list[TargetKind]:
         kind
         for kind in KINDS.values()
         if kind is primary
-        or (group / kind.name / METADATA).exists()
-        or has_commits(group / kind.name)
+        # Another primary kind is no part of the store, whatever lies there.
+        or (
+            not kind.primary
+            and ((group / kind.name / METADATA).exists() or has_commits(group / kind.name))
+        )
     ]
 
 

@@ -174,8 +174,9 @@ class GatheredStore:
     def variants(self) -> dict[str, list[GatheredArray]]:
         """By each mentor's name its primary targets; of several, those with most chunks first."""
         found: dict[str, list[GatheredArray]] = {}
+        primary = self.manifest.primary.name
         for _, array in sorted(self.arrays.items()):
-            if array.kind in PRIMARY:
+            if array.kind == primary:
                 found.setdefault(array.name, []).append(array)
         return {name: sorted(found[name], key=_fullest_first) for name in sorted(found)}
 

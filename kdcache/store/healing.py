@@ -1,5 +1,6 @@
 """The commands that complete or heal a store, and that train from it."""
 
+import dataclasses
 import shlex
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from kdcache.encode import KINDS
 from kdcache.factories import runs_code
 
 if TYPE_CHECKING:
+    from kdcache.store.manifest import Manifest
     from kdcache.store.stored_mentor import StoredMentor
     from kdcache.store.target_store import TargetStore
 
@@ -104,8 +106,23 @@ def _pushing(hub: str, mentors: Iterable[str], views: Iterable[int]) -> str:
 def _views_of(store: "TargetStore") -> list[str]:
     """What makes the same views where no store says it."""
     manifest = store.manifest
-    words = ["--recipe", _named(manifest.recipe["name"]), "--view-seed", str(manifest.view_seed)]
+    words = [*recipe_words(manifest), "--view-seed", str(manifest.view_seed)]
     return [*words, "--views", str(store.num_views)] if store.num_views else words
+
+
+def recipe_words(manifest: "Manifest") -> list[str]:
+    """What chooses a store's recipe on the command line: its name, and each parameter that is not
+    the recipe's default."""
+    from kdcache.views import RECIPES
+
+    described = manifest.recipe
+    recipe = RECIPES.get(described["name"])
+    words = ["--recipe", _named(described["name"])]
+    for field in dataclasses.fields(recipe) if recipe is not None else ():
+        value = described.get(field.name, field.default)
+        if field.name != "seed" and type(value) in (bool, int, float) and value != field.default:
+            words += ["--recipe-option", f"{field.name}={str(value).lower()}"]
+    return words
 
 
 def _options(stored: "StoredMentor | None") -> tuple[str, ...]:
@@ -118,7 +135,8 @@ def _options(stored: "StoredMentor | None") -> tuple[str, ...]:
         "--precision": shape.get("precision"),
         "--batch-size": shape.get("batch"),
     }
-    return tuple(str(word) for pair in given.items() if pair[1] is not None for word in pair)
+    words = [str(word) for pair in given.items() if pair[1] is not None for word in pair]
+    return (*words, "--flip-test") if shape.get("flip_test") is True else tuple(words)
 
 
 def _named(name: str) -> str:

@@ -42,8 +42,8 @@ def commit_targets(
                 "committed in this one)"
             ) from error
         raise RunFailed(
-            f"{where}, {kind.values}: {error}, for a mentor whose logits are stored already into "
-            f"another --store; or leave {kind.option} out"
+            f"{where}, {kind.values}: {error}, for a mentor that is stored already into "
+            "another --store" + (f"; or leave {kind.option} out" if kind.option else "")
         ) from error
     sums: dict[str, float] = {}
     if not encoder.exact:

@@ -10,16 +10,17 @@ import torch
 
 from kdcache.datasets import SPLITS, ImageDataset, Preprocessing, open_dataset
 from kdcache.devices import precision_context, resolve_device, send
-from kdcache.errors import UsageError
+from kdcache.errors import UsageError, unknown_name
 from kdcache.factories import require_named
 from kdcache.heatmaps import QUARTER
 from kdcache.tasks import CLASSIFICATION
 from kdcache.train.pose_accuracy import evaluate_pose, metric_names
-from kdcache.train.train_config import TrainConfig
+from kdcache.train.train_config import DECODERS, TrainConfig
 from kdcache.train.trained import find_trained
 from kdcache.views import Recipe
 
 BATCH = 256
+POSE_ALONE = "--flip-test and --decoder are of heatmaps; classifiers give none. Leave them out"
 
 
 class Evaluator(Protocol):
@@ -164,6 +165,10 @@ def evaluate_checkpoint(
         raise UsageError(
             f"{file.path} does not say its dataset; give --dataset. ({error})"
         ) from error
+    if images.task == CLASSIFICATION and (flip_test or decoder != QUARTER):
+        raise UsageError(POSE_ALONE)
+    if decoder not in DECODERS:
+        raise unknown_name("decoder", decoder, DECODERS)
     trained = file.load(images, network)
     target = resolve_device(device)
     trained.network.to(target)

@@ -22,7 +22,7 @@ from kdcache.store import TargetStore, is_store, open_store, require_equal
 from kdcache.train.beginnings import Description, describe_pool, describe_store
 from kdcache.train.shared import Shared
 from kdcache.train.train_config import TrainConfig
-from kdcache.views import Recipe, make_recipe, with_options
+from kdcache.views import Recipe, make_recipe, require_task, with_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +130,9 @@ def _with_store(
 def _without_store(
     config: TrainConfig, train: ImageDataset, device: torch.device, needs: Needs
 ) -> Chosen:
-    recipe: Recipe = make_recipe(
-        config.recipe or train.default_recipe, seed=config.view_seed or 0, **train.view_parameters
-    )
+    name = config.recipe or train.default_recipe
+    require_task(name, train.task)
+    recipe: Recipe = make_recipe(name, seed=config.view_seed or 0, **train.view_parameters)
     recipe = with_options(recipe, config.recipe_options)
     chosen = train.select(config.samples)
     config = replace(config, recipe=recipe.name, view_seed=recipe.seed, samples=len(chosen))

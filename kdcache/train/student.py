@@ -16,6 +16,7 @@ from kdcache.checkpoints import save_weights
 from kdcache.classroom import LossShapes, MentorLoss, Needs, build_loss, build_method
 from kdcache.devices import resolve_device
 from kdcache.errors import StoreError, UsageError
+from kdcache.heatmaps import QUARTER
 from kdcache.loader import ReplayLoader
 from kdcache.models import OUTPUTS, build_network, checked_forward, long_name, require_output
 from kdcache.models.pooled_features import FeatureTap
@@ -23,7 +24,7 @@ from kdcache.store import is_elsewhere, local_path
 from kdcache.tasks import CLASSIFICATION, POSE
 from kdcache.train.beginnings import describe_samples, running_environment, tell_changes
 from kdcache.train.compiling import require_compiler
-from kdcache.train.evaluation import make_evaluator
+from kdcache.train.evaluation import POSE_ALONE, make_evaluator
 from kdcache.train.loop import Progress, TrainingLoop
 from kdcache.train.run_folder import RunFolder, run_identity
 from kdcache.train.run_source import Chosen, choose_source
@@ -92,6 +93,8 @@ class StudentRun:
         )
         if config.per_class and task != CLASSIFICATION:
             raise UsageError("--per-class tells of classes; people have none. Leave it out")
+        if task == CLASSIFICATION and (config.flip_test or config.decoder != QUARTER):
+            raise UsageError(POSE_ALONE)
         self._chosen = chosen = choose_source(config, device, needs, shared)
         self.config, train, source = chosen.config, chosen.train, chosen.source
         config = self.config

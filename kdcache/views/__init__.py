@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from kdcache.errors import StoreError, unknown_name
+from kdcache.errors import StoreError, UsageError, unknown_name
+from kdcache.tasks import POSE
 from kdcache.views.crop_flip import CropFlip, CropParameters
 from kdcache.views.pose_affine import PoseAffine, PoseParameters
 from kdcache.views.pose_crop import PoseCrop
@@ -27,6 +28,18 @@ def make_recipe(name: str, *, seed: int = 0, **parameters: Any) -> Recipe:
         raise unknown_name("recipe", name, RECIPES)
     known = {field.name for field in fields(RECIPES[name])}
     return RECIPES[name](seed=seed, **{k: v for k, v in parameters.items() if k in known})
+
+
+def require_task(name: str, task: str) -> None:
+    """Raises UsageError for the name of a recipe that is not for a dataset of this task."""
+    if name not in RECIPES:
+        raise unknown_name("recipe", name, RECIPES)
+    if RECIPES[name].of_people != (task == POSE):
+        suitable = [known for known in RECIPES if RECIPES[known].of_people == (task == POSE)]
+        whole = "images of one size, this dataset is of people in whole photographs"
+        if task != POSE:
+            whole = "people in whole photographs, this dataset is of images of one size"
+        raise UsageError(f"recipe {name!r} is for {whole}; take --recipe {' or '.join(suitable)}")
 
 
 def with_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
@@ -77,5 +90,6 @@ __all__ = [
     "Unaugmented",
     "make_recipe",
     "recipe_from_description",
+    "require_task",
     "with_options",
 ]

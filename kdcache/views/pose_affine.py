@@ -75,6 +75,7 @@ class PoseAffine(Recipe):
     jitter: float = 0.0
 
     name: ClassVar[str] = "pose-affine"
+    of_people: ClassVar[bool] = True
     exact: ClassVar[bool] = False  # logarithms, cosines and interpolation differ in last bits
 
     def __post_init__(self) -> None:

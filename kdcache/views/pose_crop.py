@@ -31,6 +31,7 @@ class PoseCrop(Recipe):
     width: int = 192
 
     name: ClassVar[str] = "pose-crop"
+    of_people: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     num_views: ClassVar[int | None] = 1
 

@@ -37,6 +37,7 @@ class Recipe(ABC):
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = True
     has_device_form: ClassVar[bool] = False  # whether there is `on_device`
+    of_people: ClassVar[bool] = False  # cuts people out of whole photographs
     num_views: ClassVar[int | None] = None  # None: as many as anyone asks for
 
     def __post_init__(self) -> None:

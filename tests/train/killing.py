@@ -14,7 +14,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -125,9 +125,18 @@ def _report(ended: Iterable[tuple[int, bool]]) -> KillReport:
 
 def _live(options: dict[str, Any], death: Death | None) -> int:
     """Trains in a process of its own until its end or its death; returns the exit code."""
+    return live(_train, options, death)
+
+
+def live(
+    work: Callable[[dict[str, Any], Death | None], None],
+    options: dict[str, Any],
+    death: Death | None,
+) -> int:
+    """Any work in a process of its own, which is to call `arm(death)` first; the exit code."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    process = context.Process(target=_train, args=(options, death))
+    process = context.Process(target=work, args=(options, death))
     process.start()
     process.join(120)
     assert process.exitcode is not None, "the run hangs"
@@ -141,12 +150,12 @@ def _train(options: dict[str, Any], death: Death | None) -> None:
 
     torch.set_num_threads(1)
     if death is not None:
-        _arm(death)
+        arm(death)
     for _ in train_student(**options):
         pass
 
 
-def _arm(death: Death) -> None:
+def arm(death: Death) -> None:
     """Makes this process die at its moment."""
     if death.moment == "seconds":
         timer = threading.Timer(death.number, _die)
@@ -174,6 +183,7 @@ def _arm_step(death: Death) -> None:
             _die()
         if death.moment == "within the step":  # gradients are there, no weight has changed
             torch.optim.SGD.step = lambda *_, **__: _die()  # type: ignore[method-assign]
+            torch.optim.Adam.step = lambda *_, **__: _die()  # type: ignore[method-assign]
         take_step(loop, batch)
         _die()
 
