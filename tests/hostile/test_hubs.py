@@ -64,8 +64,8 @@ def test_any_value_in_any_place_of_a_hub(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "cases",
-    [QUICK_HUBS[::2], sorted(THOROUGH_HUBS)[::40]],
-    ids=["every second", "any value in any place"],
+    [QUICK_HUBS[::5], sorted(THOROUGH_HUBS)[::80]],
+    ids=["every fifth", "any value in any place"],
 )
 def test_many_more_hostile_hubs(cases: list[str], tmp_path: Path) -> None:
     tried = try_stores(tmp_path, cases, GROUPS, timeout=1500)
