@@ -14,7 +14,8 @@ from benchmarks.steps import synchronize
 from benchmarks.table import Row, Skipped, number
 from kdcache.devices import precision_context
 from kdcache.mentors import MEMORY_FORMATS
-from kdcache.precompute import MOST_BLOCKS_IN_FLIGHT, PrecomputeJob
+from kdcache.precompute import PrecomputeJob
+from kdcache.running import MOST_BLOCKS_IN_FLIGHT
 from kdcache.store import block_size
 
 

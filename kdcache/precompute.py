@@ -1,27 +1,15 @@
-"""Precompute: run the mentors once over what a store lacks, and commit it block by block.
+"""Precompute: what a store lacks of the mentors that are asked for, decided and then computed.
 
-    dataset -> view -> mentors (all over one batch) -> encode -> commit
-               main thread                             writer's thread
-
-What is committed is never computed again; what is missing is.
-
-Encoding and writing overlap the forward passes. Memory stays bounded: at most three blocks of all
-mentors' float32 targets are there at once (one that is computed, two that wait or are written; a
-block has at most 8,192 samples: with 4 mentors of 100 classes 39 MB in all), and what encoding one
-mentor's block takes, on the writer's thread alone.
+What is committed is never computed again; what is missing is (`plan`, `running`).
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from kdcache.calibration import Calibration, calibrate, needs_calibration, require_fidelity
 from kdcache.datasets import ImageDataset, as_image_dataset
@@ -36,20 +24,14 @@ from kdcache.defaults import (
     require_suits,
     stored_encoders,
 )
-from kdcache.devices import OnTheWay, resolve_device
+from kdcache.devices import resolve_device
 from kdcache.encode import FEATURES, HEATMAPS, KEYPOINTS, LOGSUMEXP, Encoder, find_encoder
 from kdcache.errors import UsageError
 from kdcache.filling import Progress, fill_store, never
 from kdcache.mentors import Mentor, MentorPool, load_mentors
-from kdcache.pixels import replayed_ahead
-from kdcache.plan import Plan, Unit, make_plan
-from kdcache.store import (
-    ChunkKey,
-    Manifest,
-    TargetStore,
-    commit_targets,
-    open_store,
-)
+from kdcache.plan import Plan, make_plan
+from kdcache.running import MentorRun
+from kdcache.store import ChunkKey, Manifest, TargetStore, open_store
 from kdcache.views import Recipe
 from kdcache.wanted import (
     TargetsKey,
@@ -58,8 +40,6 @@ from kdcache.wanted import (
     require_same_views,
     wanted_targets,
 )
-
-MOST_BLOCKS_IN_FLIGHT = 2  # waiting or being written, beside the one that is computed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +141,7 @@ class PrecomputeJob:
             [kind for kind in asked if asked[kind]],
             chosen_encoders,
             existing,
-            self._pixels(index_1, 0),
+            self.recipe(self.dataset.images(index_1), index_1, 0),
         )
         self.plan: Plan = self._make_plan(manifest, wanted, existing, views)
 
@@ -217,7 +197,7 @@ class PrecomputeJob:
         """
         others = {key: set(chunks) for key, chunks in (apart_from or {}).items()}
         index_B = self.dataset.index_N[: self.pool.run_shape.batch]
-        pixels = self._pixels(index_B, 0)
+        pixels = self.recipe(self.dataset.images(index_B), index_B, 0)
         seconds = {}
         for name in self.pool.names:
             self.pool.run(pixels, [name]).cpu()
@@ -247,8 +227,9 @@ class PrecomputeJob:
         or cannot be written. Whatever ends it, every block that was finished is committed.
         """
         started = time.perf_counter()
+        run = MentorRun(self.dataset, self.recipe, self.pool, self.plan)
         done, healed = self._fill_store(
-            (lambda store: self._fill(store, progress, should_stop)) if self.plan.units else None
+            (lambda store: run.fill(store, progress, should_stop)) if self.plan.units else None
         )
         return PrecomputeResult(
             store=open_store(self.root),
@@ -273,63 +254,6 @@ class PrecomputeJob:
             fill,
             lambda store: require_same_views(store, self.dataset, self.recipe),
         )
-
-    def _fill(
-        self, store: TargetStore, progress: Progress | None, should_stop: Callable[[], bool]
-    ) -> int:
-        """Computes and commits unit by unit; how many pixels the mentors were run over."""
-        commits: deque[Future[None]] = deque()
-        done = 0
-        with ThreadPoolExecutor(1, thread_name_prefix="kdcache-commit") as writer:
-            try:
-                for unit, batches in self._run_mentors(progress, should_stop):
-                    while len(commits) >= MOST_BLOCKS_IN_FLIGHT:
-                        commits.popleft().result()
-                    commits.append(writer.submit(self._commit, store, unit, batches))
-                    done += self.plan.manifest.num_rows(unit.block)
-                while commits:
-                    commits.popleft().result()
-            finally:
-                writer.shutdown()
-        return done
-
-    def _run_mentors(
-        self, progress: Progress | None, should_stop: Callable[[], bool]
-    ) -> Iterator[tuple[Unit, list[OnTheWay]]]:
-        """Each unit with its targets, on their way to the host: a batch has a tensor (B, *row) for
-        each of those that the unit lacks."""
-        done = 0
-        for unit in self.plan.units:
-            index = self.dataset.index_N[self.plan.manifest.block_rows(unit.block)]
-            rows = self.pool.run_shape.batch
-            groups = [index[start : start + rows] for start in range(0, len(index), rows)]
-            lacking = [(one.mentor.name, one.kind) for one in unit.lacking]
-            batches = []
-            with replayed_ahead(
-                self._pixels, unit.view, groups, ahead=self.dataset.reads_ahead
-            ) as replayed:
-                for index_B, pixels in zip(groups, replayed, strict=True):
-                    if should_stop():
-                        return
-                    batches.append(OnTheWay(self.pool.targets(pixels, lacking)))
-                    done += len(index_B)
-                    if progress is not None:
-                        progress(done, self.plan.num_pixels)
-            yield unit, batches
-
-    def _pixels(self, index_B: NDArray[np.int64], view: int) -> NDArray[np.uint8]:
-        pixels_BCHW: NDArray[np.uint8] = self.recipe(self.dataset.images(index_B), index_B, view)
-        return pixels_BCHW
-
-    def _commit(self, store: TargetStore, unit: Unit, batches: list[OnTheWay]) -> None:
-        """Runs on the writer's thread: wait for the targets, encode, measure, commit."""
-        arrived = [batch.wait() for batch in batches]
-        rows = self.plan.manifest.block_rows(unit.block)
-        labels = self.dataset.labels(self.dataset.index_N[rows])
-        key = (unit.view, unit.block)
-        for one, targets_B in zip(unit.lacking, zip(*arrived, strict=True), strict=True):
-            targets = torch.cat(targets_B).numpy()
-            commit_targets(store.mentor(*one.key), key, targets, labels, self.plan.manifest.block)
 
 
 def precompute_targets(

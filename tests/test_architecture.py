@@ -25,6 +25,7 @@ LAYERS = (
     ("windowed",),
     ("stream", "online", "plan", "defaults", "filling", "recalibration"),
     ("pixels", "row_checks", "two_stores", "moving"),
+    ("running",),
     ("loader", "precompute", "exporting", "copying", "inspection", "differing"),
     ("card",),
     ("share", "adopting"),

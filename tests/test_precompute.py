@@ -18,7 +18,8 @@ from kdcache.errors import RunFailed, StoreError, StoreMismatch, UsageError
 from kdcache.inspection import inspect_store
 from kdcache.mentors import Mentor, MentorPool, RunShape, load_mentor
 from kdcache.models import build_network
-from kdcache.precompute import MOST_BLOCKS_IN_FLIGHT, PrecomputeJob
+from kdcache.precompute import PrecomputeJob
+from kdcache.running import MOST_BLOCKS_IN_FLIGHT
 from kdcache.store import commit_targets
 
 Stop = Callable[[], bool]
@@ -378,7 +379,7 @@ def test_blocks_in_flight_are_bounded_however_slow_writing_is(
         return commit_targets(*arguments)
 
     monkeypatch.setattr(MentorPool, "targets", tracked)
-    monkeypatch.setattr("kdcache.precompute.commit_targets", slow)
+    monkeypatch.setattr("kdcache.running.commit_targets", slow)
     kdcache.precompute_targets(digits, digits_mentors[1:], store=tmp_path / "s", views=3)
     assert len(seen) == 12  # a batch is a block here
     assert max(seen) == MOST_BLOCKS_IN_FLIGHT + 1
