@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn.functional import pad
 
-STRIDE = 4  # view pixels a heatmap pixel
+from kdcache.tasks import HEATMAP_STRIDE
+
+STRIDE = HEATMAP_STRIDE
 SIGMA = 2.0  # heatmap pixels
 QUARTER, DARK = "quarter", "dark"
 _BLUR = 5  # heatmap pixels that DARK's kernel of 11 reaches to each side
@@ -56,8 +58,8 @@ def decode_keypoints(heatmaps_BJHW: torch.Tensor, method: str = QUARTER) -> torc
     peaks at least 2 pixels from the left and upper edge and 1 from the others (Xiao et al. 2018,
     arXiv:1804.06208, as its code has it, so that published numbers can be compared).
     "dark": one Newton step on the logarithm of the blurred map (Zhang et al. 2020,
-    arXiv:1910.06278, equations 4 to 9; kernel of 11, sigma 2), for peaks at least 2 pixels from the
-    left and upper edge and 3 from the others. Left out, other than there, where the map has no
+    arXiv:1910.06278, equations 4 to 9; kernel of 11, sigma 2), for peaks at least 2 pixels from all
+    edges. Left out, other than there, where the map has no
     maximum nearby (no negative definite Hessian) or it is further off than the derivatives look.
 
     A map without a positive value has no joint: x = y = 0, as SimpleBaseline has it, and its score
@@ -67,16 +69,16 @@ def decode_keypoints(heatmaps_BJHW: torch.Tensor, method: str = QUARTER) -> torc
         raise ValueError(f"a method is one of {', '.join(_REFINED)}, not {method!r:.80}")
     if heatmaps_BJHW.dim() != 4:
         raise ValueError(f"heatmaps are (B, J, H, W), not {tuple(heatmaps_BJHW.shape)}")
-    heatmaps_BJHW = heatmaps_BJHW.to(torch.float32)
+    heatmaps_BJHW = heatmaps_BJHW.to(torch.promote_types(heatmaps_BJHW.dtype, torch.float32))
     width = heatmaps_BJHW.shape[3]
     flat_BJP = heatmaps_BJHW.flatten(2)
-    place_BJ = flat_BJP.argmax(dim=2)  # the first of equal ones, as torch promises
-    score_BJ = flat_BJP.gather(2, place_BJ[..., None])[..., 0]
+    score_BJ = flat_BJP.amax(dim=2)
+    place_BJ = _first(flat_BJP == score_BJ[..., None])
     x_BJ, y_BJ = place_BJ % width, place_BJ // width
     offset_BJ2 = _REFINED[method](heatmaps_BJHW, x_BJ, y_BJ)
     place_BJ2 = torch.stack([x_BJ, y_BJ], dim=2) + offset_BJ2
     place_BJ2 = torch.where((score_BJ > 0)[..., None], place_BJ2 * STRIDE, 0.0)
-    return torch.cat([place_BJ2, score_BJ[..., None]], dim=2)
+    return torch.cat([place_BJ2, score_BJ[..., None]], dim=2).to(torch.float32)
 
 
 def mirror_back(
@@ -98,6 +100,14 @@ def mirror_back(
     if shift:
         back_BJHW = torch.cat([back_BJHW[..., :1], back_BJHW[..., :-1]], dim=-1)
     return back_BJHW
+
+
+def _first(where_BJP: torch.Tensor) -> torch.Tensor:
+    """int64 (B, J): the first place that is true; the last one where none is (NaN). torch's argmax
+    was seen to take another of equal values than the first that it promises."""
+    count = where_BJP.shape[2]
+    places_P = torch.arange(count, device=where_BJP.device)
+    return torch.where(where_BJP, places_P, count - 1).amin(dim=2)
 
 
 def _quarter(heatmaps_BJHW: torch.Tensor, x_BJ: torch.Tensor, y_BJ: torch.Tensor) -> torch.Tensor:

@@ -103,7 +103,7 @@ def keypoint_accuracy_at_hand(
         return {}
     try:
         return keypoint_accuracy(store, dataset=dataset, data_dir=data_dir)
-    except (KdcacheError, OSError):
+    except (KdcacheError, OSError, ValueError):  # ValueError: keypoints that are not finite
         return {}
 
 

@@ -58,6 +58,8 @@ class RunShape:
                 f"precision must be one of {', '.join(PRECISIONS)} and memory format one of "
                 f"{', '.join(MEMORY_FORMATS)}, got {self.precision!r}, {self.memory_format!r}"
             )
+        if type(self.flip_test) is not bool:
+            raise UsageError(f"flip_test must be true or false, got {self.flip_test!r:.40}")
         if type(self.batch) is not int or not SMALLEST_RUN <= self.batch <= LARGEST_RUN:
             raise UsageError(
                 f"mentors run in batches of at least {SMALLEST_RUN} (smaller ones round "

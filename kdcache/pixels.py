@@ -27,8 +27,8 @@ from kdcache.views import Recipe
 
 SHARE = 0.25  # of the device's free memory that resident images may take
 _AT_ONCE = 8192  # images copied to the device together
-# One copy a dataset and device, whoever uses it: a sweep's students share theirs.
 _Replayed = TypeVar("_Replayed")
+# One copy a dataset and device, whoever uses it: a sweep's students share theirs.
 _COPIES: WeakKeyDictionary[ImageDataset, dict[torch.device, torch.Tensor]] = WeakKeyDictionary()
 
 

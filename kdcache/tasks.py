@@ -2,3 +2,5 @@
 
 CLASSIFICATION = "classification"
 POSE = "pose"
+
+HEATMAP_STRIDE = 4  # pixels of a view, along each axis, a pixel of its heatmaps

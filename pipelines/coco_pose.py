@@ -62,7 +62,7 @@ METHODS_COMPARED = ("ce", "kd", "average", "classroom")
 SWITCHES: Arms = {
     "classroom-sample": ("classroom", {"granularity": "sample"}),
     "classroom-oks": ("classroom", {"confidence": "oks"}),
-    "classroom-kl": ("classroom", {"divergence": "kl"}),
+    "classroom-kl": ("classroom", {"divergence": "kl", "kd_scale": 0.03}),
     "classroom-open": ("classroom", {"gate": "off"}),
 }
 

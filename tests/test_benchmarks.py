@@ -112,7 +112,13 @@ def test_numbers_are_short(value: float, text: str) -> None:
     assert number(value) == text
 
 
-@pytest.mark.parametrize("name", GROUPS)
+LONG_GROUPS = ("sharing", "pose", "reading", "readers")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(g, marks=[pytest.mark.slow] if g in LONG_GROUPS else []) for g in GROUPS],
+)
 def test_every_group_measures_on_stand_ins(name: str, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

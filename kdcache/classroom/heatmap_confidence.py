@@ -27,7 +27,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kdcache.heatmaps import STRIDE
+from kdcache.heatmaps import STRIDE, decode_keypoints
 
 # The area of a person over that of its view, where nobody says it: views are made from the
 # person's box, enlarged 1.25 times, and COCO's tools take 0.53 of a box for its person's area.
@@ -62,7 +62,8 @@ def oks_loss(
     scale in view pixels; None: `PERSON_OF_VIEW` of the view's area, the same for all samples.
     """
     H, W = maps_BKJHW.shape[-2:]
-    point_BKJ2 = STRIDE * decoded_points(maps_BKJHW.detach())
+    points = decode_keypoints(maps_BKJHW.detach().flatten(0, 1))[..., :2]
+    point_BKJ2 = points.view(*maps_BKJHW.shape[:3], 2).to(maps_BKJHW.dtype)
     square_BKJ = (point_BKJ2 - joints_BJ3[:, None, :, :2]).square().sum(dim=-1)
     # Written on the device: a tensor made of them would be copied to it.
     k_J = torch.stack([square_BKJ.new_full((), 2 * sigma) for sigma in sigmas])
@@ -72,23 +73,6 @@ def oks_loss(
     tolerance_B1J = 2 * scale_B[:, None, None] * k_J.square()
     tolerance_B1J = tolerance_B1J.clamp(min=torch.finfo(square_BKJ.dtype).tiny)
     return _unseen(square_BKJ / tolerance_B1J, maps_BKJHW.amax(dim=(-2, -1)), min_peak)
-
-
-def decoded_points(maps: Tensor) -> Tensor:
-    """(..., H, W) -> (..., 2): x, y of the maximum in heatmap pixels, moved by 0.25 towards its
-    higher neighbour along each axis on which it has two."""
-    H, W = maps.shape[-2:]
-    flat = maps.flatten(-2)
-    top = flat.argmax(dim=-1)
-
-    def moved(place: Tensor, size: int, step: int) -> Tensor:
-        inside = (place > 0) & (place < size - 1)
-        both = torch.stack([top - step, top + step], dim=-1).clamp(0, H * W - 1)
-        before, after = flat.gather(-1, both).unbind(-1)
-        offset = torch.sign(after - before).where(inside, torch.zeros_like(before))
-        return place.to(maps.dtype) + 0.25 * offset
-
-    return torch.stack([moved(top % W, W, 1), moved(top // W, H, W)], dim=-1)
 
 
 def _unseen(loss_BKJ: Tensor, peak_BKJ: Tensor, min_peak: float) -> Tensor:

@@ -24,7 +24,7 @@ from kdcache.cli.options import (
 from kdcache.cli.printing import tell
 from kdcache.cli.progress import progress_line, readable_seconds
 from kdcache.cli.stopping import stop_on_signals
-from kdcache.cli.view_options import decoder_option, flip_test_option
+from kdcache.cli.view_options import decoder_option, flip_test_option, recipe_parameters_option
 
 if TYPE_CHECKING:
     from kdcache.train import TrainConfig
@@ -99,7 +99,10 @@ def train_student(**options: Any) -> None:
         switches = take_switches(options)
         seeds = options.pop("seeds")
         config = TrainConfig(
-            **with_defaults({**options, "switches": switches, "checkpoints": checkpoints})
+            **with_defaults(
+                {**options, "switches": switches, "checkpoints": checkpoints},
+                folder=options["out"] if seeds is None else _folder_of(options["out"], seeds[0]),
+            )
         )
         configs = [config] if seeds is None else _one_a_seed(config, seeds)
         if resume:
@@ -153,6 +156,7 @@ def train_mentor(name: str, **options: Any) -> None:
 @click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
 @decoder_option
 @flip_test_option
+@recipe_parameters_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 def evaluate(checkpoint: str, as_json: bool, **options: Any) -> None:
     """Accuracy of a student (run folder or student.safetensors) or of a mentor's checkpoint.
@@ -162,7 +166,7 @@ def evaluate(checkpoint: str, as_json: bool, **options: Any) -> None:
     """
     from kdcache.train import evaluate_checkpoint
 
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value not in (None, {})}
     found = evaluate_checkpoint(checkpoint, **given)
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -199,11 +203,12 @@ def _one_a_seed(config: "TrainConfig", seeds: tuple[int, ...]) -> list["TrainCon
 
     if click.get_current_context().get_parameter_source("seed") is ParameterSource.COMMANDLINE:
         raise UsageError("--seed and --seeds are both given; leave one out")
-    out = config.out
-    return [
-        replace(config, seed=seed, out=None if out is None else str(Path(out) / f"s{seed}"))
-        for seed in seeds
-    ]
+    return [replace(config, seed=seed, out=_folder_of(config.out, seed)) for seed in seeds]
+
+
+def _folder_of(out: str | None, seed: int) -> str | None:
+    """The run folder of one of several seeds."""
+    return None if out is None else str(Path(out) / f"s{seed}")
 
 
 def _print_records(

@@ -1,9 +1,11 @@
 """Datasets: index -> (pixels, label)."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from kdcache import homes
+from kdcache.datasets import cifar, digits, people_dataset
 from kdcache.datasets.cifar import NUM_CLASSES, from_torchvision, open_cifar
 from kdcache.datasets.digits import open_digits
 from kdcache.datasets.image_dataset import ImageDataset
@@ -50,6 +52,16 @@ def open_dataset(
     return dataset.select(samples)
 
 
+def view_parameters_of(name: str) -> Mapping[str, Any] | None:
+    """What the dataset `name` sets in a recipe; its files need not be there. None: not known."""
+    known = {
+        "digits": digits.VIEW_PARAMETERS,
+        **dict.fromkeys(NUM_CLASSES, cifar.VIEW_PARAMETERS),
+        **people_dataset.VIEW_PARAMETERS,
+    }
+    return known.get(name)
+
+
 def num_classes_of(name: str, data_dir: str | os.PathLike[str] | None = None) -> int:
     """How many classes or joints the dataset `name` has; its files need not be there, but those of
     a module:factory. Raises as above."""
@@ -81,4 +93,5 @@ __all__ = [
     "as_image_dataset",
     "num_classes_of",
     "open_dataset",
+    "view_parameters_of",
 ]

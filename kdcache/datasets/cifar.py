@@ -15,6 +15,7 @@ PREPROCESSING = {
     "cifar100": Preprocessing(mean=(0.5070, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2761)),
 }
 NUM_CLASSES = {"cifar10": 10, "cifar100": 100}
+VIEW_PARAMETERS = {"size": 32, "padding": 4}
 _FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 
 
@@ -62,5 +63,5 @@ def from_torchvision(files: Any) -> ImageDataset:
         labels_N=np.asarray(files.targets, dtype=np.int64),
         num_classes=NUM_CLASSES[name],
         preprocessing=PREPROCESSING[name],
-        view_parameters={"size": 32, "padding": 4},
+        view_parameters=VIEW_PARAMETERS,
     )

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcache.datasets.annotation_file import AnnotationFile, Ignored, Reading, some
+from kdcache.datasets.annotation_file import SMALLEST_SIDE, AnnotationFile, Ignored, Reading, some
 from kdcache.datasets.people import People
 from kdcache.datasets.skeleton import COCO_17
 from kdcache.errors import DatasetError
@@ -144,7 +144,7 @@ class _Person:
             return CROWD
         if not self.labelled:
             return NO_JOINT
-        if self.beside or not (self.box[2:] > 0).all():
+        if self.beside or not (self.box[2:] >= SMALLEST_SIDE).all():
             return NO_BOX
         return None if self.area > 0 else NO_AREA
 
@@ -172,6 +172,8 @@ def _person_category(file: AnnotationFile, document: Any) -> int:
             joints = category.get("keypoints")
             if joints is None:
                 continue
+            if not isinstance(joints, list):
+                raise file.wrong("categories", "the keypoints of a person must be a list of names")
             names = [str(name).replace("_", " ") for name in joints]
             if names != list(COCO_17.joints):
                 raise file.wrong(

@@ -13,6 +13,7 @@ from kdcache.datasets.image_dataset import ImageDataset, array_dataset
 from kdcache.datasets.preprocessing import Preprocessing
 
 FILE = Path(__file__).with_name("digits.npz")
+VIEW_PARAMETERS = {"size": 8, "padding": 1, "flip": False}
 PREPROCESSING = Preprocessing(mean=(0.3053,) * 3, std=(0.3761,) * 3)
 
 
@@ -29,5 +30,5 @@ def open_digits(split: str) -> ImageDataset:
         labels_N=labels_N[of_split].astype(np.int64),
         num_classes=10,
         preprocessing=PREPROCESSING,
-        view_parameters={"size": 8, "padding": 1, "flip": False},
+        view_parameters=VIEW_PARAMETERS,
     )

@@ -56,7 +56,7 @@ class ImageDataset:
         self.default_recipe, self.plain_recipe = default_recipe, plain_recipe
         self.report = report
         self._fetch, self._labels = fetch, labels
-        self._describe = describe or self._describe_pixels
+        self._describe = describe
         self.index_N = np.arange(len(labels)) if index_N is None else index_N
 
     def __len__(self) -> int:
@@ -135,7 +135,7 @@ class ImageDataset:
             "num_classes": self.num_classes,
             "index_sha256": array_sha256(self.index_N),
             **self._labels.identity(self.index_N),
-            **self._describe(sampled),
+            **(self._describe or self._describe_pixels)(sampled),
         }
 
     def _describe_pixels(self, index_K: NDArray[np.int64]) -> dict[str, Any]:

@@ -101,6 +101,11 @@ class PersonLabels(Labels):
 
         Raises UsageError for a recipe of whole images.
         """
+        if not hasattr(recipe, "joints"):
+            raise UsageError(
+                f"recipe {getattr(recipe, 'name', recipe)!r:.40} makes views of whole images; of "
+                "people choose pose-affine or pose-crop"
+            )
         return recipe.joints(self.people.take(index_B), index_B, view)
 
     def first(self, count: int) -> NDArray[np.int64]:

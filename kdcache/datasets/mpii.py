@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcache.datasets.annotation_file import AnnotationFile, Reading
+from kdcache.datasets.annotation_file import SMALLEST_SIDE, AnnotationFile, Reading
 from kdcache.datasets.people import People
 from kdcache.datasets.skeleton import MPII_16
 
@@ -96,7 +96,7 @@ class _Person:
         scale = file.numbers(entry, "scale", which, ())
         file.finite(centre, "center", which)
         file.finite(scale[None], "scale", which)
-        self.placed = bool(centre[0] != -1 and scale > 0)
+        self.placed = bool(centre[0] != -1 and 200 * scale >= SMALLEST_SIDE)
         middle = centre - 1
         middle[1] += 15 * scale
         self.box = np.asarray([*(middle - 100 * scale), 200 * scale, 200 * scale])

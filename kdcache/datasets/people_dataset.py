@@ -1,5 +1,6 @@
 """A pose dataset as one of ours: every annotated person is a sample."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ VIEW_PARAMETERS: dict[str, dict[str, Any]] = {
     "coco-keypoints": {"height": 256, "width": 192, "scale": 0.35, "rotation": 45.0},
     "mpii": {"height": 256, "width": 256, "scale": 0.25, "rotation": 30.0},
 }
-READERS = 2  # threads that decode photographs while a student trains
+READERS = max(2, min(8, os.cpu_count() or 2))  # threads that decode photographs ahead
 
 
 def open_people_dataset(name: str, split: str, data_dir: Path) -> ImageDataset:

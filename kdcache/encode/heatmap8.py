@@ -30,7 +30,8 @@ class Heatmap8(Encoder):
     """Heatmaps (J, H, W), each in levels (q - zero) * step of its own.
 
     The step divides the map's highest value, so that this is a level, and only the (first) highest
-    pixel has it: the place of the peak survives, and its value to the rounding of float32. Of its
+    pixel has it: the place of the peak survives, and its value to the rounding of float32 (but of
+    a peak below 1% of what the map has below zero: that is raised to two steps). Of its
     left and right neighbours, and of the upper and lower, the higher one stays the higher one, and
     so the quarter-pixel keypoint survives. Zero is exact.
 

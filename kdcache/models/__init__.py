@@ -10,7 +10,6 @@ from kdcache.models.names import (
 )
 from kdcache.models.pose_names import POSE_NETWORKS
 from kdcache.models.suitability import (
-    HEATMAP_STRIDE,
     OUTPUTS,
     Output,
     checked_forward,
@@ -25,7 +24,6 @@ __all__ = [
     "require_output",
     "Output",
     "OUTPUTS",
-    "HEATMAP_STRIDE",
     "long_name",
     "short_name",
     "KNOWN_NAMES",

@@ -9,13 +9,12 @@ from kdcache.errors import UsageError
 from kdcache.factories import runs_code
 from kdcache.models.names import SHORT_NAMES, long_name
 from kdcache.models.pose_names import POSE_NETWORKS, POSE_SHORT_NAMES
-from kdcache.tasks import CLASSIFICATION, POSE
+from kdcache.tasks import CLASSIFICATION, HEATMAP_STRIDE, POSE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Output = Literal["classes", "heatmaps"]  # (B, C); (B, J, H/4, W/4)
-HEATMAP_STRIDE = 4
 OUTPUTS: dict[str, Output] = {CLASSIFICATION: "classes", POSE: "heatmaps"}  # by task
 _GIVES = {"classes": "one number a class", "heatmaps": "one map a joint"}
 

@@ -111,16 +111,19 @@ def _views_of(store: "TargetStore") -> list[str]:
 
 
 def recipe_words(manifest: "Manifest") -> list[str]:
-    """What chooses a store's recipe on the command line: its name, and each parameter that is not
-    the recipe's default."""
+    """What chooses a store's recipe on the command line: its name, and each parameter that the
+    name alone would not give for its dataset; all of them where the dataset is not known here."""
+    from kdcache.datasets import view_parameters_of
     from kdcache.views import RECIPES
 
     described = manifest.recipe
-    recipe = RECIPES.get(described["name"])
+    recipe, usual = RECIPES.get(described["name"]), view_parameters_of(manifest.dataset["name"])
     words = ["--recipe", _named(described["name"])]
     for field in dataclasses.fields(recipe) if recipe is not None else ():
         value = described.get(field.name, field.default)
-        if field.name != "seed" and type(value) in (bool, int, float) and value != field.default:
+        if field.name == "seed" or type(value) not in (bool, int, float):
+            continue
+        if usual is None or value != usual.get(field.name, field.default):
             words += ["--recipe-option", f"{field.name}={str(value).lower()}"]
     return words
 

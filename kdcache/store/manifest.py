@@ -14,6 +14,7 @@ from kdcache.store.layout import FORMAT, METADATA, MOST_VIEWS, block_size, membe
 from kdcache.store.plain import require_plain
 from kdcache.store.sealed import BLANK, SEAL, read_sealed
 from kdcache.store.zarr_metadata import group_metadata
+from kdcache.tasks import CLASSIFICATION, POSE
 
 MOST_PROOFS = 1000  # each is replayed before a training's first step; a writer makes 16
 MOST_PARAMETERS = 64  # of a sampled view of a tolerant recipe; pose-affine has 9
@@ -203,6 +204,9 @@ def _check_types(manifest: Manifest) -> None:
     for name in ("name", "split", "index_sha256", "labels_sha256", "pixels_sha256"):
         if not isinstance(manifest.dataset[name], str):
             raise TypeError(f"dataset.{name} must be a string")
+    task = manifest.dataset.get("task", CLASSIFICATION)
+    if task not in (CLASSIFICATION, POSE):
+        raise ValueError(f"task cannot be {task!r:.80}")
     if not all(isinstance(version, str) for version in manifest.written_by.values()):
         raise TypeError("written_by must map libraries to versions")
     if not 1 <= len(manifest.replay_proof) <= MOST_PROOFS:

@@ -14,13 +14,16 @@ from kdcache.errors import UsageError, unknown_name
 from kdcache.factories import require_named
 from kdcache.heatmaps import QUARTER
 from kdcache.tasks import CLASSIFICATION
-from kdcache.train.pose_accuracy import evaluate_pose, metric_names
+from kdcache.train.pose_accuracy import evaluate_pose, metric_names, require_measurable
 from kdcache.train.train_config import DECODERS, TrainConfig
 from kdcache.train.trained import find_trained
 from kdcache.views import Recipe
 
 BATCH = 256
-POSE_ALONE = "--flip-test and --decoder are of heatmaps; classifiers give none. Leave them out"
+POSE_ALONE = (
+    "--flip-test, --decoder and sizes of views are of heatmaps, which classifiers do not give. "
+    "Leave them out"
+)
 
 
 class Evaluator(Protocol):
@@ -68,6 +71,7 @@ class JointsOfPeople:
     def __init__(
         self, test: ImageDataset, height: int, width: int, decoder: str, flip_test: bool
     ) -> None:
+        require_measurable(test)
         self.names = metric_names(test)
         self._test, self._height, self._width = test, height, width
         self._decoder, self._flip_test = decoder, flip_test
@@ -143,6 +147,7 @@ def evaluate_checkpoint(
     precision: str = "fp32",
     decoder: str = QUARTER,
     flip_test: bool = False,
+    recipe_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Accuracy of a student (a run folder or one of its files) or a mentor's checkpoint.
 
@@ -165,8 +170,11 @@ def evaluate_checkpoint(
         raise UsageError(
             f"{file.path} does not say its dataset; give --dataset. ({error})"
         ) from error
-    if images.task == CLASSIFICATION and (flip_test or decoder != QUARTER):
+    if images.task == CLASSIFICATION and (flip_test or decoder != QUARTER or recipe_options):
         raise UsageError(POSE_ALONE)
+    for name in recipe_options or {}:
+        if name not in ("height", "width"):
+            raise unknown_name("size of people's views", name, ("height", "width"))
     if decoder not in DECODERS:
         raise unknown_name("decoder", decoder, DECODERS)
     trained = file.load(images, network)
@@ -178,10 +186,7 @@ def evaluate_checkpoint(
             trained.network, images, trained.preprocessing, target, precision
         )
         return {**described, **asdict(accuracy)}
-    sides = {
-        side: int(file.stated.get(side, images.view_parameters[side]))
-        for side in ("height", "width")
-    }
+    sides = file.sides(images, recipe_options or {})
     found = evaluate_pose(
         trained.network,
         images,

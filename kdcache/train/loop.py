@@ -18,6 +18,7 @@ from kdcache.train.compiling import begin_step, compiled
 from kdcache.train.evaluation import Evaluator
 from kdcache.train.finite import FiniteWatch
 from kdcache.train.optimizer import (
+    bad_moments,
     expected_moments,
     kept_moments,
     make_optimizer,
@@ -270,6 +271,8 @@ class TrainingLoop:
             and 0 <= state["loader"]["done"] <= len(self.loader)
         ):
             wrong = f"it stands in epoch {state['epoch']} at {state['loader']}"
+        if wrong is None:
+            wrong = bad_moments(self._optimizer, state)
         if wrong is None:
             wrong = next(bad_records(state.get("records"), state["epoch"]), None)
         if wrong is not None:

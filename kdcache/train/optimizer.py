@@ -55,6 +55,18 @@ def expected_moments(
     return expected
 
 
+def bad_moments(optimizer: torch.optim.Optimizer, kept: Mapping[str, Any]) -> str | None:
+    """Why moments of the right shapes are still none that `kept_moments` gave; None if they are."""
+    if not isinstance(optimizer, torch.optim.Adam):
+        return None
+    each = zip(kept["steps"], *(kept[name] for name in _kept(optimizer)), strict=True)
+    for position, (steps, *moments) in enumerate(each):
+        there = {moment is not None for moment in moments}
+        if type(steps) is not int or steps < 0 or there != {steps > 0}:
+            return f"its moments of weight {position} are not those of {steps!r:.20} steps"
+    return None
+
+
 def restore_moments(
     optimizer: torch.optim.Optimizer, weights: Sequence[torch.Tensor], kept: Mapping[str, Any]
 ) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from kdcache.datasets import ImageDataset, Preprocessing
 from kdcache.devices import precision_context, send
 from kdcache.heatmaps import QUARTER, decode_keypoints, mirror_back
+from kdcache.models import checked_forward
 from kdcache.train.pose_evaluation import coco_metrics, pckh
 from kdcache.views import PersonRecipe, PoseCrop
 
@@ -45,9 +46,10 @@ def evaluate_pose(
     def heatmaps(index_B: NDArray[np.int64], pixels_BCHW: NDArray[np.uint8]) -> torch.Tensor:
         images = preprocessing(send(torch.from_numpy(pixels_BCHW), device))
         with precision_context(device, precision):
-            found: torch.Tensor = network(images)
+            found = _maps(network, images, dataset.num_classes)
             if flip_test:
-                found = (found + mirror_back(network(images.flip(-1)), mirrored)) / 2
+                flipped = _maps(network, images.flip(-1), dataset.num_classes)
+                found = (found + mirror_back(flipped, mirrored)) / 2
         return found.float()
 
     was_training = network.training
@@ -76,7 +78,8 @@ def find_keypoints(
     for start in range(0, len(dataset), BATCH):
         index_B = dataset.index_N[start : start + BATCH]
         found = heatmaps(index_B, recipe(dataset.images(index_B), index_B, view))
-        points_BJ3 = decode_keypoints(found, decoder).cpu().numpy()
+        # Decoded on the CPU: DARK computes in float64, which not every device has.
+        points_BJ3 = decode_keypoints(found.cpu(), decoder).numpy()
         parts.append(recipe.map_back(points_BJ3, people.take(index_B), index_B, view))
     return np.concatenate(parts)
 
@@ -85,13 +88,30 @@ def pose_metrics(
     dataset: ImageDataset, keypoints_NJ3: NDArray[np.float64]
 ) -> dict[str, float | None]:
     """Percent of the official evaluators: `pckh` and its groups of MPII, else `ap`, `ap50`, `ap75`
-    and `ar`. `keypoints_NJ3`: of the dataset's people, in its order, in image coordinates."""
+    and `ar`. `keypoints_NJ3`: of the dataset's people, in its order, in image coordinates; None for
+    all numbers where they are not finite. Raises DatasetError for people of MPII of whom nobody has
+    a head size."""
+    if not np.isfinite(keypoints_NJ3).all():
+        return dict.fromkeys(metric_names(dataset))
     labels = dataset.person_labels
     people = labels.people.take(dataset.index_N)
     if people.skeleton.name == "mpii-16":
         found = pckh(people, keypoints_NJ3)
         return {name: value for name, value in found.items() if name not in ("people", "head_size")}
     return dict(coco_metrics(people, keypoints_NJ3, ignored=labels.ignored))
+
+
+def require_measurable(dataset: ImageDataset) -> None:
+    """Raises DatasetError for people on whom `pose_metrics` can measure nothing."""
+    people = dataset.person_labels.people.take(dataset.index_N)
+    if people.skeleton.name == "mpii-16":
+        pckh(people, people.joints_NJ3)
+
+
+def _maps(network: torch.nn.Module, images_BCHW: torch.Tensor, joints: int) -> torch.Tensor:
+    return checked_forward(
+        "the network", network, images_BCHW, joints, output="heatmaps", remedy="Evaluate another"
+    )
 
 
 def metric_names(dataset: ImageDataset) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from kdcache.models import short_name
 from kdcache.online import OnlineTargets, require_stored_mentor
 from kdcache.sources import LabelsOnly, TargetSource
 from kdcache.store import TargetStore, is_store, open_store, require_equal
+from kdcache.tasks import POSE
 from kdcache.train.beginnings import Description, describe_pool, describe_store
 from kdcache.train.shared import Shared
 from kdcache.train.train_config import TrainConfig
@@ -106,6 +107,7 @@ def _with_store(
         view_seed=stream.recipe.seed,
         views=_as_count(stream.views),
     )
+    config = _with_sides(config, stream.recipe, train.task)
     source: TargetSource = stream
     taught_by = describe_store(store, names, stream.kinds, stream.views)
     if config.method == "ce":
@@ -136,6 +138,7 @@ def _without_store(
     recipe = with_options(recipe, config.recipe_options)
     chosen = train.select(config.samples)
     config = replace(config, recipe=recipe.name, view_seed=recipe.seed, samples=len(chosen))
+    config = _with_sides(config, recipe, train.task)
     views = config.views
     if isinstance(views, int):
         views = tuple(range(num_views(views, recipe, stored=0)))
@@ -158,6 +161,15 @@ def _without_store(
         ),
         taught_by=describe_pool(pool),
     )
+
+
+def _with_sides(config: TrainConfig, recipe: Recipe, task: str) -> TrainConfig:
+    """How large people's views are is said, whoever decided it: evaluations need it."""
+    if task != POSE:
+        return config
+    described = recipe.describe()
+    sides: dict[str, Any] = {s: described[s] for s in ("height", "width") if s in described}
+    return replace(config, recipe_options={**sides, **config.recipe_options})
 
 
 def _lasting_address(store: TargetStore, mentors: Sequence[str]) -> str:

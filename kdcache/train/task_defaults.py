@@ -6,7 +6,7 @@ from typing import Any
 
 from kdcache.config import read_toml
 from kdcache.datasets import POSE_NAMES
-from kdcache.errors import KdcacheError
+from kdcache.errors import UsageError
 from kdcache.store import open_store
 from kdcache.tasks import CLASSIFICATION, POSE
 
@@ -26,26 +26,26 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    """`TrainConfig`'s fields as given (None: not given), and what the task makes of the others."""
+def with_defaults(options: Mapping[str, Any], folder: str | None = None) -> dict[str, Any]:
+    """`TrainConfig`'s fields as given (None: not given), and what the task makes of the others.
+
+    `folder`: of a run that may be there; None: the one that is given. Raises as `task_of`.
+    """
     given = {name: value for name, value in options.items() if value is not None}
-    task = task_of(given.get("dataset"), given.get("store"), given.get("out"))
+    task = task_of(given.get("dataset"), given.get("store"), folder or given.get("out"))
     return {**DEFAULTS[task], **given}
 
 
 def task_of(dataset: str | None, store: str | None, out: str | None = None) -> str:
     """The task of a run: of its dataset, else its store's, else the one of the run in `out`.
 
-    What cannot be opened is classification here: whoever opens it next says why it cannot.
+    A run folder that is not there says nothing. Raises as `open_store`.
     """
     if dataset is None and store is not None:
-        try:
-            return str(open_store(store).manifest.dataset.get("task", CLASSIFICATION))
-        except KdcacheError:
-            return CLASSIFICATION
+        return str(open_store(store).manifest.dataset.get("task", CLASSIFICATION))
     if dataset is None and out is not None:
         try:
             dataset = str(read_toml(Path(out) / "config.toml").get("dataset"))
-        except KdcacheError:
+        except UsageError:
             return CLASSIFICATION
     return POSE if dataset in POSE_NAMES else CLASSIFICATION

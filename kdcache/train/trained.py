@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -63,6 +64,21 @@ class TrainedFile:
         """
         theirs = self.stated.get("architecture") or self.path.stem
         return long_name(given or require_named(theirs, option="--network", origin=self.path))
+
+    def sides(self, images: ImageDataset, given: Mapping[str, Any]) -> dict[str, int]:
+        """Height and width of the views of people: as given, else as the file says, else the
+        dataset's. Raises CheckpointError for a file that states no number."""
+        found: dict[str, int] = {}
+        for side in ("height", "width"):
+            stated = given.get(side, self.stated.get(side, images.view_parameters[side]))
+            try:
+                found[side] = int(stated)
+            except (TypeError, ValueError) as error:
+                raise CheckpointError(
+                    f"{self.path} states the {side} of its views as {str(stated)[:40]!r}, which is "
+                    f"no number. Give it with --recipe-option {side}=256"
+                ) from error
+        return found
 
     def load(self, images: ImageDataset, network: str | None = None) -> Trained:
         """The network for `images`, named by `network` where the file shall not decide.
@@ -140,6 +156,9 @@ def find_trained(checkpoint: str | os.PathLike[str], *, unfinished: bool = False
     if path.name == folder.checkpoint.name and folder.config.exists():
         config = read_toml(folder.config)
         stated = {"architecture": config.get("student"), "dataset": config.get("dataset")}
+        options = config.get("recipe_options")
+        if isinstance(options, dict):
+            stated |= {side: str(options[side]) for side in ("height", "width") if side in options}
         kept = {key: value for key, value in stated.items() if isinstance(value, str)}
         return TrainedFile(path=path, stated=kept, is_run=True)
     return TrainedFile(path=path, stated=read_metadata(path))

@@ -46,6 +46,8 @@ def with_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     """The recipe with some of its parameters replaced. Raises UsageError for one it lacks."""
     known = [field.name for field in fields(recipe) if field.name != "seed"]
     for name in options:
+        if not known:
+            raise UsageError(f"recipe {recipe.name!r} has no parameters, got {name}")
         if name not in known:
             raise unknown_name(f"parameter of recipe {recipe.name!r}:", name, known)
     return replace(recipe, **options)

@@ -38,7 +38,7 @@ def with_half_bodies(
         chosen_J = upper_J if upper or lower_J.sum() < FEWEST_OF_HALF else lower_J
         points_K2 = joints_J3[chosen_J, :2]
         width, height = np.ptp(points_K2, axis=0)
-        if max(width, height) > 0:
+        if max(width, height) >= 1:  # pixel
             center = points_K2.mean(axis=0)
             crop_B3[person] = (*center, max(width, aspect * height) * MARGIN)
     return crop_B3

@@ -64,14 +64,11 @@ def peak_confidence(heatmap: Map, joint: list[float], min_peak: float) -> float:
 def quarter_pixel(heatmap: Map) -> tuple[float, float]:
     best = max(value for _, _, value in pixels(heatmap))
     x, y = next((x, y) for x, y, value in pixels(heatmap) if value == best)
-    dx = dy = 0.0
-    if 0 < x < len(heatmap[0]) - 1:
-        slope = heatmap[y][x + 1] - heatmap[y][x - 1]
-        dx = 0.25 * ((slope > 0) - (slope < 0))
-    if 0 < y < len(heatmap) - 1:
-        slope = heatmap[y + 1][x] - heatmap[y - 1][x]
-        dy = 0.25 * ((slope > 0) - (slope < 0))
-    return x + dx, y + dy
+    if not (1 < x < len(heatmap[0]) - 1 and 1 < y < len(heatmap) - 1):
+        return x, y
+    dx = heatmap[y][x + 1] - heatmap[y][x - 1]
+    dy = heatmap[y + 1][x] - heatmap[y - 1][x]
+    return x + 0.25 * ((dx > 0) - (dx < 0)), y + 0.25 * ((dy > 0) - (dy < 0))
 
 
 def oks_confidence(

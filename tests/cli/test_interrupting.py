@@ -42,9 +42,18 @@ def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str]") 
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+slow = pytest.mark.slow
+every_signal = pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=slow),
+        pytest.param(signal.SIGKILL, -9, marks=slow),
+    ],
 )
+
+
+@every_signal
 def test_precompute(
     tmp_path: Path, digits_checkpoint: Callable[[str], Path], number: int, code: int
 ) -> None:
@@ -70,9 +79,7 @@ def test_precompute(
     assert snapshot(store) == snapshot(tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
-)
+@every_signal
 def test_train_student(
     tmp_path: Path, digits_checkpoint: Callable[[str], Path], number: int, code: int
 ) -> None:

@@ -165,7 +165,7 @@ def test_methods_and_options_of_the_other_task(
     refused(train(*store, "--decoder", "newton"), "unknown decoder 'newton'. Known: dark, quarter")
     refused(train(*store, "--confidence", "cosine"), "confidence", "'cosine'")
     refused(train(*store, "--batch-size", 32), "lower the batch size")
-    told = "--flip-test and --decoder are of heatmaps"
+    told = "--flip-test, --decoder and sizes of views are of heatmaps"
     digits = ("--dataset", "digits", "--student", "r8", "--method", "ce", "--epochs", 1)
     for option in (("--flip-test",), ("--decoder", "dark")):
         refused(kdcache("train-student", *digits, "--out", tmp_path / "none", *option), told)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from kdcache.config import write_toml
+from kdcache.errors import StoreError
 from kdcache.tasks import CLASSIFICATION, POSE
 from kdcache.train import TrainConfig, with_defaults
 from kdcache.train.task_defaults import task_of
@@ -31,8 +32,10 @@ def test_a_run_that_is_there_says_it_too(tmp_path: Path) -> None:
     assert task_of("digits", None, str(tmp_path)) == CLASSIFICATION
 
 
-def test_a_store_that_cannot_be_opened_is_for_others_to_complain_of(tmp_path: Path) -> None:
-    assert task_of(None, str(tmp_path)) == CLASSIFICATION
+def test_a_store_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="does not exist"):
+        task_of(None, str(tmp_path / "typo"))
+    assert task_of("mpii", str(tmp_path / "typo")) == POSE
 
 
 def test_what_is_given_wins_over_the_tasks_defaults() -> None:
