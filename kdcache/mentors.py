@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdcache.checkpoints import file_sha256, load_weights
+from kdcache.checkpoints import file_sha256, load_weights, read_metadata
 from kdcache.datasets import ImageDataset, Preprocessing
 from kdcache.devices import PRECISIONS, precision_context, send
 from kdcache.encode import TargetKind, primary_of
@@ -31,6 +31,7 @@ from kdcache.mentor_library import (
 from kdcache.models import OUTPUTS, build_network, checked_forward, long_name, require_output
 from kdcache.models.pooled_features import FeatureTap
 from kdcache.tasks import CLASSIFICATION, POSE
+from kdcache.views import Recipe
 
 SMALLEST_RUN = 64
 LARGEST_RUN = 8192
@@ -89,7 +90,8 @@ class Mentor:
     """A frozen network that teaches, and what identifies it.
 
     `task`: what it was trained for. `mirrored`: of a pose network, which joint is which in a mirror
-    (`Skeleton.mirrored`).
+    (`Skeleton.mirrored`). `trained_on`: height and width of the views of people that it was trained
+    on, where its checkpoint says so.
     """
 
     name: str
@@ -100,6 +102,20 @@ class Mentor:
     checkpoint_sha256: str
     task: str = CLASSIFICATION
     mirrored: tuple[int, ...] = ()
+    trained_on: tuple[int, int] | None = None
+
+    def of_other_views(self, recipe: Recipe) -> str | None:
+        """A warning for a pose network that was trained on views of another size."""
+        described = recipe.describe()
+        here = described.get("height"), described.get("width")
+        if self.trained_on is None or self.trained_on == here:
+            return None
+        height, width = self.trained_on
+        return (
+            f"mentor {self.name} was trained on views of {height} x {width}, these are "
+            f"{here[0]} x {here[1]}: it will hardly know them. Give --recipe-option "
+            f"height={height} --recipe-option width={width}, or another --checkpoint"
+        )
 
     def identity(self) -> dict[str, Any]:
         """Everything but the run shape that decides what this mentor says."""
@@ -140,8 +156,17 @@ def load_mentor(
         or dataset.preprocessing,
         checkpoint_sha256=file_sha256(path),
         task=dataset.task,
+        trained_on=_stated_size(path),
         mirrored=dataset.person_labels.people.skeleton.mirrored if dataset.task == POSE else (),
     )
+
+
+def _stated_size(path: Path) -> tuple[int, int] | None:
+    stated = read_metadata(path)
+    try:
+        return int(stated["height"]), int(stated["width"])
+    except (KeyError, ValueError):
+        return None
 
 
 def load_mentors(

@@ -145,6 +145,12 @@ class PrecomputeJob:
         )
         self.plan: Plan = self._make_plan(manifest, wanted, existing, views)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is odd about these mentors for these views."""
+        found = [mentor.of_other_views(self.recipe) for mentor in self.pool.mentors]
+        return [warning for warning in found if warning is not None]
+
     def plan_again(self) -> None:
         """Makes `plan` anew: chunks of what is wanted have come into the store since."""
         existing = existing_store(self.root, self.plan.manifest)

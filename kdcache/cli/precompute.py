@@ -16,7 +16,7 @@ from kdcache.cli.options import (
     device_option,
     fidelity_option,
 )
-from kdcache.cli.printing import print_calibration, tell
+from kdcache.cli.printing import print_calibration, tell, tell_all
 from kdcache.cli.progress import progress_line, readable_bytes, readable_seconds
 from kdcache.cli.reusing import chosen_hub, hub_options, offer, take, tell_offer
 from kdcache.cli.stopping import stop_on_signals
@@ -205,6 +205,7 @@ def _print_plan(job: Any, reuse: "ReuseJob | None") -> None:
     )
     if reuse is not None:
         tell_offer(reuse)
+    tell_all([f"warning: {warning}" for warning in job.warnings], err=True)
     for one in plan.wanted:
         taken = 0 if reuse is None else reuse.num_chunks(*one.key)
         tell(

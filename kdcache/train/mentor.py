@@ -61,12 +61,14 @@ def publish_mentor(config: TrainConfig, dataset: ImageDataset) -> None:
     """Puts a finished run's weights and sidecar into the mentor library."""
     folder = RunFolder(Path(config.run_folder))
     checkpoint = library_checkpoint(config.student, dataset.name)
-    sidecar = {
+    sides = read_metadata(folder.student)
+    sidecar: dict[str, Any] = {
         "architecture": long_name(config.student),
         "dataset": dataset.name,
         "num_classes": dataset.num_classes,
         "preprocessing": dataset.preprocessing.describe(),
         **_headline(folder.records()[-1]),
+        **{side: int(sides[side]) for side in ("height", "width") if side in sides},
         "epochs": config.epochs,
         "seed": config.seed,
         "samples": config.samples or len(dataset),
