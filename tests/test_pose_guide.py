@@ -32,7 +32,8 @@ SMALLER = {
     "precompute": ("--views", "1", "--samples", "16", *SIDES),
     "train-student": ("--epochs", "1", "--batch-size", "8"),
 }
-PUBLISHED = {"pose_hrnet_w32_256x192.pth": "lp18", "pose_resnet_50_256x192.pth": "mbpose"}
+CONVERSION, LOOP = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+PUBLISHED = {"pose_hrnet_w32_256x192.pth": "lp18", "pose_resnet_50_256x192_rgb.pth": "mbpose"}
 
 
 def run(words: list[str]) -> str:
@@ -82,6 +83,18 @@ def test_what_it_quotes_of_people_left_out_is_what_is_told(
     assert told in run([*words, *SMALLER["precompute"]])
 
 
+def test_its_conversion_of_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = {"conv1.weight": torch.randn(64, 3, 7, 7), "bn1.weight": torch.randn(64)}
+    torch.save(weights, "pose_resnet_50_256x192.pth")
+    exec(CONVERSION, {"torch": torch})
+    found = torch.load("pose_resnet_50_256x192_rgb.pth")
+    assert torch.equal(found["bn1.weight"], weights["bn1.weight"])
+    pixels_B3HW = torch.rand(2, 3, 32, 32)
+    theirs = torch.conv2d(pixels_B3HW.flip(1), weights["conv1.weight"])  # blue, green, red
+    torch.testing.assert_close(torch.conv2d(pixels_B3HW, found["conv1.weight"]), theirs)
+
+
 @pytest.mark.usefixtures("here")
 def test_its_loop_trains() -> None:
     dataset = kdcache.open_dataset("coco-keypoints")
@@ -90,9 +103,8 @@ def test_its_loop_trains() -> None:
     store = kdcache.precompute_targets(
         dataset, ["lp18"], checkpoints={"lp18": "lp18.pth"}, store="S", views=1, recipe=recipe
     )
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     found = {"store": store, "torch": torch}
-    exec(code, found)
+    exec(LOOP, found)
     assert found["out"].joints.active_BMJ.shape == (8, 1, 17)  # type: ignore[attr-defined]
 
 

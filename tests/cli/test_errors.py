@@ -81,7 +81,7 @@ def test_missing_checkpoints_and_data_say_where_they_were_looked_for(
     refused(kdcache(*PRECOMPUTE, "r8", "--checkpoint", "r14=x.pth"), "names r14", "that run are r8")
     twice = ("--checkpoint", "r8=x.pth", "--checkpoint", "resnet8=y.pth")
     refused(kdcache(*PRECOMPUTE, "r8", *twice), "two checkpoints, x.pth and y.pth")
-    train = ("train-student", "--store", tmp_path, "--out", tmp_path / "run")
+    train = ("train-student", "--dataset", "digits", "--out", tmp_path / "run")
     refused(kdcache(*train, "--checkpoint", "r8=x.pth"), "--checkpoint is for --targets online")
 
 

@@ -48,5 +48,8 @@ def test_what_is_missing_is_computed_and_pushed(damaged: Path, tmp_path: Path) -
     with pytest.raises(MissingTargets):
         open_store(damaged).mentor("r44")
     manifest = open_store(damaged).manifest
-    views = f"--recipe {manifest.recipe['name']} --view-seed {manifest.view_seed} --views 3"
-    assert views in healing_command(open_store(damaged), ["r44"])
+    command = healing_command(open_store(damaged), ["r44"])
+    assert f"--recipe {manifest.recipe['name']} " in command
+    assert f" --view-seed {manifest.view_seed} --views 3" in command
+    for name in ("size", "padding", "flip"):  # what its dataset sets is not known here
+        assert f"--recipe-option {name}={str(manifest.recipe[name]).lower()}" in command
