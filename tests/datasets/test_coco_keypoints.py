@@ -256,3 +256,23 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         read_coco_people(file, images / "nowhere")
     with pytest.raises(DatasetError, match="it is a folder"):
         read_coco_people(images, images)
+
+
+def test_joints_of_the_category_that_are_no_list_are_refused(tmp_path: Path) -> None:
+    document = coco_document([person(1)])
+    document["categories"][0]["keypoints"] = 5
+    assert "must be a list" in refusal(tmp_path, document)
+
+
+def test_a_box_that_shows_nobody_is_left_out(tmp_path: Path) -> None:
+    document = coco_document([person(1), person(2)])
+    document["annotations"][1]["bbox"] = [10, 10, 1.2, 30]  # SimpleBaseline's clipping takes 1 off
+    reading = read(tmp_path, document)
+    assert reading.left_out == {NO_BOX: (document["annotations"][1]["id"],)}
+
+
+def test_a_file_made_to_cost_memory_is_refused_unread(tmp_path: Path) -> None:
+    annotations, images = write_coco(tmp_path, coco_document([person(1)]))
+    annotations.write_text('{"images": [], "annotations": [' + "[]," * 100_000 + "[]]}")
+    with pytest.raises(DatasetError, match="of lists and objects, not of people"):
+        read_coco_people(annotations, images)

@@ -7,6 +7,7 @@ import torch
 
 from kdcache.train import TrainConfig, checkpoint_file
 from kdcache.train.optimizer import (
+    bad_moments,
     expected_moments,
     kept_moments,
     make_optimizer,
@@ -14,7 +15,7 @@ from kdcache.train.optimizer import (
 )
 from kdcache.train.run_state import misfits
 
-SETTINGS = [
+SETTINGS: list[dict[str, object]] = [
     {"optimizer": "sgd"},
     {"optimizer": "sgd", "momentum": 0.0},
     {"optimizer": "adam", "lr": 0.01, "weight_decay": 0.1},
@@ -80,3 +81,16 @@ def test_moments_of_another_shape_or_kind_do_not_fit(options: dict[str, object])
         assert list(misfits({**kept, "momentum": [torch.zeros(2)] * 3}, expected))
     if "steps" in kept:
         assert list(misfits({**kept, "steps": ["1"] * 3}, expected))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("steps", None), ("steps", -1), ("steps", 0), ("second_moment", None)]
+)
+def test_moments_that_no_run_of_adam_kept_are_told(name: str, value: object) -> None:
+    optimizer, weights = made(SETTINGS[2])
+    for number in range(5):
+        step(optimizer, weights, number)
+    kept = kept_moments(optimizer, weights)
+    assert bad_moments(optimizer, kept) is None
+    kept[name][1] = value
+    assert "weight 1" in str(bad_moments(optimizer, kept))
