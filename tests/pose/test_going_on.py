@@ -110,9 +110,12 @@ def test_a_killed_precompute_goes_on(
 ) -> None:
     root = tmp_path / "S"
     options = {"data_dir": str(sticks), "store": str(root), "checkpoints": checkpoints}
-    for number in writes:
-        death = Death(moment="before rename", number=number)
-        assert live(_precompute, options, death) == -9
+    ends = [
+        live(_precompute, options, Death(moment="before rename", number=number))
+        for number in writes
+    ]
+    assert ends[:2] == [-9, -9]
+    assert set(ends) <= {-9, 0}  # later ones may have fewer writes left than they are to die at
     assert live(_precompute, options, None) == 0
     assert snapshot(root) == snapshot(small_store.root)
     assert verify_store(root).ok
