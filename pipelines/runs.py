@@ -72,9 +72,8 @@ def train_run(arm: str, config: kdcache.TrainConfig, stop: ShouldStop) -> Run:
 
 def command_of(config: kdcache.TrainConfig) -> str:
     """The `kdcache train-student` command of this run; what is its task's default is left out."""
-    named = {"dataset": config.dataset, "store": config.store, "out": config.out}
     default = replace(
-        kdcache.TrainConfig(**with_defaults(named)), dataset=None, store=None, out=None
+        kdcache.TrainConfig(**with_defaults({"dataset": config.dataset})), dataset=None
     )
     values = {
         field.name: value

@@ -44,7 +44,8 @@ def config_of(*words: str) -> kdcache.TrainConfig:
     assert params.pop("seeds") is None
     files = dict(item.split("=", 1) for item in params.pop("checkpoint"))
     given = {"switches": take_switches(params), "checkpoints": files, **params}
-    return kdcache.TrainConfig(**with_defaults(given))
+    store = given.pop("store")  # which need not be there to read a command
+    return kdcache.TrainConfig(**with_defaults(given), store=store)
 
 
 def commands_of(path: Path) -> Iterator[list[str]]:
