@@ -11,13 +11,12 @@ from kdcache.cli.printing import tell, tell_all
 from kdcache.cli.progress import progress_line, readable_bytes, readable_seconds
 from kdcache.cli.stopping import stop_on_signals
 from kdcache.errors import readable
+from kdcache.tasks import POSE, PRIMARY, PRIMARY_OF
 
 if TYPE_CHECKING:
     from kdcache.store.hub_documents import HubIndex, ListedStore
 
 MOST_LINES = 50  # of a store: whoever may push can make as many as he likes
-
-PRIMARY = ("logits", "heatmaps")  # kdcache.encode has them; listing a hub takes no torch
 
 
 @click.command()
@@ -128,7 +127,7 @@ def list_stores(hub: str | None, as_json: bool) -> None:
 
 
 def _print_store(address: str, store: "ListedStore") -> None:
-    what = "joints" if any(one.kind == "heatmaps" for one in store.targets) else "classes"
+    what = "joints" if any(one.kind == PRIMARY_OF[POSE] for one in store.targets) else "classes"
     tell(
         f"{address}\n  {store.dataset} ({store.split}), {store.samples:,} samples, "
         f"{store.classes} {what}; {store.recipe}, view seed {store.view_seed}; "

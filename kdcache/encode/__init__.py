@@ -21,7 +21,7 @@ from kdcache.encode.residual import Coarse, Residual
 from kdcache.encode.sqrt8 import Sqrt8
 from kdcache.encode.target_kind import TargetKind, as_source, has_source
 from kdcache.errors import unknown_name
-from kdcache.tasks import CLASSIFICATION, POSE
+from kdcache.tasks import CLASSIFICATION, PRIMARY, PRIMARY_OF
 
 # Of targets of any shape, number by number.
 ENCODERS: dict[str, Encoder] = {
@@ -59,7 +59,6 @@ KINDS: dict[str, TargetKind] = {
 }
 LOGITS, FEATURES, LOGSUMEXP = KINDS["logits"], KINDS["features"], KINDS["logsumexp"]
 HEATMAPS, KEYPOINTS = KINDS["heatmaps"], KINDS["keypoints"]
-PRIMARY = frozenset(kind.name for kind in KINDS.values() if kind.primary)
 
 
 def find_encoder(name: str) -> Encoder:
@@ -93,7 +92,7 @@ def primary_kind(dataset_identity: Mapping[str, Any]) -> TargetKind:
 
 def primary_of(task: str) -> TargetKind:
     """The kind of targets that mentors of a task have."""
-    return HEATMAPS if task == POSE else LOGITS
+    return KINDS[PRIMARY_OF.get(task, LOGITS.name)]
 
 
 def find_kind(name: str) -> TargetKind:

@@ -40,9 +40,6 @@ class Features(TargetKind):
         assert features_BF is not None
         return features_BF.to(torch.float32)
 
-    def num_correct(self, targets: NDArray[np.float32], labels_B: NDArray[np.int64]) -> int:
-        return 0
-
     def error_sums(
         self,
         exact: NDArray[np.float32],

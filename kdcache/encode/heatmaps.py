@@ -25,7 +25,6 @@ class Heatmaps(TargetKind):
     dimension_names = ("joint", "y", "x")
     values = "heatmaps"
     encoders = ("heatmap8", "float16", "float32")
-    primary = True
     most_block = 256  # of COCO 13 MB encoded, 53 MB as float32
     default_encoder = "heatmap8"
 
@@ -56,9 +55,6 @@ class Heatmaps(TargetKind):
         of sums over pixels, and live mentors are to teach exactly as stored ones do.
         """
         return output_BC.to(torch.float32).contiguous()
-
-    def num_correct(self, targets: NDArray[np.float32], labels_B: NDArray[np.int64]) -> int:
-        return 0
 
     def error_sums(
         self,

@@ -37,9 +37,6 @@ class Keypoints(TargetKind):
         """`output_BC`: here heatmaps (B, J, H, W)."""
         return decode_keypoints(output_BC)
 
-    def num_correct(self, targets: NDArray[np.float32], labels_B: NDArray[np.int64]) -> int:
-        return 0
-
     def error_sums(
         self,
         exact: NDArray[np.float32],

@@ -19,7 +19,6 @@ class Logits(TargetKind):
     name = "logits"
     dimension_names = ("class",)
     values = "outputs"
-    primary = True
     largest = "log_prob"
     encoders = ("float32", "float16", "sqrt8", "sqrt8-zstd", "residual", "coarse")
 

@@ -35,9 +35,6 @@ class LogSumExp(TargetKind):
     ) -> torch.Tensor:
         return torch.logsumexp(output_BC.to(torch.float32), dim=-1)
 
-    def num_correct(self, targets: NDArray[np.float32], labels_B: NDArray[np.int64]) -> int:
-        return 0
-
     def error_sums(
         self,
         exact: NDArray[np.float32],

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdcache.encode.encoder import Encoder
+from kdcache.tasks import PRIMARY
 
 SOURCE = "source_"
 MEASURED_ROWS = 1024  # of a chunk, at most, where measuring a row costs more than reading it
@@ -19,10 +20,10 @@ class TargetKind(ABC):
 
     `values`: what its numbers are called in messages. `encoders`: names of those it may be stored
     by. `option`: of `kdcache precompute`, which adds this kind; None: always there.
-    `primary`: what a mentor's output is taught by; a mentor has exactly one such kind, and is one
-    from when it has it. `most_block`: samples a chunk of stores of which it is the primary kind, at
-    most, where the usual ones would be too large; `default_encoder`: of these, where none is asked
-    for. `largest`: of its error sums, which is the largest change of any number, without `max_`.
+    A mentor has exactly one `primary` kind, and is one from when it has it. `most_block`: samples a
+    chunk of stores of which it is the primary kind, at most, where the usual ones would be too
+    large; `default_encoder`: of these, where none is asked for. `largest`: of its error sums, which
+    is the largest change of any number, without `max_`.
     `from_features`: made of the network's pooled features, and as wide as the network has them;
     else of its output.
     """
@@ -32,11 +33,15 @@ class TargetKind(ABC):
     values: ClassVar[str]
     encoders: ClassVar[tuple[str, ...]]
     option: ClassVar[str | None] = None
-    primary: ClassVar[bool] = False
     most_block: ClassVar[int | None] = None
     default_encoder: ClassVar[str] = "float16"
     largest: ClassVar[str] = "absolute"
     from_features: ClassVar[bool] = False
+
+    @property
+    def primary(self) -> bool:
+        """Whether it is one that mentors of a task have, and are taught by."""
+        return self.name in PRIMARY
 
     @abstractmethod
     def row_shape(self, described: Mapping[str, Any], width: int | None = None) -> tuple[int, ...]:
@@ -60,9 +65,9 @@ class TargetKind(ABC):
         `output_BC`: the network's; `features_BF`: its pooled ones, where `from_features` asks.
         """
 
-    @abstractmethod
     def num_correct(self, targets: NDArray[np.float32], labels_B: NDArray[np.int64]) -> int:
         """How many rows are right, for the mentor's accuracy; 0 where none can be."""
+        return 0
 
     def source_error(self, sums: Mapping[str, float]) -> float:
         """The largest error that targets had before they were encoded; 0 where they were exact."""

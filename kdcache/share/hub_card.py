@@ -1,6 +1,7 @@
 """A hub's README.md: what it holds, for people who find it in a browser."""
 
 from kdcache.store.hub_documents import HubIndex, ListedStore
+from kdcache.tasks import PRIMARY
 
 MOST_STORES, MOST_MENTORS = 1000, 20  # that are told, and of each store
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:+/% ,()")
@@ -43,7 +44,7 @@ the licences of the dataset and of the mentors.
 
 
 def _row(store: ListedStore) -> str:
-    primary = [one for one in store.targets if one.kind in ("logits", "heatmaps")]
+    primary = [one for one in store.targets if one.kind in PRIMARY]
     mentors = _few([f"{_code(one.mentor)} {_code(one.encoder)}" for one in primary])
     return (
         f"| [{store.fingerprint[:16]}](stores/{store.fingerprint}/README.md) | "
