@@ -6,6 +6,7 @@ to the view's aspect ratio and enlarged, and its centre lands on (width / 2, hei
 pixel indices in image and view: (0, 0) is the centre of the top left pixel.
 """
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -202,3 +203,19 @@ def cut(
         tuple(coefficients.tolist()),
         resample=Image.Resampling.BILINEAR,
     )
+
+
+def cut_all(
+    images: PersonPhotos,
+    affine_B23: NDArray[np.float64],
+    height: int,
+    width: int,
+    change: Callable[[Image.Image, int], Image.Image] = lambda crop, place: crop,
+) -> NDArray[np.uint8]:
+    """uint8 (B, 3, height, width): `cut` of each person; `change`: what a recipe does to a crop of
+    the person at a place of the batch."""
+    pixels_BCHW = np.empty((len(images), 3, height, width), dtype=np.uint8)
+    for place, photo_HW3 in enumerate(images.photos):
+        crop = change(cut(photo_HW3, affine_B23[place], height, width), place)
+        pixels_BCHW[place] = np.asarray(crop).transpose(2, 0, 1)
+    return pixels_BCHW

@@ -14,7 +14,7 @@ from kdcache.errors import UsageError
 from kdcache.views.half_body import UPPER_FIRST, with_half_bodies
 from kdcache.views.person_crop import (
     crop_affine,
-    cut,
+    cut_all,
     joints_in_view,
     person_boxes,
     points_in_image,
@@ -109,12 +109,11 @@ class PoseAffine(Recipe):
         require_photos(self, images, index_B, view)
         at = self.parameters(index_B, view)
         affine_B23 = self._affine(images.people, at)
-        pixels_BCHW = np.empty((len(images), 3, self.height, self.width), dtype=np.uint8)
-        for place, photo_HW3 in enumerate(images.photos):
-            crop = cut(photo_HW3, affine_B23[place], self.height, self.width)
-            crop = _jittered(crop, at.jitter_B3[place]) if self.jitter else crop
-            pixels_BCHW[place] = np.asarray(crop).transpose(2, 0, 1)
-        return pixels_BCHW
+
+        def jittered(crop: Image.Image, place: int) -> Image.Image:
+            return _jittered(crop, at.jitter_B3[place]) if self.jitter else crop
+
+        return cut_all(images, affine_B23, self.height, self.width, jittered)
 
     def affine(self, people: People, index_B: NDArray[np.int64], view: int) -> NDArray[np.float64]:
         """float64 (B, 2, 3): image coordinates to view pixels, mirroring included.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from kdcache.datasets.people import People, PersonPhotos
 from kdcache.views.person_crop import (
     crop_affine,
-    cut,
+    cut_all,
     joints_in_view,
     person_boxes,
     points_in_image,
@@ -43,12 +43,7 @@ class PoseCrop(Recipe):
         self, images: PersonPhotos, index_B: NDArray[np.int64], view: int
     ) -> NDArray[np.uint8]:
         require_photos(self, images, index_B, view)
-        pixels_BCHW = np.empty((len(images), 3, self.height, self.width), dtype=np.uint8)
-        affine_B23 = self.affine(images.people, index_B, view)
-        for place, photo_HW3 in enumerate(images.photos):
-            crop = cut(photo_HW3, affine_B23[place], self.height, self.width)
-            pixels_BCHW[place] = np.asarray(crop).transpose(2, 0, 1)
-        return pixels_BCHW
+        return cut_all(images, self.affine(images.people, index_B, view), self.height, self.width)
 
     def affine(self, people: People, index_B: NDArray[np.int64], view: int) -> NDArray[np.float64]:
         """float64 (B, 2, 3): image coordinates to view pixels."""
