@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdcache.against.outputs import not_finite, student_outputs
 from kdcache.against.shares import HARDLY, share, shares
 from kdcache.classroom import ClassroomLoss, LossOutput
 from kdcache.classroom.confidence import label_loss
-from kdcache.devices import precision_context
-from kdcache.errors import CheckpointError
 from kdcache.loader import ReplayLoader
-from kdcache.models import checked_forward
 from kdcache.train.class_sums import TAUGHT, sum_by_class, taught
 from kdcache.train.trained import Trained
 
@@ -52,35 +50,18 @@ def _sums(
 ) -> Tensor:
     """(C, 4 + 6 M) sums by class over all rows, float64 on the CPU, columns as named above."""
     device = loader.device
-    network = trained.network.eval().to(device)
     num_classes = loader.dataset.num_classes
     dtype = torch.float32 if device.type == "mps" else torch.float64
     width = len(_HEAD) + len(_MENTOR) * len(loader.source.mentors)
     sums_CX = torch.zeros(num_classes, width, dtype=dtype, device=device)
-    seen = 0
-    for number in range(views):
-        loader.set_epoch(number)
-        for batch in loader:
-            assert batch.logits is not None
-            with precision_context(device, "fp32"):
-                logits_BC = checked_forward(
-                    f"student {trained.architecture!r}",
-                    network,
-                    batch.images,
-                    num_classes,
-                    remedy="Give a student of this store's dataset",
-                ).float()
-            out = loss(logits_BC, batch.labels, batch.logits)
-            rows_BX = _rows(out, logits_BC, batch.labels, batch.logits, dtype)
-            sums_CX += sum_by_class(batch.labels, rows_BX, num_classes)
-            seen += len(batch.labels)
-            progress(seen, views * len(loader.dataset))
+    for batch, logits_BC in student_outputs(trained, loader, views, progress):
+        assert batch.logits is not None
+        out = loss(logits_BC, batch.labels, batch.logits)
+        rows_BX = _rows(out, logits_BC, batch.labels, batch.logits, dtype)
+        sums_CX += sum_by_class(batch.labels, rows_BX, num_classes)
     sums_CX = sums_CX.cpu().double()
     if not isfinite(sums_CX.sum().item()):
-        raise CheckpointError(
-            f"the student {trained.architecture!r} gives NaN or infinite logits for these views: "
-            "its training diverged, or its preprocessing is another one. Give another checkpoint"
-        )
+        raise not_finite(trained, "logits")
     return sums_CX
 
 

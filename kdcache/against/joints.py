@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdcache.against.outputs import not_finite, student_outputs
 from kdcache.against.shares import HARDLY, share, shares
 from kdcache.classroom import HeatmapClassroomLoss
 from kdcache.classroom.output import JointDecisions
-from kdcache.devices import precision_context
-from kdcache.errors import CheckpointError
 from kdcache.loader import ReplayLoader
-from kdcache.models import checked_forward
 from kdcache.train.trained import Trained
 
 BATCH = 64
@@ -56,38 +54,20 @@ def _sums(
 ) -> Tensor:
     """(J, 4 + 6 M) sums by joint over all people, float64 on the CPU, columns as named above."""
     device = loader.device
-    network = trained.network.eval().to(device)
     num_joints = loader.dataset.num_classes
     dtype = torch.float32 if device.type == "mps" else torch.float64
     width = len(_HEAD) + len(_MENTOR) * len(loader.source.mentors)
     sums_JX = torch.zeros(num_joints, width, dtype=dtype, device=device)
     finite = torch.ones((), dtype=torch.bool, device=device)
-    seen = 0
-    for number in range(views):
-        loader.set_epoch(number)
-        for batch in loader:
-            assert batch.heatmaps is not None
-            with precision_context(device, "fp32"):
-                heatmaps_BJHW = checked_forward(
-                    f"student {trained.architecture!r}",
-                    network,
-                    batch.images,
-                    num_joints,
-                    output="heatmaps",
-                    remedy="Give a student of this store's dataset",
-                ).float()
-            finite &= heatmaps_BJHW.isfinite().all()
-            decided = loss(heatmaps_BJHW, batch.labels, batch.heatmaps).joints
-            assert decided is not None
-            sums_JX += _of_batch(decided, dtype)
-            seen += len(batch.labels)
-            progress(seen, views * len(loader.dataset))
+    for batch, heatmaps_BJHW in student_outputs(trained, loader, views, progress):
+        assert batch.heatmaps is not None
+        finite &= heatmaps_BJHW.isfinite().all()
+        decided = loss(heatmaps_BJHW, batch.labels, batch.heatmaps).joints
+        assert decided is not None
+        sums_JX += _of_batch(decided, dtype)
     sums_JX = sums_JX.cpu().double()
     if not (finite.item() and isfinite(sums_JX.sum().item())):
-        raise CheckpointError(
-            f"the student {trained.architecture!r} gives NaN or infinite heatmaps for these views: "
-            "its training diverged, or its preprocessing is another one. Give another checkpoint"
-        )
+        raise not_finite(trained, "heatmaps")
     return sums_JX
 
 
